@@ -1,0 +1,36 @@
+/* Every compile-time maximum. A size from a file, a flag or the network is checked against one of these
+ * before it is used. */
+#ifndef SPEY_BASE_LIMITS_H
+#define SPEY_BASE_LIMITS_H
+
+enum {
+    SPEY_ERROR_BYTES_MAX = 1024,
+    SPEY_NAME_BYTES_MAX = 256, /* tensor and weight names, with the final 0 */
+    SPEY_PATH_BYTES_MAX = 4096,
+    SPEY_DIMS_MAX = 4, /* dimensions of a stored tensor */
+    SPEY_THREADS_MAX = 512,
+    SPEY_LAYERS_MAX = 1024,
+    SPEY_HEADS_MAX = 1024,
+    SPEY_HEAD_DIM_MAX = 1024,
+    SPEY_HIDDEN_MAX = 1 << 18,
+    SPEY_VOCAB_MAX = 1 << 22,
+    SPEY_POSITIONS_MAX = 1 << 27,
+    SPEY_EXPERTS_MAX = 1024,
+    SPEY_CACHE_GROUPS_MAX = 16,
+    SPEY_JSON_BYTES_MAX = 1 << 28, /* config.json, tokenizer.json, index files */
+    SPEY_JSON_DEPTH_MAX = 64,
+    SPEY_SAFETENSORS_HEADER_MAX = 100 << 20,
+    SPEY_TENSORS_MAX = 1 << 20, /* tensors of one checkpoint */
+    SPEY_SHARDS_MAX = 4096,
+    SPEY_GRAPH_NODES_MAX = 1 << 17,
+    SPEY_GRAPH_TEXT_MAX = 1 << 26,
+    SPEY_ENGINE_SECTIONS_MAX = 256,
+    SPEY_TEMPLATE_BYTES_MAX = 1 << 20, /* chat template source */
+    SPEY_TEMPLATE_STEPS_MAX = 1 << 22, /* statements and loop turns of one rendering */
+    SPEY_STOP_STRINGS_MAX = 32,
+    SPEY_STOP_BYTES_MAX = 1024, /* length of one stop string */
+    SPEY_BAD_WORDS_MAX = 1024,
+    SPEY_LOGPROBS_MAX = 64, /* top log-probabilities per token */
+};
+
+#endif
