@@ -1,0 +1,45 @@
+/* attention: softmax(scale · q Kᵀ + mask) V of every token over its sequence's paged cache, K and V of this step
+ * included (they were appended before).
+ *
+ *   q    [rows, n_heads * k_dim] F32 (devices: also BF16/F16), pitch in elements
+ *   out  [rows, n_heads * v_dim], same dtype; may not overlap q
+ * Query head h reads KV head h / (n_heads / n_kv_heads). A token at cache index i sees indices j <= i, and with
+ * window > 0 only j > i - window. Scores: s = scale · q·k; softcap > 0: s = softcap · tanh(s / softcap);
+ * alibi_slopes != NULL: s += slope[h] · (j - i); sinks != NULL: exp(sinks[h] - max) joins the denominator.
+ * causal == false: every token sees the whole cache (cross-attention, encoders).
+ *
+ * Softmax and sums in FP32. Batch invariance: a token's result has the same bits whatever else is in the batch and
+ * however its sequence is cut into steps. Never reads a cache slot beyond kv_len nor a table entry beyond the last
+ * block in use. A sequence with kv_len 0 has no tokens. */
+#ifndef SPEY_KERNELS_ATTENTION_ATTENTION_H
+#define SPEY_KERNELS_ATTENTION_ATTENTION_H
+
+#include <stdbool.h>
+
+#include "kernels/ragged.h"
+
+typedef struct spey_attention_args {
+    int64_t rows;
+    int64_t n_heads;
+    int64_t n_kv_heads;
+    int64_t k_dim; /* head size of q and K */
+    int64_t v_dim; /* head size of V and out */
+    float scale;
+    float softcap;  /* 0: off */
+    int64_t window; /* 0: no limit */
+    bool causal;
+    const float *alibi_slopes; /* [n_heads] or NULL */
+    const float *sinks;        /* [n_heads] or NULL */
+    const spey_ragged *batch;
+    const void *q;
+    int64_t q_pitch;
+    void *out;
+    int64_t out_pitch;
+    spey_dtype dtype;
+    spey_kv_view kv;
+    int64_t seqs_max; /* largest n_seqs and kv_len that will come: sizes the workspace */
+    int64_t kv_len_max;
+    void *workspace;
+} spey_attention_args;
+
+#endif

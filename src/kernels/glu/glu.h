@@ -1,0 +1,25 @@
+/* glu: out = activation(gate) * up, element by element (SwiGLU, GeGLU; Shazeer, "GLU Variants Improve Transformer", 2020).
+ *
+ *   gate, up, out  [rows, cols], pitches in elements; gate and up may be two column ranges of one matrix; out may be gate or up. */
+#ifndef SPEY_KERNELS_GLU_GLU_H
+#define SPEY_KERNELS_GLU_GLU_H
+
+#include <stdint.h>
+
+#include "kernels/activation.h"
+#include "tensor/dtype.h"
+
+typedef struct spey_glu_args {
+    int64_t rows;
+    int64_t cols;
+    spey_activation activation;
+    spey_dtype dtype; /* of gate, up and out */
+    const void *gate;
+    int64_t gate_pitch;
+    const void *up;
+    int64_t up_pitch;
+    void *out;
+    int64_t out_pitch;
+} spey_glu_args;
+
+#endif
