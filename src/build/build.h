@@ -1,0 +1,42 @@
+/* From a checkpoint folder to an engine file: import → graph → passes → weights → file. */
+#ifndef SPEY_BUILD_BUILD_H
+#define SPEY_BUILD_BUILD_H
+
+#include <stdbool.h>
+
+#include "base/status.h"
+#include "engine/engine_file.h"
+#include "tensor/dtype.h"
+
+typedef struct spey_build_options {
+    const char *dtype; /* "f32", "f16", "bf16"; NULL or "auto": as the checkpoint's config says */
+    const char *disable_passes; /* see graph/passes.h */
+    bool quiet;                 /* no progress bar */
+} spey_build_options;
+
+typedef struct spey_build_report {
+    uint64_t engine_bytes;
+    uint64_t weights_bytes;
+    uint64_t n_parameters;
+    int n_tensors;
+    int n_nodes;
+    double seconds;
+} spey_build_report;
+
+/* Build `checkpoint` (a folder) into `engine_path`. Memory stays under 256 MiB beyond the page cache. On failure nothing is
+ * left at engine_path that was not there before. options and report may be NULL. */
+spey_status spey_build_engine(const char *checkpoint, const char *engine_path,
+                              const spey_build_options *options, spey_build_report *report);
+
+/* The cache key of a checkpoint: hex of a hash over names, sizes, times and small files' contents, the options and the
+ * builder's version. Cheap (reads no weights). */
+spey_status spey_build_key(const char *checkpoint, const spey_build_options *options, char out[65]);
+
+/* A published shape ("llama-3.2-1b") with no weights: a virtual engine. SPEY_NOT_FOUND lists the known names. */
+spey_status spey_build_shape(const char *name, const spey_build_options *options,
+                             spey_engine_file **out);
+
+/* The names of the published shapes, NULL-terminated. */
+const char *const *spey_build_shape_names(void);
+
+#endif

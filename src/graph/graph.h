@@ -1,0 +1,197 @@
+/* The graph of one forward step: rank-free, precision-free, in single-assignment form.
+ *
+ * Every value is a matrix [rows, cols] of activations. `rows` is symbolic (how many tokens or outputs a step has is
+ * known only when it runs), `cols` is a number. Weights are named constants; caches are declared groups. What a step
+ * works on (ids, positions, sequences, block tables) is implicit: embed, rope_table, kv_append, attention and gather
+ * read the ragged batch.
+ *
+ *   weight embed bf16 [8192,256]
+ *   cache 0 kv layers=8 heads=2 k_dim=64 v_dim=64
+ *   %0 = embed() embed : tokens 256
+ *   %1 = norm(%0) layer.0.attn_norm : tokens 256 {kind=rms eps=1e-05}
+ *   %2 = linear(%1) layer.0.attn.q : tokens 256
+ *   …
+ *   output %90
+ *
+ * The text form (graph_text.h) round-trips exactly and is what engine files hold. Nodes are in execution order. One
+ * owner, no threads. */
+#ifndef SPEY_GRAPH_GRAPH_H
+#define SPEY_GRAPH_GRAPH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/limits.h"
+#include "base/map.h"
+#include "base/status.h"
+#include "tensor/dtype.h"
+
+typedef int32_t spey_value; /* index into spey_graph.values */
+enum {
+    SPEY_NO_VALUE = -1,
+    SPEY_NODE_INPUTS_MAX = 6,
+    SPEY_NODE_WEIGHTS_MAX = 4,
+    SPEY_NODE_OUTPUTS_MAX = 2
+};
+
+typedef enum spey_rows {
+    SPEY_ROWS_TOKENS,  /* one per token of the step */
+    SPEY_ROWS_OUTPUTS, /* one per token whose logits are wanted */
+} spey_rows;
+
+/* clang-format off */
+/* X(name, kind): I integer, F number, S name from the list that the comment gives. */
+#define SPEY_ATTR_LIST(X)                                                          \
+    X(KIND,       kind,       S) /* norm: rms layer */                             \
+    X(ACT,        act,        S) /* spey_activation by its text */                 \
+    X(PAIRING,    pairing,    S) /* rope: half interleaved */                      \
+    X(EPS,        eps,        F)                                                   \
+    X(OFFSET,     offset,     F) /* norm: added to the weight */                   \
+    X(SCALE,      scale,      F) /* embed, unary, add (of b), attention */         \
+    X(SOFTCAP,    softcap,    F)                                                   \
+    X(BEGIN,      begin,      I) /* slice: first column */                         \
+    X(COLS,       cols,       I) /* slice, glu: columns of the result */           \
+    X(GROUPS,     groups,     I) /* norm: pieces of a row */                       \
+    X(HEADS,      heads,      I)                                                   \
+    X(KV_HEADS,   kv_heads,   I)                                                   \
+    X(K_DIM,      k_dim,      I) /* head size of q and k */                        \
+    X(V_DIM,      v_dim,      I)                                                   \
+    X(ROTARY,     rotary,     I) /* rotated elements of a head */                  \
+    X(MAGNITUDE,  magnitude,  F) /* rope_table */                                  \
+    X(DYNAMIC,    dynamic,    F) /* rope_table: dynamic NTK factor, 0 off */       \
+    X(BASE,       base,       F) /* rope_table: theta, for dynamic */              \
+    X(ORIGINAL,   original,   I) /* rope_table: original positions */              \
+    X(CACHE,      cache,      I) /* which cache group */                           \
+    X(LAYER,      layer,      I) /* which layer of that group */                   \
+    X(WINDOW,     window,     I) /* attention: 0 no limit */                       \
+    X(CAUSAL,     causal,     I)                                                   \
+    X(ALIBI,      alibi,      I) /* attention: the first weight holds slopes */    \
+    X(SINKS,      sinks,      I) /* attention: the last weight holds sinks */
+/* clang-format on */
+
+typedef enum spey_attr {
+#define SPEY_ATTR_ENUM(name, text, kind) SPEY_ATTR_##name,
+    SPEY_ATTR_LIST(SPEY_ATTR_ENUM)
+#undef SPEY_ATTR_ENUM
+        SPEY_ATTR_COUNT
+} spey_attr;
+
+typedef union spey_attr_value {
+    int64_t i;
+    double f;
+    const char *s; /* arena of the graph */
+} spey_attr_value;
+
+/* Ops are listed in graph_ops.def with their numbers of operands, their attributes and what they mean. */
+typedef enum spey_graph_op {
+#define SPEY_GRAPH_OP(NAME, name, ...) SPEY_GRAPH_##NAME,
+#include "graph/graph_ops.def"
+#undef SPEY_GRAPH_OP
+    SPEY_GRAPH_OP_COUNT
+} spey_graph_op;
+
+typedef struct spey_node {
+    spey_graph_op op;
+    int n_inputs, n_weights, n_outputs;
+    spey_value inputs[SPEY_NODE_INPUTS_MAX];
+    int32_t weights[SPEY_NODE_WEIGHTS_MAX]; /* indices into spey_graph.weights */
+    spey_value outputs[SPEY_NODE_OUTPUTS_MAX];
+    uint64_t attrs_set; /* bit a: attrs[a] is given */
+    spey_attr_value attrs[SPEY_ATTR_COUNT];
+} spey_node;
+
+typedef struct spey_value_info {
+    spey_rows rows;
+    int64_t cols;
+    int32_t node; /* that makes it */
+} spey_value_info;
+
+/* How tensor parallelism may cut a weight; read by partitioning, not by single-rank runs. */
+typedef enum spey_cut { SPEY_CUT_NONE, SPEY_CUT_ROWS, SPEY_CUT_COLS } spey_cut;
+
+/* Where the rows of a leaf weight come from in the checkpoint: n_pieces runs of row_piece rows, the first at row_begin,
+ * row_stride apart; transpose: the checkpoint holds [in, out] (Conv1D), rows are its columns. A 1-D tensor counts as one
+ * column. Build time only, not in the text form. */
+typedef struct spey_weight_source {
+    const char *tensor; /* name in the checkpoint; NULL: `values` below */
+    bool transpose;
+    int64_t row_begin, row_piece, row_stride, n_pieces; /* n_pieces 0: the whole tensor */
+    const float *values; /* computed by the model (RoPE frequencies, ALiBi slopes) */
+} spey_weight_source;
+
+enum { SPEY_WEIGHT_PARTS_MAX = 8 };
+
+typedef struct spey_weight {
+    const char *name;
+    spey_dtype
+        dtype; /* as stored in the engine: F32 for norms, biases and tables; the build's dtype for matrices */
+    int n_dims;
+    int64_t dims[SPEY_DIMS_MAX]; /* a matrix is [outputs, inputs] */
+    spey_cut cut;
+    /* A folded weight is its parts one below the other (dimension 0); a leaf has none. */
+    int n_parts;
+    int32_t parts
+        [SPEY_WEIGHT_PARTS_MAX]; /* indices of leaf weights; they stay in the table, unused by nodes */
+    spey_weight_source source; /* of a leaf */
+} spey_weight;
+
+typedef struct spey_cache_group {
+    int64_t layers;
+    int64_t heads; /* KV heads */
+    int64_t k_dim, v_dim;
+    int64_t window; /* 0: the whole sequence is kept */
+} spey_cache_group;
+
+typedef struct spey_graph {
+    spey_arena arena; /* owns names, nodes and arrays */
+    spey_node *nodes;
+    int n_nodes, cap_nodes;
+    spey_value_info *values;
+    int n_values, cap_values;
+    spey_weight *weights;
+    int n_weights, cap_weights;
+    spey_map weight_index; /* name → index */
+    spey_cache_group caches[SPEY_CACHE_GROUPS_MAX];
+    int n_caches;
+    spey_value output; /* the logits */
+} spey_graph;
+
+spey_status spey_graph_new(spey_graph **out);
+void spey_graph_free(spey_graph *graph);
+
+/* ---- building ---- */
+
+/* Declare a leaf. `name` is copied; the same name twice is SPEY_INVALID. */
+spey_status spey_graph_add_weight(spey_graph *graph, const spey_weight *weight, int32_t *out_index);
+/* -1 when there is no such weight. */
+int32_t spey_graph_find_weight(const spey_graph *graph, const char *name);
+spey_status spey_graph_add_cache(spey_graph *graph, const spey_cache_group *group, int *out_index);
+/* Append a node (copied; its outputs are filled in): checks operands and attributes, infers rows and cols of the
+ * outputs. The message names the op, the operand and both shapes. *out_node may be NULL. */
+spey_status spey_graph_add_node(spey_graph *graph, const spey_node *node, int32_t *out_node);
+
+/* ---- reading ---- */
+
+const char *spey_graph_op_name(spey_graph_op op);
+int64_t spey_node_int(const spey_node *node, spey_attr attr, int64_t missing);
+double spey_node_number(const spey_node *node, spey_attr attr, double missing);
+const char *spey_node_text(const spey_node *node, spey_attr attr, const char *missing);
+void spey_node_set_int(spey_node *node, spey_attr attr, int64_t value);
+void spey_node_set_number(spey_node *node, spey_attr attr, double value);
+/* `value` must be a constant or live in the graph's arena. */
+void spey_node_set_text(spey_node *node, spey_attr attr, const char *value);
+
+/* ---- rewriting, for passes ---- */
+
+/* How many inputs of nodes (and the output) read `value`. */
+int spey_graph_count_uses(const spey_graph *graph, spey_value value);
+/* Every reader of `from` reads `to` instead. */
+void spey_graph_replace_uses(spey_graph *graph, spey_value from, spey_value to);
+/* Drop nodes whose results nobody reads (nodes with effects on a cache stay), sort by dependency keeping the order
+ * otherwise, renumber values densely, infer again. Every pass ends with it. */
+spey_status spey_graph_clean(spey_graph *graph);
+/* The whole graph obeys every rule of this header. For tests, parsed text and after passes. */
+spey_status spey_graph_check(const spey_graph *graph);
+
+#endif
