@@ -18,9 +18,12 @@ enum {
 
 /* The bits that are usable (CPUID and OS support, capped by SPEY_ISA). Any thread. */
 uint32_t spey_cpu_features(void);
-/* Physical cores this process may run on. */
+/* Physical cores this process may use at once: by affinity mask and control group, at least 1. */
 int spey_cpu_cores(void);
-/* Bytes of the last cache level before memory, per core L2; 0 when unknown. */
+/* Up to `max` CPUs of the affinity mask into `out`: one of each physical core first (*n_cores of them in all), then
+ * their siblings. Returns how many were written. */
+int spey_cpu_list(int *out, int max, int *n_cores);
+/* Bytes of one core's L2 and of the last level before memory; 0 when unknown. */
 size_t spey_cpu_l2_bytes(void);
 size_t spey_cpu_l3_bytes(void);
 /* "AMD EPYC, 2 cores, avx512 bf16 vnni" for reports. `out` of n bytes. */

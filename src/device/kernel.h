@@ -14,10 +14,11 @@ typedef struct spey_team spey_team;
 
 /* Who runs a row. */
 typedef struct spey_lane {
-    int index;       /* this worker, 0 … count - 1 */
-    int count;       /* workers that run this row together */
-    spey_team *team; /* CPU: barrier and chunk counter; NULL when count == 1 or on a device */
-    void *stream;    /* device rows: the backend's stream; NULL on the CPU */
+    int index;        /* this worker, 0 … count - 1 */
+    int count;        /* workers that run this row together */
+    spey_team *team;  /* CPU: barrier and chunk counter; NULL for a lane alone or on a device */
+    int64_t *counter; /* a lane alone: its chunk counter */
+    void *stream;     /* device rows: the backend's stream; NULL on the CPU */
 } spey_lane;
 
 typedef struct spey_kernel {

@@ -1,7 +1,8 @@
 /* Persistent worker threads that run lists of steps together (SPMD).
  *
  * Workers are pinned to the CPUs this process may use, spin shortly for new work, then sleep. The calling thread
- * is lane 0. One thread at a time may call run. */
+ * is lane 0; it is not pinned, only moved off a worker's CPU. With more threads than CPUs nothing is pinned and
+ * nobody spins. One thread at a time may call run. */
 #ifndef SPEY_DEVICE_POOL_H
 #define SPEY_DEVICE_POOL_H
 
@@ -10,7 +11,7 @@
 
 typedef struct spey_pool spey_pool;
 
-/* n_threads 0: one per physical core that the affinity mask allows (never more than allowed CPUs). */
+/* n_threads 0: spey_cpu_cores(). More than SPEY_THREADS_MAX is SPEY_LIMIT. */
 spey_status spey_pool_new(int n_threads, spey_pool **out);
 void spey_pool_free(spey_pool *pool);
 int spey_pool_threads(const spey_pool *pool);
@@ -31,7 +32,8 @@ void spey_lane_barrier(const spey_lane *lane);
 bool spey_lane_chunk(const spey_lane *lane, int64_t total, int64_t grain, int64_t *begin,
                      int64_t *end);
 
-/* A lane alone, for tests and small work on the calling thread; its chunk counter is in `counter` (start at 0). */
-spey_lane spey_lane_solo(void);
+/* A lane alone, for tests and small work on the calling thread; keeps `counter`, its chunk counter (start at 0; a
+ * shared loop that ran to its end leaves 0). */
+spey_lane spey_lane_solo(int64_t *counter);
 
 #endif
