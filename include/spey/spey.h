@@ -1,0 +1,179 @@
+/* Spey's C API: open an engine, make a context with limits, submit requests, step, receive text.
+ *
+ *   spey_engine *engine;              immutable; share it between contexts and threads
+ *   spey_context *context;            KV cache, activations, worker threads; one thread at a time
+ *   request                           a prompt with its sampling options, known by its id
+ *
+ * Every fallible function returns spey_status; spey_last_error() explains the last failure on the thread. Option
+ * structs are filled by their _init function, which also records their size, so that both sides may grow. */
+#ifndef SPEY_SPEY_H
+#define SPEY_SPEY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "spey/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SPEY_VERSION_MAJOR 0
+#define SPEY_VERSION_MINOR 1
+#define SPEY_VERSION_PATCH 0
+
+/* "0.1.0" */
+const char *spey_version(void);
+
+/* ---- engines ---- */
+
+typedef struct spey_engine spey_engine;
+
+/* Open an engine file. */
+spey_status spey_engine_open(const char *path, spey_engine **out);
+void spey_engine_close(spey_engine *engine);
+
+/* Text to ids. `ids` receives up to ids_max; *n is the number there are (call again with room when larger). */
+spey_status spey_engine_tokenize(const spey_engine *engine, const char *text, size_t text_bytes,
+                                 bool add_special, int32_t *ids, size_t ids_max, size_t *n);
+/* Ids to text, NUL-terminated; free with spey_text_free. */
+spey_status spey_engine_detokenize(const spey_engine *engine, const int32_t *ids, size_t n,
+                                   bool skip_special, char **out_text, size_t *out_bytes);
+/* Render the chat template: `messages_json` is an array of {"role", "content"} objects. */
+spey_status spey_engine_chat_prompt(const spey_engine *engine, const char *messages_json,
+                                    bool add_generation_prompt, char **out_text, size_t *out_bytes);
+bool spey_engine_has_tokenizer(const spey_engine *engine);
+bool spey_engine_has_chat_template(const spey_engine *engine);
+void spey_text_free(char *text);
+
+int64_t spey_engine_vocab_size(const spey_engine *engine);
+int64_t spey_engine_context_length(const spey_engine *engine);
+
+/* ---- contexts ---- */
+
+typedef struct spey_context spey_context;
+
+typedef struct spey_context_options {
+    uint32_t struct_bytes;
+    int32_t threads;             /* CPU worker threads; 0: one per core */
+    int32_t sequences_max;       /* requests running at once; 0: 1 */
+    int64_t step_tokens_max;     /* tokens of one step; 0: 512 */
+    int64_t sequence_tokens_max; /* prompt + output of a request; 0: the model's context length */
+    uint64_t kv_bytes;           /* KV cache; 0: what sequences_max full sequences need */
+    int32_t kv_block_tokens;     /* 0: 32 */
+    const char *kv_dtype;        /* "f32", "f16", "bf16"; NULL: the engine's */
+    const char *device;          /* "cpu", "cuda"; NULL: "cpu" */
+    uint64_t memory_bytes_max;   /* cap for everything; 0: what is free */
+} spey_context_options;
+
+void spey_context_options_init(spey_context_options *options);
+
+/* Plans memory, then allocates all of it. SPEY_LIMIT when the plan does not fit: the text has the numbers and settings
+ * that would fit. options may be NULL. Keeps `engine` until free. */
+spey_status spey_context_new(const spey_engine *engine, const spey_context_options *options,
+                             spey_context **out);
+void spey_context_free(spey_context *context);
+
+/* ---- requests ---- */
+
+typedef struct spey_logit_bias {
+    int32_t id;
+    float bias;
+} spey_logit_bias;
+
+typedef struct spey_id_list {
+    const int32_t *ids;
+    size_t n;
+} spey_id_list;
+
+/* Every list is borrowed during spey_submit and copied. */
+typedef struct spey_sampling {
+    uint32_t struct_bytes;
+    int32_t max_tokens;        /* new tokens at most; -1: until the sequence limit */
+    int32_t min_tokens;        /* end-of-text is banned before */
+    double temperature;        /* 0: greedy */
+    int32_t top_k;             /* 0: off */
+    double top_p;              /* 1: off */
+    double min_p;              /* 0: off */
+    double typical_p;          /* 1: off */
+    double repetition_penalty; /* 1: off; over prompt and output (Keskar et al., 2019) */
+    double presence_penalty;   /* 0: off; over the output, as OpenAI defines it */
+    double frequency_penalty;
+    int32_t no_repeat_ngram; /* 0: off; over prompt and output */
+    uint64_t seed;           /* same seed, same text, whatever runs beside it */
+    bool ignore_eos;
+    int32_t
+        logprobs; /* -1: none; n: the chosen token's and the n likeliest ones' log-probabilities */
+    bool prompt_logprobs;
+    const char *const *stop; /* stop strings; output ends before the first that appears */
+    size_t n_stop;
+    const spey_id_list *bad_words; /* id sequences that must not appear */
+    size_t n_bad_words;
+    const int32_t *stop_ids; /* end the output like end-of-text */
+    size_t n_stop_ids;
+    const spey_logit_bias *logit_bias;
+    size_t n_logit_bias;
+} spey_sampling;
+
+/* Greedy, 128 tokens, nothing else on. */
+void spey_sampling_init(spey_sampling *sampling);
+
+typedef enum spey_finish {
+    SPEY_FINISH_NONE,   /* not finished */
+    SPEY_FINISH_EOS,    /* end-of-text token */
+    SPEY_FINISH_STOP,   /* stop string or stop id */
+    SPEY_FINISH_LENGTH, /* max_tokens or the sequence limit */
+    SPEY_FINISH_CANCELLED,
+    SPEY_FINISH_ERROR, /* see error in the output */
+} spey_finish;
+
+const char *spey_finish_text(spey_finish finish); /* "eos", "stop", "length", … */
+
+typedef struct spey_token_logprob {
+    int32_t id;
+    float logprob;
+} spey_token_logprob;
+
+/* One event of a request: a token (or none, at the end), the text that became certain, how it ended. Borrowed during the
+ * callback. */
+typedef struct spey_output {
+    uint64_t request;
+    int32_t token;    /* -1: none in this event */
+    const char *text; /* may be empty while a character or a stop string is undecided */
+    size_t text_bytes;
+    float logprob;                 /* of token; NaN when not asked for */
+    const spey_token_logprob *top; /* likeliest first */
+    int32_t n_top;
+    const float *
+        prompt_logprobs; /* first event only, when asked for: of prompt token i + 1 given those before */
+    int32_t n_prompt_logprobs;
+    spey_finish finish;
+    const char *error; /* SPEY_FINISH_ERROR: what happened */
+} spey_output;
+
+/* Called on the thread that steps. Returning non-zero cancels the request. */
+typedef int (*spey_output_fn)(void *user, const spey_output *output);
+
+/* Queue a request. `prompt` of n ids (>= 1) is copied. The callback gets its events from spey_step on; the last one has
+ * a finish. sampling may be NULL. Errors (too long, bad options) queue nothing. */
+spey_status spey_submit(spey_context *context, const int32_t *prompt, size_t n,
+                        const spey_sampling *sampling, spey_output_fn on_output, void *user,
+                        uint64_t *out_request);
+/* The request ends with SPEY_FINISH_CANCELLED at the next step; an unknown id is SPEY_NOT_FOUND. */
+spey_status spey_cancel(spey_context *context, uint64_t request);
+
+/* Run one step of everything that is queued or running. *active: requests left. A fault of one request ends that
+ * request; an error here means the context is unusable. */
+spey_status spey_step(spey_context *context, int32_t *active);
+/* Step until nothing is left. */
+spey_status spey_run(spey_context *context);
+
+/* Logits of n ids as one sequence from nothing, all positions: out [n][vocab_size]. For evaluation; nothing may be
+ * running. */
+spey_status spey_context_logits(spey_context *context, const int32_t *ids, size_t n, float *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

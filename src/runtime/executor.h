@@ -1,0 +1,50 @@
+/* The executor: an engine made ready for one device and stepped with ragged batches.
+ *
+ * Loading: partition → plan memory → choose kernels → bind. A step takes new tokens of several sequences (prefill and
+ * decode mixed), runs the graph once and gives logits; nothing on the step path allocates. One thread at a time. */
+#ifndef SPEY_RUNTIME_EXECUTOR_H
+#define SPEY_RUNTIME_EXECUTOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/strbuf.h"
+#include "engine/engine_file.h"
+#include "runtime/kv_cache.h"
+#include "runtime/plan.h"
+
+typedef struct spey_executor spey_executor;
+
+/* Fill in defaults and lay out memory without allocating it. SPEY_LIMIT when it does not fit: the message has the
+ * numbers and up to three settings that would fit. */
+spey_status spey_executor_plan(const spey_engine_file *engine, const spey_limits_plan *limits,
+                               spey_plan *out);
+
+/* Keeps `engine` until free. A virtual engine's weights are filled with random numbers. */
+spey_status spey_executor_new(const spey_engine_file *engine, const spey_limits_plan *limits,
+                              spey_executor **out);
+void spey_executor_free(spey_executor *executor);
+
+const spey_plan *spey_executor_get_plan(const spey_executor *executor);
+spey_kv_cache *spey_executor_kv(spey_executor *executor);
+/* "gemm/avx512bf16 113×, norm/avx512 65×, …": which rows were chosen. */
+void spey_executor_describe(const spey_executor *executor, spey_strbuf *out);
+
+typedef struct spey_step_seq {
+    spey_seq_id seq;    /* open in the KV cache */
+    const int32_t *ids; /* its next tokens, borrowed for the call */
+    int32_t n_ids;      /* >= 1 */
+    int32_t n_outputs;  /* logits wanted for the last n_outputs of them */
+} spey_step_seq;
+
+/* Run one step. Reserves blocks (SPEY_LIMIT as spey_kv_reserve says, nothing run) and advances the sequences.
+ * *logits: the rows, [sum of n_outputs][vocab_size] F32, in order, valid until the next step. More tokens, outputs or
+ * sequences than the limits, an id outside the vocabulary or a sequence twice is SPEY_INVALID, nothing run. */
+spey_status spey_executor_step(spey_executor *executor, const spey_step_seq *seqs, int n_seqs,
+                               float **logits);
+
+/* Bytes of weights that a step of one token reads: for bandwidth figures. */
+uint64_t spey_executor_weight_bytes(const spey_executor *executor);
+
+#endif
