@@ -11,10 +11,7 @@
 #include "device/cpu.h"
 #include "device/pool.h"
 #include "kernels/registry.h"
-
-#define SPEY_ROW(op, variant) extern const spey_kernel spey_##op##_##variant;
-#include "kernels/rows.def"
-#undef SPEY_ROW
+#include "kernels/rows.h"
 
 static const spey_kernel *const rows[] = {
 #define SPEY_ROW(op, variant) &spey_##op##_##variant,
