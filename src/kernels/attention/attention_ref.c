@@ -1,0 +1,59 @@
+#include <math.h>
+
+#include "kernels/attention/attention.h"
+#include "kernels/paged.h"
+#include "kernels/rows.h"
+#include "kernels/scalar.h"
+
+static bool supports(const void *args)
+{
+    const spey_attention_args *a = args;
+    return spey_is_float16_or_32(a->dtype) && spey_is_float16_or_32(a->kv.dtype) &&
+           a->v_dim <= SPEY_HEAD_DIM_MAX;
+}
+
+/* Score of query head h of token r, at cache index i, for cache index j. */
+static double score(const spey_attention_args *a, int64_t r, int64_t h, int64_t i, int64_t j)
+{
+    int64_t s = a->batch->token_seq[r];
+    const void *k = spey_kv_k(&a->kv, a->batch, s, h / (a->n_heads / a->n_kv_heads), j);
+    double dot = 0;
+    for (int64_t d = 0; d < a->k_dim; d++)
+        dot += spey_load(a->q, a->dtype, r * a->q_pitch + h * a->k_dim + d) *
+               spey_load(k, a->kv.dtype, d);
+    dot *= (double)a->scale;
+    if (a->softcap > 0) dot = (double)a->softcap * tanh(dot / (double)a->softcap);
+    if (a->alibi_slopes) dot += (double)a->alibi_slopes[h] * (double)(j - i);
+    return dot;
+}
+
+static void attend(const spey_attention_args *a, int64_t r, int64_t h)
+{
+    int64_t s = a->batch->token_seq[r], i = spey_ragged_index(a->batch, r);
+    int64_t end = a->causal ? i + 1 : a->batch->kv_len[s];
+    int64_t begin = a->window > 0 && i - a->window >= 0 ? i - a->window + 1 : 0;
+    double max = a->sinks ? (double)a->sinks[h] : -(double)INFINITY;
+    for (int64_t j = begin; j < end; j++)
+        max = fmax(max, score(a, r, h, i, j));
+    double sum = a->sinks ? exp((double)a->sinks[h] - max) : 0, out[SPEY_HEAD_DIM_MAX] = { 0 };
+    for (int64_t j = begin; j < end; j++) {
+        const void *v = spey_kv_v(&a->kv, a->batch, s, h / (a->n_heads / a->n_kv_heads), j);
+        double p = exp(score(a, r, h, i, j) - max);
+        sum += p;
+        for (int64_t d = 0; d < a->v_dim; d++)
+            out[d] += p * spey_load(v, a->kv.dtype, d);
+    }
+    for (int64_t d = 0; d < a->v_dim; d++)
+        spey_store(a->out, a->dtype, r * a->out_pitch + h * a->v_dim + d, out[d] / sum);
+}
+
+static void run(const void *args, const spey_lane *lane)
+{
+    const spey_attention_args *a = args;
+    for (int64_t item = lane->index; item < a->rows * a->n_heads; item += lane->count)
+        attend(a, item / a->n_heads, item % a->n_heads);
+}
+
+const spey_kernel spey_attention_ref = { .name = "attention/ref",
+                                         .supports = supports,
+                                         .run = run };
