@@ -39,8 +39,15 @@ const char *spey_dtype_name(spey_dtype dtype);
 /* By our name ("bf16") or safetensors' ("BF16"). False: unknown. */
 bool spey_dtype_from_name(const char *name, size_t n, spey_dtype *out);
 
-/* Convert n elements; F32, F16, BF16, F64 in any combination, round to nearest even. False: not supported. */
+/* F32, F16, BF16 or F64. */
+bool spey_dtype_is_float(spey_dtype dtype);
+
+/* Convert n elements; F32, F16, BF16, F64 in any combination, round to nearest even; NaN stays NaN. Neither side need
+ * be aligned; they may not overlap. False: not supported. */
 bool spey_convert(void *dst, spey_dtype dst_dtype, const void *src, spey_dtype src_dtype, size_t n);
+/* The first element that became infinite though it was finite; -1 when there is none. */
+int64_t spey_convert_find_overflow(const void *dst, spey_dtype dst_dtype, const void *src,
+                                   spey_dtype src_dtype, size_t n);
 
 static inline uint32_t spey_f32_bits(float x)
 {
