@@ -105,7 +105,7 @@ typedef struct spey_sampling {
     bool ignore_eos;
     int32_t
         logprobs; /* -1: none; n: the chosen token's and the n likeliest ones' log-probabilities */
-    bool prompt_logprobs;
+    int32_t prompt_logprobs; /* -1: none; n: the same for every token of the prompt */
     const char *const *stop; /* stop strings; output ends before the first that appears */
     size_t n_stop;
     const spey_id_list *bad_words; /* id sequences that must not appear */
@@ -145,9 +145,13 @@ typedef struct spey_output {
     float logprob;                 /* of token; NaN when not asked for */
     const spey_token_logprob *top; /* likeliest first */
     int32_t n_top;
-    const float *
-        prompt_logprobs; /* first event only, when asked for: of prompt token i + 1 given those before */
-    int32_t n_prompt_logprobs;
+    /* First event only, when asked for: [n_prompt] log-probability of each prompt token given those
+     * before (NaN for the first); [n_prompt][n_prompt_top] likeliest successors of each. n_prompt is
+     * 0 otherwise. */
+    const float *prompt_logprobs;
+    const spey_token_logprob *prompt_top;
+    int32_t n_prompt;
+    int32_t n_prompt_top;
     spey_finish finish;
     const char *error; /* SPEY_FINISH_ERROR: what happened */
 } spey_output;
@@ -169,9 +173,11 @@ spey_status spey_step(spey_context *context, int32_t *active);
 /* Step until nothing is left. */
 spey_status spey_run(spey_context *context);
 
-/* Logits of n ids as one sequence from nothing, all positions: out [n][vocab_size]. For evaluation; nothing may be
- * running. */
-spey_status spey_context_logits(spey_context *context, const int32_t *ids, size_t n, float *out);
+/* The model's logits for n ids as one sequence from nothing, for evaluation: on_row gets each position's row
+ * [vocab_size] in order, borrowed during the call, which it may change. Nothing may be running. */
+typedef void (*spey_logits_fn)(void *user, size_t position, float *logits);
+spey_status spey_context_logits(spey_context *context, const int32_t *ids, size_t n,
+                                spey_logits_fn on_row, void *user);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,48 @@
+/* From a row of logits to a token, as Hugging Face's generate() with the same settings: penalties and bans, then
+ * temperature → top-k → top-p → min-p → typical, then one draw.
+ *
+ * A token depends on the logits, the sequence's own tokens, the settings and (seed, index) alone: the same whatever runs
+ * beside it. Nothing allocates after new. One thread. */
+#ifndef SPEY_RUNTIME_SAMPLER_H
+#define SPEY_RUNTIME_SAMPLER_H
+
+#include <stdint.h>
+
+#include "spey/spey.h"
+
+/* Scratch for one row at a time. */
+typedef struct spey_sampler spey_sampler;
+spey_status spey_sampler_new(int64_t vocab_size, spey_sampler **out);
+void spey_sampler_free(spey_sampler *sampler);
+
+/* The sequence so far: prompt, then output. */
+typedef struct spey_history {
+    const int32_t *ids;
+    int64_t n_prompt;
+    int64_t n; /* prompt and output */
+} spey_history;
+
+/* Every range of the settings; the message names the field. Ids must lie in [0, vocab_size). */
+spey_status spey_sampling_check(const spey_sampling *sampling, int64_t vocab_size);
+
+/* Change `logits` [vocab] in place: logit bias, repetition, presence and frequency penalties, no-repeat n-grams, bad words, and
+ * the end-of-text ids while the output is shorter than min_tokens. */
+void spey_sampler_penalize(spey_sampler *sampler, const spey_sampling *sampling,
+                           const spey_history *history, const int32_t *eos_ids, int32_t n_eos,
+                           float *logits);
+
+/* The row copied into the sampler's scratch, valid until the next copy. */
+float *spey_sampler_copy(spey_sampler *sampler, const float *logits);
+
+/* Choose the next token. SPEY_INVALID: every logit is banned, or one is NaN. `index`: its place in the output. */
+spey_status spey_sampler_draw(spey_sampler *sampler, const spey_sampling *sampling,
+                              const float *logits, uint64_t index, int32_t *out);
+
+/* log(sum(exp(logits))), summed in double. */
+double spey_log_sum_exp(const float *logits, int64_t n);
+
+/* The n likeliest tokens with log-probabilities, likeliest first, ties by id. */
+void spey_sampler_top(spey_sampler *sampler, const float *logits, double log_sum_exp, int32_t n,
+                      spey_token_logprob *out);
+
+#endif
