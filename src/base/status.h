@@ -22,7 +22,7 @@ spey_status spey_error_set(spey_status status, const char *format, ...) SPEY_PRI
 spey_status spey_error_context(spey_status status, const char *format, ...) SPEY_PRINTF(2, 3);
 
 /* Report a broken invariant and abort: for programmer errors only, never for bad input. */
-_Noreturn void spey_assert_failed(const char *condition, const char *file, int line);
+__attribute__((noreturn)) void spey_assert_failed(const char *condition, const char *file, int line);
 
 #define SPEY_FAIL(status, ...) spey_error_set((status), __VA_ARGS__)
 

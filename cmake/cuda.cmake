@@ -1,0 +1,68 @@
+# libspey-cuda.so, when nvcc is found. nvcc is called directly, not as a CMake language: a machine without it builds the
+# rest, and the plug-in is linked by the C compiler, so that it depends on libc alone (static CUDA runtime).
+
+find_program(SPEY_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin PATHS /usr/local/cuda/bin)
+if(SPEY_NVCC)
+    get_filename_component(cuda_home ${SPEY_NVCC} REALPATH)
+    get_filename_component(cuda_home ${cuda_home}/../.. ABSOLUTE)
+    find_path(SPEY_CUDA_INCLUDE cuda_runtime_api.h HINTS ${cuda_home}/include
+              ${cuda_home}/targets/x86_64-linux/include)
+    find_path(SPEY_CUBLASLT_INCLUDE cublasLt.h HINTS ${SPEY_CUDA_INCLUDE})
+    find_library(SPEY_CUDART cudart_static HINTS ${cuda_home}/lib64 ${cuda_home}/lib
+                 ${cuda_home}/targets/x86_64-linux/lib)
+endif()
+foreach(part SPEY_NVCC SPEY_CUDA_INCLUDE SPEY_CUBLASLT_INCLUDE SPEY_CUDART)
+    if(NOT ${part})
+        message(STATUS "CUDA plug-in: left out (${part} was not found)")
+        return()
+    endif()
+endforeach()
+message(STATUS "CUDA plug-in: ${SPEY_NVCC}")
+
+# The targets of a file are in its name. _sm80 runs everywhere, newer cards than these compile its PTX at first use.
+set(spey_cuda_sm80 -gencode=arch=compute_80,code=[sm_80,compute_80] -gencode=arch=compute_89,code=sm_89
+    -gencode=arch=compute_90a,code=sm_90a)
+set(spey_cuda_sm90 -gencode=arch=compute_90a,code=sm_90a)
+
+# Kernels that spill or use local memory do not build. The cubins stay beside the objects for tools/check-ptxas.
+set(spey_nvcc_flags -c -std=c++17 -O3 -lineinfo --compress-mode=size --keep -Werror all-warnings
+    -Xptxas -warn-spills,-warn-lmem-usage,-Werror
+    -Xcompiler -fPIC,-fvisibility=hidden,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti,-Wall,-Wextra,-Werror
+    -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/include)
+
+# spey_cuda_object(OUT src/x_sm80.cu): compile one file.
+function(spey_cuda_object out source)
+    string(REGEX MATCH "_(sm[0-9]+)\\.cu$" matched ${source})
+    set(object ${CMAKE_BINARY_DIR}/cuda/${source}.o)
+    get_filename_component(folder ${object} DIRECTORY)
+    file(MAKE_DIRECTORY ${folder}/keep)
+    add_custom_command(OUTPUT ${object}
+        COMMAND ${SPEY_NVCC} ${spey_nvcc_flags} ${spey_cuda_${CMAKE_MATCH_1}}
+                --keep-dir ${folder}/keep -MD -MF ${object}.d -o ${object} ${CMAKE_SOURCE_DIR}/${source}
+        COMMAND find ${folder}/keep -type f -not -name *.cubin -delete
+        DEPENDS ${CMAKE_SOURCE_DIR}/${source} DEPFILE ${object}.d
+        COMMENT "nvcc ${source}" VERBATIM)
+    set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+    set(${out} ${object} PARENT_SCOPE)
+endfunction()
+
+set(spey_cuda_sources
+    src/kernels/gemm/gemm_finish_sm80.cu
+    src/kernels/norm/norm_sm80.cu)
+foreach(source ${spey_cuda_sources})
+    spey_cuda_object(object ${source})
+    list(APPEND spey_cuda_objects ${object})
+endforeach()
+
+add_library(spey_cuda SHARED ${spey_cuda_objects}
+    src/base/alloc.c src/base/status.c
+    src/kernels/cuda/cublaslt.c src/kernels/cuda/cuda_backend.c src/kernels/cuda/cuda_memory.c
+    src/kernels/gemm/gemm_cublaslt.c)
+target_include_directories(spey_cuda SYSTEM PRIVATE ${SPEY_CUDA_INCLUDE} ${SPEY_CUBLASLT_INCLUDE})
+target_link_libraries(spey_cuda PRIVATE spey_flags ${SPEY_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
+target_link_options(spey_cuda PRIVATE -Wl,--exclude-libs,ALL)
+set_target_properties(spey_cuda PROPERTIES
+    OUTPUT_NAME spey-cuda LINKER_LANGUAGE C LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
+    SKIP_BUILD_RPATH OFF BUILD_RPATH "\$ORIGIN;/usr/local/cuda/lib64") # where cuBLASLt may lie
+# Programs in tests/FOLDER find the plug-in by their RUNPATH; spey itself lies beside it.
+set(CMAKE_BUILD_RPATH "\$ORIGIN/../..")

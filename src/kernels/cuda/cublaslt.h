@@ -1,0 +1,60 @@
+/* cuBLASLt, opened at run time: it is 500 MB, so it stays with the CUDA installation, and a machine without it gets one
+ * clear line instead of a program that does not start. */
+#ifndef SPEY_KERNELS_CUDA_CUBLASLT_H
+#define SPEY_KERNELS_CUDA_CUBLASLT_H
+
+#include <cublasLt.h>
+
+#include "kernels/cuda/cuda_device.h"
+
+/* clang-format off */
+#define SPEY_CUBLASLT_LIST(X)        \
+    X(Create)                        \
+    X(Destroy)                       \
+    X(GetVersion)                    \
+    X(GetStatusName)                 \
+    X(Matmul)                        \
+    X(MatmulAlgoGetHeuristic)        \
+    X(MatmulDescInit_internal)       \
+    X(MatmulDescSetAttribute)        \
+    X(MatrixLayoutInit_internal)     \
+    X(MatmulPreferenceInit_internal) \
+    X(MatmulPreferenceSetAttribute)
+/* clang-format on */
+
+/* What decides which algorithm is best; pitches count by their alignment only. No padding: compared as bytes. */
+typedef struct spey_cublaslt_key {
+    int64_t n;
+    int64_t k;
+    int64_t rows;           /* a bucket, see gemm_cublaslt.c */
+    int32_t x_type, y_type; /* cudaDataType_t */
+    int32_t epilogue;       /* cublasLtEpilogue_t */
+    int32_t alignment;      /* bytes that divide every pointer and pitch, at most 16 */
+} spey_cublaslt_key;
+
+typedef struct spey_cublaslt_plan {
+    spey_cublaslt_key key;
+    cublasLtMatmulAlgo_t algo;
+    size_t workspace_bytes;
+} spey_cublaslt_plan;
+
+enum {
+    SPEY_CUBLASLT_PLANS = 1024
+}; /* about 40 row buckets times the distinct GEMMs of a model; power of 2 */
+
+/* A device's share: handle, workspace and the plans made so far (n == 0: free). */
+struct spey_cublaslt {
+#define SPEY_CUBLASLT_POINTER(name) __typeof__(cublasLt##name) *name;
+    SPEY_CUBLASLT_LIST(SPEY_CUBLASLT_POINTER)
+#undef SPEY_CUBLASLT_POINTER
+    void *library;
+    cublasLtHandle_t handle;
+    void *workspace; /* SPEY_CUDA_GEMM_WORKSPACE bytes; users of the one stream share it */
+    spey_cublaslt_plan plans[SPEY_CUBLASLT_PLANS];
+};
+
+/* SPEY_NOT_FOUND: no usable library; the text says where to get it. On failure call close all the same. */
+spey_status spey_cublaslt_open(spey_device *device);
+void spey_cublaslt_close(spey_device *device);
+
+#endif

@@ -1,0 +1,326 @@
+/* gemm through cuBLASLt, on sm_80 and later.
+ *
+ * The library thinks in columns: y [rows, n] row-major is Y [n, rows] column-major = Wᵀ X with W [k, n], X [k, rows], the
+ * "TN" form that every data type has and for which checkpoints store their weights.
+ *
+ * in one call   no bias; ReLU; a bias when y is F32 (the library wants the bias in y's type and ours is F32)
+ * in two        bias into 16-bit y, other activations: FP32 sums go to scratch (or to y, when F32), gemm_finish does
+ *               the rest with one rounding. Scratch is bounded: long batches go in chunks of rows.
+ * x F32 with 16-bit w (precision 16): x is rounded to scratch first.
+ *
+ * Plans (the algorithm for a shape) are made at the first use of a bucket of rows, on the host, in about 100 µs, and
+ * kept; that is allowed while a graph is captured.
+ *
+ * NOT batch invariant: the algorithm, thus the order of the sums, depends on the bucket of rows. */
+#include <string.h>
+
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/gemm/gemm_finish.h"
+
+enum { SCRATCH_BYTES = 64 << 20, SCRATCH_ROWS_MIN = 128 };
+
+/* One library call. */
+typedef struct matmul {
+    int64_t rows, n, k;
+    const void *x, *w;
+    const float *bias;
+    void *y;
+    int64_t x_pitch, w_pitch, y_pitch;
+    cudaDataType_t x_type, y_type;
+    cublasLtEpilogue_t epilogue;
+} matmul;
+
+/* The library's descriptions of a matmul; they live on the stack. */
+typedef struct descriptors {
+    cublasLtMatmulDescOpaque_t call;
+    cublasLtMatrixLayoutOpaque_t w, x, y;
+} descriptors;
+
+static cudaDataType_t cuda_type(spey_dtype dtype)
+{
+    return dtype == SPEY_F16 ? CUDA_R_16F : dtype == SPEY_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+static size_t element_bytes(cudaDataType_t type)
+{
+    return type == CUDA_R_32F ? 4 : 2;
+}
+
+static bool is_float(spey_dtype dtype)
+{
+    return dtype == SPEY_F32 || dtype == SPEY_F16 || dtype == SPEY_BF16;
+}
+
+static bool must_narrow(const spey_gemm_args *a)
+{
+    return a->x_dtype != a->w_dtype;
+}
+
+/* Whether bias and activation go into the library call. */
+static bool is_fused(const spey_gemm_args *a)
+{
+    return (a->activation == SPEY_ACT_NONE || a->activation == SPEY_ACT_RELU) &&
+           (!a->bias || a->y_dtype == SPEY_F32);
+}
+
+static size_t align_up(size_t bytes)
+{
+    return (bytes + 255) & ~(size_t)255;
+}
+
+static size_t narrow_bytes(const spey_gemm_args *a)
+{
+    return must_narrow(a) ? align_up((size_t)a->rows * (size_t)a->k * 2) : 0;
+}
+
+/* Rows that go through the scratch of sums at once. */
+static int64_t chunk_rows(const spey_gemm_args *a)
+{
+    if (is_fused(a) || a->y_dtype == SPEY_F32) return a->rows;
+    int64_t rows = SCRATCH_BYTES / 4 / (a->n < 1 ? 1 : a->n) & ~(int64_t)(SCRATCH_ROWS_MIN - 1);
+    if (rows < SCRATCH_ROWS_MIN) rows = SCRATCH_ROWS_MIN;
+    return rows < a->rows ? rows : a->rows;
+}
+
+static size_t workspace(const void *args)
+{
+    const spey_gemm_args *a = args;
+    bool scratch = !is_fused(a) && a->y_dtype != SPEY_F32;
+    return narrow_bytes(a) +
+           (scratch ? align_up((size_t)chunk_rows(a) * (size_t)a->n * sizeof(float)) : 0);
+}
+
+static bool supports(const void *args)
+{
+    const spey_gemm_args *a = args;
+    if (!is_float(a->x_dtype) || !is_float(a->w_dtype) || !is_float(a->y_dtype)) return false;
+    if (a->y_dtype != SPEY_F32 && a->y_dtype != a->w_dtype) return false;
+    if (a->rows > INT32_MAX || a->n > INT32_MAX || a->k > INT32_MAX) return false;
+    if (a->x_dtype == a->w_dtype) return true;
+    return a->x_dtype == SPEY_F32 && a->precision == SPEY_PRECISION_16;
+}
+
+/* ---- plans ---- */
+
+/* Few enough to plan them all, close enough that one plan is good for the whole bucket. */
+static int64_t row_bucket(int64_t rows)
+{
+    int64_t step = rows <= 8 ? 1 : rows <= 64 ? 8 : rows <= 512 ? 64 : rows <= 4096 ? 256 : 2048;
+    return (rows + step - 1) / step * step;
+}
+
+static int32_t common_alignment(const matmul *m)
+{
+    size_t in = element_bytes(m->x_type), out = element_bytes(m->y_type);
+    uintptr_t bits = (uintptr_t)m->x | (uintptr_t)m->w | (uintptr_t)m->y | (uintptr_t)m->bias | 16;
+    bits |= (size_t)m->x_pitch * in | (size_t)m->w_pitch * in | (size_t)m->y_pitch * out;
+    return (int32_t)(bits & (~bits + 1));
+}
+
+static cublasStatus_t describe(const spey_cublaslt *lt, const matmul *m, int64_t rows,
+                               descriptors *d)
+{
+    const struct {
+        cublasLtMatrixLayoutOpaque_t *layout;
+        cudaDataType_t type;
+        int64_t rows, cols, pitch;
+    } matrices[] = { { &d->w, m->x_type, m->k, m->n, m->w_pitch },
+                     { &d->x, m->x_type, m->k, rows, m->x_pitch },
+                     { &d->y, m->y_type, m->n, rows, m->y_pitch } };
+    cublasStatus_t status =
+        lt->MatmulDescInit_internal(&d->call, sizeof d->call, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    for (int i = 0; i < 3 && status == CUBLAS_STATUS_SUCCESS; i++)
+        status = lt->MatrixLayoutInit_internal(matrices[i].layout, sizeof *matrices[i].layout,
+                                               matrices[i].type, (uint64_t)matrices[i].rows,
+                                               (uint64_t)matrices[i].cols, matrices[i].pitch);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    cublasOperation_t transpose = CUBLAS_OP_T;
+    status = lt->MatmulDescSetAttribute(&d->call, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                        sizeof transpose);
+    if (status != CUBLAS_STATUS_SUCCESS || m->epilogue == CUBLASLT_EPILOGUE_DEFAULT) return status;
+    status = lt->MatmulDescSetAttribute(&d->call, CUBLASLT_MATMUL_DESC_EPILOGUE, &m->epilogue,
+                                        sizeof m->epilogue);
+    if (status != CUBLAS_STATUS_SUCCESS || !m->bias) return status;
+    return lt->MatmulDescSetAttribute(&d->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &m->bias,
+                                      sizeof m->bias);
+}
+
+/* Ask the library's heuristics. Split-K may add up in FP32 only: y is rounded once. */
+static cublasStatus_t choose_algorithm(const spey_cublaslt *lt, const matmul *m, int64_t rows,
+                                       spey_cublaslt_plan *plan)
+{
+    descriptors d;
+    cublasStatus_t status = describe(lt, m, rows, &d);
+    cublasLtMatmulPreferenceOpaque_t preference;
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = lt->MatmulPreferenceInit_internal(&preference, sizeof preference);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    size_t workspace_bytes = SPEY_CUDA_GEMM_WORKSPACE;
+    uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    uint32_t alignment = (uint32_t)common_alignment(m);
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t name;
+        const void *value;
+        size_t bytes;
+    } wishes[] = {
+        { CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes, sizeof workspace_bytes },
+        { CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction },
+        { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &alignment, sizeof alignment },
+        { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &alignment, sizeof alignment },
+        { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &alignment, sizeof alignment },
+        { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &alignment, sizeof alignment },
+    };
+    for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++) {
+        status = lt->MatmulPreferenceSetAttribute(&preference, wishes[i].name, wishes[i].value,
+                                                  wishes[i].bytes);
+        if (status != CUBLAS_STATUS_SUCCESS) return status;
+    }
+    cublasLtMatmulHeuristicResult_t result;
+    int n_results = 0;
+    status = lt->MatmulAlgoGetHeuristic(lt->handle, &d.call, &d.w, &d.x, &d.y, &d.y, &preference, 1,
+                                        &result, &n_results);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    if (n_results == 0) return CUBLAS_STATUS_NOT_SUPPORTED;
+    plan->algo = result.algo;
+    plan->workspace_bytes = result.workspaceSize;
+    return result.state;
+}
+
+static uint64_t hash_key(const spey_cublaslt_key *key)
+{
+    const unsigned char *bytes = (const unsigned char *)key;
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < sizeof *key; i++)
+        hash = (hash ^ bytes[i]) * 1099511628211u;
+    return hash ^ hash >> 32;
+}
+
+/* The plan's place: its own, a free one, or, when 8 neighbours are taken, the first of them (made again each time two
+ * shapes take turns there: slow, never wrong). */
+static spey_cublaslt_plan *find_place(spey_cublaslt *lt, const spey_cublaslt_key *key)
+{
+    uint64_t hash = hash_key(key);
+    for (uint64_t i = 0; i < 8; i++) {
+        spey_cublaslt_plan *plan = &lt->plans[(hash + i) % SPEY_CUBLASLT_PLANS];
+        if (plan->key.n == 0 || !memcmp(&plan->key, key, sizeof *key)) return plan;
+    }
+    return &lt->plans[hash % SPEY_CUBLASLT_PLANS];
+}
+
+static cublasStatus_t get_plan(spey_cublaslt *lt, const matmul *m, int64_t rows,
+                               const spey_cublaslt_plan **out)
+{
+    const spey_cublaslt_key key = { .n = m->n,
+                                    .k = m->k,
+                                    .rows = rows,
+                                    .x_type = (int32_t)m->x_type,
+                                    .y_type = (int32_t)m->y_type,
+                                    .epilogue = (int32_t)m->epilogue,
+                                    .alignment = common_alignment(m) };
+    spey_cublaslt_plan *plan = find_place(lt, &key);
+    *out = plan;
+    if (!memcmp(&plan->key, &key, sizeof key)) return CUBLAS_STATUS_SUCCESS;
+    memset(plan, 0, sizeof *plan);
+    cublasStatus_t status = choose_algorithm(lt, m, rows, plan);
+    if (status == CUBLAS_STATUS_SUCCESS) plan->key = key;
+    return status;
+}
+
+/* ---- running ---- */
+
+static cublasStatus_t try_matmul(spey_device *device, const matmul *m, int64_t plan_rows)
+{
+    spey_cublaslt *lt = device->cublaslt;
+    const float one = 1.0f, zero = 0.0f;
+    const spey_cublaslt_plan *plan;
+    descriptors d;
+    cublasStatus_t status = get_plan(lt, m, plan_rows, &plan);
+    if (status == CUBLAS_STATUS_SUCCESS) status = describe(lt, m, m->rows, &d);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    return lt->Matmul(lt->handle, &d.call, &one, m->w, &d.w, m->x, &d.x, &zero, m->y, &d.y, m->y,
+                      &d.y, &plan->algo, lt->workspace, plan->workspace_bytes, device->stream);
+}
+
+static void run_matmul(spey_device *device, const matmul *m)
+{
+    /* An algorithm that suits the bucket's size but not this one is refused before anything is launched. */
+    cublasStatus_t status = try_matmul(device, m, row_bucket(m->rows));
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
+        status = try_matmul(device, m, m->rows);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        spey_cuda_note(device, SPEY_DEVICE, "%s for %lld x %lld x %lld, alignment %d",
+                       device->cublaslt->GetStatusName(status), (long long)m->rows, (long long)m->n,
+                       (long long)m->k, common_alignment(m));
+}
+
+static cublasLtEpilogue_t fused_epilogue(const spey_gemm_args *a)
+{
+    if (a->activation == SPEY_ACT_RELU)
+        return a->bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    return a->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+/* All rows, or a chunk of them; `sums` is the scratch for FP32 sums. */
+static void run_rows(spey_device *device, const spey_gemm_args *a, float *sums)
+{
+    bool fused = is_fused(a);
+    bool in_place = fused || a->y_dtype == SPEY_F32;
+    matmul m = { .rows = a->rows,
+                 .n = a->n,
+                 .k = a->k,
+                 .x = a->x,
+                 .w = a->w,
+                 .bias = fused ? a->bias : NULL,
+                 .y = in_place ? a->y : sums,
+                 .x_pitch = a->x_pitch,
+                 .w_pitch = a->w_pitch,
+                 .y_pitch = in_place ? a->y_pitch : a->n,
+                 .x_type = cuda_type(a->w_dtype),
+                 .y_type = in_place ? cuda_type(a->y_dtype) : CUDA_R_32F,
+                 .epilogue = fused ? fused_epilogue(a) : CUBLASLT_EPILOGUE_DEFAULT };
+    if (a->k > 0) run_matmul(device, &m);
+    if (a->k > 0 && fused) return;
+    const spey_gemm_finish finish = { .rows = a->rows,
+                                      .cols = a->n,
+                                      .sums = a->k > 0 ? m.y : NULL,
+                                      .sums_pitch = m.y_pitch,
+                                      .bias = a->bias,
+                                      .activation = a->activation,
+                                      .out = a->y,
+                                      .out_dtype = a->y_dtype,
+                                      .out_pitch = a->y_pitch };
+    spey_gemm_finish_launch(&finish, device->stream);
+}
+
+static void run(const void *args, const spey_lane *lane)
+{
+    spey_device *device = spey_cuda_device(lane);
+    spey_gemm_args a = *(const spey_gemm_args *)args;
+    if (a.rows == 0 || a.n == 0) return;
+    float *sums = (float *)((uint8_t *)a.workspace + narrow_bytes(&a));
+    if (must_narrow(&a) && a.k > 0) {
+        spey_gemm_narrow_launch(&a, a.workspace, device->stream);
+        a.x = a.workspace;
+        a.x_pitch = a.k;
+        a.x_dtype = a.w_dtype;
+    }
+    const int64_t rows = a.rows, step = chunk_rows(&a);
+    const size_t x_bytes = (size_t)a.x_pitch * element_bytes(cuda_type(a.x_dtype));
+    const size_t y_bytes = (size_t)a.y_pitch * element_bytes(cuda_type(a.y_dtype));
+    for (int64_t begin = 0; begin < rows; begin += step) {
+        a.rows = rows - begin < step ? rows - begin : step;
+        run_rows(device, &a, sums);
+        a.x = (const uint8_t *)a.x + (size_t)a.rows * x_bytes;
+        a.y = (uint8_t *)a.y + (size_t)a.rows * y_bytes;
+    }
+}
+
+extern const spey_kernel spey_gemm_cublaslt;
+const spey_kernel spey_gemm_cublaslt = {
+    .name = "gemm/cublaslt",
+    .isa = 0,
+    .supports = supports,
+    .workspace = workspace,
+    .run = run,
+};

@@ -1,0 +1,35 @@
+/* The small kernels around a library GEMM on CUDA. Matrices are row-major, pitches in elements. */
+#ifndef SPEY_KERNELS_GEMM_GEMM_FINISH_H
+#define SPEY_KERNELS_GEMM_GEMM_FINISH_H
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/gemm/gemm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct spey_gemm_finish {
+    int64_t rows;
+    int64_t cols;
+    const float *sums; /* NULL: all zero */
+    int64_t sums_pitch;
+    const float *bias; /* or NULL */
+    spey_activation activation;
+    void *out; /* F32, F16, BF16; may be sums itself */
+    spey_dtype out_dtype;
+    int64_t out_pitch;
+} spey_gemm_finish;
+
+/* out = activation(sums + bias), rounded once. rows, cols > 0. */
+void spey_gemm_finish_launch(const spey_gemm_finish *finish, cudaStream_t stream);
+
+/* out [rows, k] F16 or BF16, without padding = x [rows, k] F32, to nearest even. rows, k > 0. */
+void spey_gemm_narrow_launch(const spey_gemm_args *args, void *out, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
