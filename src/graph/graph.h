@@ -51,7 +51,7 @@ typedef enum spey_rows {
     X(SCALE,      scale,      F) /* embed, unary, add (of b), attention */         \
     X(SOFTCAP,    softcap,    F)                                                   \
     X(BEGIN,      begin,      I) /* slice: first column */                         \
-    X(COLS,       cols,       I) /* slice, glu: columns of the result */           \
+    X(COLS,       cols,       I) /* slice: columns of the result */                \
     X(GROUPS,     groups,     I) /* norm: pieces of a row */                       \
     X(HEADS,      heads,      I)                                                   \
     X(KV_HEADS,   kv_heads,   I)                                                   \
@@ -80,7 +80,8 @@ typedef enum spey_attr {
 typedef union spey_attr_value {
     int64_t i;
     double f;
-    const char *s; /* arena of the graph */
+    const char
+        *s; /* a constant: spey_graph_add_node replaces it by its entry in the attribute's list */
 } spey_attr_value;
 
 /* Ops are listed in graph_ops.def with their numbers of operands, their attributes and what they mean. */
@@ -88,7 +89,8 @@ typedef enum spey_graph_op {
 #define SPEY_GRAPH_OP(NAME, name, ...) SPEY_GRAPH_##NAME,
 #include "graph/graph_ops.def"
 #undef SPEY_GRAPH_OP
-    SPEY_GRAPH_OP_COUNT
+    SPEY_GRAPH_OP_COUNT,
+    SPEY_GRAPH_REMOVED = SPEY_GRAPH_OP_COUNT /* by a pass; gone after spey_graph_clean */
 } spey_graph_op;
 
 typedef struct spey_node {
@@ -144,7 +146,8 @@ typedef struct spey_cache_group {
 } spey_cache_group;
 
 typedef struct spey_graph {
-    spey_arena arena; /* owns names, nodes and arrays */
+    spey_arena
+        arena; /* owns names and computed weights; nodes, values and weights are heap arrays */
     spey_node *nodes;
     int n_nodes, cap_nodes;
     spey_value_info *values;
@@ -154,7 +157,7 @@ typedef struct spey_graph {
     spey_map weight_index; /* name → index */
     spey_cache_group caches[SPEY_CACHE_GROUPS_MAX];
     int n_caches;
-    spey_value output; /* the logits */
+    spey_value output; /* the logits; set by who draws */
 } spey_graph;
 
 spey_status spey_graph_new(spey_graph **out);
@@ -162,7 +165,9 @@ void spey_graph_free(spey_graph *graph);
 
 /* ---- building ---- */
 
-/* Declare a leaf. `name` is copied; the same name twice is SPEY_INVALID. */
+/* Declare a leaf, or with n_parts > 0 a folded weight of leaves that have its dtype, its cut and, but for dimension 0,
+ * its dims. Names (letters, digits and "._-/"), source.tensor and source.values are copied; the same name twice is
+ * SPEY_INVALID. */
 spey_status spey_graph_add_weight(spey_graph *graph, const spey_weight *weight, int32_t *out_index);
 /* -1 when there is no such weight. */
 int32_t spey_graph_find_weight(const spey_graph *graph, const char *name);
@@ -174,16 +179,28 @@ spey_status spey_graph_add_node(spey_graph *graph, const spey_node *node, int32_
 /* ---- reading ---- */
 
 const char *spey_graph_op_name(spey_graph_op op);
+const char *spey_attr_name(spey_attr attr);
+/* The ops that write a cache: kv_append and rope_append. */
+bool spey_graph_op_appends(spey_graph_op op);
+/* used[i] (n_weights of them): some node reads weight i. An engine stores those; a part of a used weight is stored inside
+ * it. */
+void spey_graph_mark_weights(const spey_graph *graph, bool *used);
 int64_t spey_node_int(const spey_node *node, spey_attr attr, int64_t missing);
 double spey_node_number(const spey_node *node, spey_attr attr, double missing);
 const char *spey_node_text(const spey_node *node, spey_attr attr, const char *missing);
 void spey_node_set_int(spey_node *node, spey_attr attr, int64_t value);
 void spey_node_set_number(spey_node *node, spey_attr attr, double value);
-/* `value` must be a constant or live in the graph's arena. */
+/* `value` must outlive the node until it is added. */
 void spey_node_set_text(spey_node *node, spey_attr attr, const char *value);
 
 /* ---- rewriting, for passes ---- */
 
+/* The node that makes `value`. */
+spey_node *spey_graph_producer(const spey_graph *graph, spey_value value);
+/* The node that alone reads `value`, once; -1 when there is none or several, or when it is the output. */
+int32_t spey_graph_only_user(const spey_graph *graph, spey_value value);
+/* Take node `index` out, effects and all; its outputs must have no readers when spey_graph_clean runs. */
+void spey_graph_remove_node(spey_graph *graph, int32_t index);
 /* How many inputs of nodes (and the output) read `value`. */
 int spey_graph_count_uses(const spey_graph *graph, spey_value value);
 /* Every reader of `from` reads `to` instead. */

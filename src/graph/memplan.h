@@ -1,7 +1,14 @@
 /* Where every activation of a step lies in one arena: offsets from liveness, views in place of copies.
  *
- * A value's storage is rows_max(value) * pitch elements; slice results are views into their input; ops that may work in
- * place (add, unary, glu, rope, norm's sum…) reuse a dying input. Offsets are multiples of 64 bytes. */
+ * A value's storage is rows_max(value) * pitch elements. A slice is a view into its input. An op whose kernel allows it
+ * writes over an input that nobody reads later:
+ *
+ *   unary add glu rope norm   the result over an input
+ *   add_norm                  the sum over residual or x, the normed rows over x if the sum is not there
+ *   rope_append               the queries over the first columns of qkv
+ *
+ * Storage begins at a multiple of 64 bytes, and so does every row. The one exception is rope_table: its result is F32
+ * whatever element_bytes says, and dense. */
 #ifndef SPEY_GRAPH_MEMPLAN_H
 #define SPEY_GRAPH_MEMPLAN_H
 
@@ -10,8 +17,9 @@
 typedef struct spey_memplan_limits {
     int64_t tokens_max;   /* rows of SPEY_ROWS_TOKENS values */
     int64_t outputs_max;  /* rows of SPEY_ROWS_OUTPUTS values */
-    size_t element_bytes; /* of activations */
-    bool in_place;        /* false: every value gets memory of its own while it lives (to bisect) */
+    size_t element_bytes; /* of activations: 2 or 4 (tests: 8) */
+    bool
+        in_place; /* false: every value but a slice has memory of its own while it lives (to bisect) */
 } spey_memplan_limits;
 
 typedef struct spey_placement {
@@ -27,11 +35,16 @@ typedef struct spey_memplan {
     uint64_t peak_live_bytes; /* lower bound: the largest sum of live storage at one node */
 } spey_memplan;
 
+/* Plan for a graph that obeys spey_graph_check. SPEY_LIMIT when sizes overflow. */
 spey_status spey_memplan_new(const spey_graph *graph, const spey_memplan_limits *limits,
                              spey_memplan **out);
 void spey_memplan_free(spey_memplan *plan);
-/* Replay the graph against the plan and prove that no two storages that are live at the same node overlap and that all
- * lie inside the arena. Run at every load. */
+/* Bytes of one element of `value`. */
+size_t spey_memplan_element_bytes(const spey_graph *graph, const spey_memplan_limits *limits,
+                                  spey_value value);
+/* Replay the graph against the plan, value by value, and prove that no node writes over anything that it or a later node
+ * reads but where its kernel allows it, and that everything lies inside the arena. Knows nothing of how plans are made.
+ * Run at every load. */
 spey_status spey_memplan_check(const spey_graph *graph, const spey_memplan_limits *limits,
                                const spey_memplan *plan);
 

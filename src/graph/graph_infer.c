@@ -1,0 +1,478 @@
+#include "graph/graph_infer.h"
+
+#include <math.h>
+#include <string.h>
+
+#define BIT(attr) ((uint64_t)1 << SPEY_ATTR_##attr)
+
+/* clang-format off */
+static const struct { uint64_t required, optional; } attrs_of[SPEY_GRAPH_OP_COUNT] = {
+    [SPEY_GRAPH_EMBED]       = { 0, BIT(SCALE) },
+    [SPEY_GRAPH_NORM]        = { BIT(KIND) | BIT(EPS), BIT(OFFSET) | BIT(GROUPS) },
+    [SPEY_GRAPH_LINEAR]      = { 0, BIT(ACT) },
+    [SPEY_GRAPH_UNARY]       = { 0, BIT(ACT) | BIT(SCALE) | BIT(SOFTCAP) },
+    [SPEY_GRAPH_ADD]         = { 0, BIT(SCALE) },
+    [SPEY_GRAPH_GLU]         = { 0, BIT(ACT) },
+    [SPEY_GRAPH_SLICE]       = { BIT(BEGIN) | BIT(COLS), 0 },
+    [SPEY_GRAPH_ROPE_TABLE]  = { BIT(ROTARY), BIT(MAGNITUDE) | BIT(DYNAMIC) | BIT(BASE) | BIT(ORIGINAL) },
+    [SPEY_GRAPH_ROPE]        = { BIT(HEADS) | BIT(K_DIM) | BIT(ROTARY), BIT(PAIRING) },
+    [SPEY_GRAPH_KV_APPEND]   = { BIT(CACHE) | BIT(LAYER) | BIT(HEADS) | BIT(K_DIM) | BIT(V_DIM), 0 },
+    [SPEY_GRAPH_ATTENTION]   = { BIT(CACHE) | BIT(LAYER) | BIT(HEADS) | BIT(KV_HEADS) | BIT(K_DIM) | BIT(V_DIM) | BIT(SCALE),
+                                 BIT(SOFTCAP) | BIT(WINDOW) | BIT(CAUSAL) | BIT(ALIBI) | BIT(SINKS) },
+    [SPEY_GRAPH_GATHER]      = { 0, 0 },
+    [SPEY_GRAPH_ADD_NORM]    = { BIT(KIND) | BIT(EPS), BIT(OFFSET) | BIT(GROUPS) },
+    [SPEY_GRAPH_ROPE_APPEND] = { BIT(CACHE) | BIT(LAYER) | BIT(HEADS) | BIT(KV_HEADS) | BIT(K_DIM), BIT(ROTARY) | BIT(PAIRING) },
+};
+
+static const char *const kinds[] = { "rms", "layer", NULL };
+static const char *const pairings[] = { "half", "interleaved", NULL };
+/* The texts of kernels/activation.h, which this layer may not include; a test compares them. */
+static const char *const activations[] = { "none", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "tanh",
+                                           "quick_gelu", NULL };
+
+static const struct { double min, max; const char *const *texts; } ranges[SPEY_ATTR_COUNT] = {
+    [SPEY_ATTR_KIND]      = { .texts = kinds },
+    [SPEY_ATTR_ACT]       = { .texts = activations },
+    [SPEY_ATTR_PAIRING]   = { .texts = pairings },
+    [SPEY_ATTR_EPS]       = { 0, 1, NULL },
+    [SPEY_ATTR_OFFSET]    = { -1e6, 1e6, NULL },
+    [SPEY_ATTR_SCALE]     = { -1e9, 1e9, NULL },
+    [SPEY_ATTR_SOFTCAP]   = { 0, 1e9, NULL },
+    [SPEY_ATTR_BEGIN]     = { 0, SPEY_VALUE_COLS_MAX, NULL },
+    [SPEY_ATTR_COLS]      = { 1, SPEY_VALUE_COLS_MAX, NULL },
+    [SPEY_ATTR_GROUPS]    = { 1, SPEY_VALUE_COLS_MAX, NULL },
+    [SPEY_ATTR_HEADS]     = { 1, SPEY_HEADS_MAX, NULL },
+    [SPEY_ATTR_KV_HEADS]  = { 1, SPEY_HEADS_MAX, NULL },
+    [SPEY_ATTR_K_DIM]     = { 1, SPEY_HEAD_DIM_MAX, NULL },
+    [SPEY_ATTR_V_DIM]     = { 1, SPEY_HEAD_DIM_MAX, NULL },
+    [SPEY_ATTR_ROTARY]    = { 0, SPEY_HEAD_DIM_MAX, NULL },
+    [SPEY_ATTR_MAGNITUDE] = { 0, 1e6, NULL },
+    [SPEY_ATTR_DYNAMIC]   = { 0, 1e6, NULL },
+    [SPEY_ATTR_BASE]      = { 0, 1e15, NULL },
+    [SPEY_ATTR_ORIGINAL]  = { 0, SPEY_POSITIONS_MAX, NULL },
+    [SPEY_ATTR_CACHE]     = { 0, SPEY_CACHE_GROUPS_MAX - 1, NULL },
+    [SPEY_ATTR_LAYER]     = { 0, SPEY_LAYERS_MAX - 1, NULL },
+    [SPEY_ATTR_WINDOW]    = { 0, SPEY_POSITIONS_MAX, NULL },
+    [SPEY_ATTR_CAUSAL]    = { 0, 1, NULL },
+    [SPEY_ATTR_ALIBI]     = { 0, 1, NULL },
+    [SPEY_ATTR_SINKS]     = { 0, 1, NULL },
+};
+/* clang-format on */
+
+static const char *const op_names[] = {
+#define SPEY_GRAPH_OP(NAME, name, ...) #name,
+#include "graph/graph_ops.def"
+#undef SPEY_GRAPH_OP
+};
+
+const char *spey_graph_op_name(spey_graph_op op)
+{
+    return op < SPEY_GRAPH_OP_COUNT ? op_names[op] : "removed";
+}
+
+static const char *const attr_names[] = {
+#define ATTR_NAME(NAME, name, kind) #name,
+    SPEY_ATTR_LIST(ATTR_NAME)
+#undef ATTR_NAME
+};
+
+const char *spey_attr_name(spey_attr attr)
+{
+    SPEY_ASSERT(attr < SPEY_ATTR_COUNT);
+    return attr_names[attr];
+}
+
+bool spey_graph_op_appends(spey_graph_op op)
+{
+    return op == SPEY_GRAPH_KV_APPEND || op == SPEY_GRAPH_ROPE_APPEND;
+}
+
+static const char attr_kinds[] = {
+#define ATTR_KIND(NAME, name, kind) #kind[0],
+    SPEY_ATTR_LIST(ATTR_KIND)
+#undef ATTR_KIND
+};
+
+char spey_attr_kind(spey_attr attr)
+{
+    SPEY_ASSERT(attr < SPEY_ATTR_COUNT);
+    return attr_kinds[attr];
+}
+
+static const struct {
+    int inputs_min, inputs_max, weights_min, weights_max, outputs;
+} arity[] = {
+#define SPEY_GRAPH_OP(NAME, name, ...) { __VA_ARGS__ },
+#include "graph/graph_ops.def"
+#undef SPEY_GRAPH_OP
+};
+
+int spey_graph_op_outputs(spey_graph_op op)
+{
+    SPEY_ASSERT(op < SPEY_GRAPH_OP_COUNT);
+    return arity[op].outputs;
+}
+
+const char *spey_attr_find_text(spey_attr attr, const char *text, size_t n)
+{
+    for (const char *const *t = ranges[attr].texts; t && *t; t++)
+        if (strlen(*t) == n && memcmp(*t, text, n) == 0) return *t;
+    return NULL;
+}
+
+/* ---- shared checks ---- */
+
+typedef struct infer {
+    const spey_graph *graph;
+    const spey_node *node;
+    const char *op;
+} infer;
+
+static const spey_value_info *input(const infer *in, int i)
+{
+    return &in->graph->values[in->node->inputs[i]];
+}
+
+static const spey_weight *weight(const infer *in, int i)
+{
+    return &in->graph->weights[in->node->weights[i]];
+}
+
+static int64_t int_of(const infer *in, spey_attr attr)
+{
+    return spey_node_int(in->node, attr, 0);
+}
+
+static spey_status check_attr(const infer *in, spey_node *node, spey_attr attr)
+{
+    spey_attr_value *value = &node->attrs[attr];
+    const char *name = attr_names[attr];
+    if (attr_kinds[attr] == 'S') {
+        const char *text = value->s ? value->s : "(null)";
+        value->s = spey_attr_find_text(attr, text, strlen(text));
+        if (!value->s)
+            return SPEY_FAIL(SPEY_INVALID, "%s: unknown %s \"%.64s\"", in->op, name, text);
+        return SPEY_OK;
+    }
+    double number = attr_kinds[attr] == 'I' ? (double)value->i : value->f;
+    if (!(number >= ranges[attr].min && number <= ranges[attr].max))
+        return SPEY_FAIL(SPEY_INVALID, "%s: %s is %.17g, expected %.17g…%.17g", in->op, name,
+                         number, ranges[attr].min, ranges[attr].max);
+    return SPEY_OK;
+}
+
+static spey_status check_attrs(const infer *in, spey_node *node)
+{
+    uint64_t required = attrs_of[node->op].required;
+    uint64_t allowed = required | attrs_of[node->op].optional;
+    for (int a = 0; a < SPEY_ATTR_COUNT; a++) {
+        bool set = node->attrs_set >> a & 1;
+        if (!set && required >> a & 1)
+            return SPEY_FAIL(SPEY_INVALID, "%s: %s is missing", in->op, attr_names[a]);
+        if (set && !(allowed >> a & 1))
+            return SPEY_FAIL(SPEY_INVALID, "%s has no %s", in->op, attr_names[a]);
+        if (set) SPEY_TRY(check_attr(in, node, (spey_attr)a));
+    }
+    if (node->attrs_set >> SPEY_ATTR_COUNT)
+        return SPEY_FAIL(SPEY_INVALID, "%s has an unknown attribute", in->op);
+    return SPEY_OK;
+}
+
+static spey_status check_operands(const infer *in)
+{
+    const spey_node *node = in->node;
+    if (node->n_inputs < arity[node->op].inputs_min || node->n_inputs > arity[node->op].inputs_max)
+        return SPEY_FAIL(SPEY_INVALID, "%s has %d inputs, expected %d…%d", in->op, node->n_inputs,
+                         arity[node->op].inputs_min, arity[node->op].inputs_max);
+    if (node->n_weights < arity[node->op].weights_min ||
+        node->n_weights > arity[node->op].weights_max)
+        return SPEY_FAIL(SPEY_INVALID, "%s has %d weights, expected %d…%d", in->op, node->n_weights,
+                         arity[node->op].weights_min, arity[node->op].weights_max);
+    for (int i = 0; i < node->n_inputs; i++)
+        if (node->inputs[i] < 0 || node->inputs[i] >= in->graph->n_values)
+            return SPEY_FAIL(SPEY_INVALID, "%s: input %d is value %%%d, which does not exist",
+                             in->op, i, node->inputs[i]);
+    for (int i = 0; i < node->n_weights; i++)
+        if (node->weights[i] < 0 || node->weights[i] >= in->graph->n_weights)
+            return SPEY_FAIL(SPEY_INVALID, "%s: weight %d is number %d, which does not exist",
+                             in->op, i, node->weights[i]);
+    return SPEY_OK;
+}
+
+/* A table is F32 and dense whatever the activations are, so no other op may see one. */
+static spey_status check_tables(const infer *in)
+{
+    bool rotates = in->node->op == SPEY_GRAPH_ROPE || in->node->op == SPEY_GRAPH_ROPE_APPEND;
+    for (int i = 0; i < in->node->n_inputs; i++) {
+        spey_graph_op maker = spey_graph_producer(in->graph, in->node->inputs[i])->op;
+        bool wants = rotates && i == 1;
+        if (wants != (maker == SPEY_GRAPH_ROPE_TABLE))
+            return SPEY_FAIL(SPEY_INVALID, "%s: input %d (%%%d) is made by %s, expected %s", in->op,
+                             i, in->node->inputs[i], spey_graph_op_name(maker),
+                             wants ? "rope_table" : "activations");
+    }
+    return SPEY_OK;
+}
+
+static spey_status want_tokens(const infer *in)
+{
+    for (int i = 0; i < in->node->n_inputs; i++)
+        if (input(in, i)->rows != SPEY_ROWS_TOKENS)
+            return SPEY_FAIL(SPEY_INVALID, "%s: input %d (%%%d) has output rows, expected tokens",
+                             in->op, i, in->node->inputs[i]);
+    return SPEY_OK;
+}
+
+static spey_status want_cols(const infer *in, int i, int64_t cols)
+{
+    if (input(in, i)->cols == cols) return SPEY_OK;
+    return SPEY_FAIL(SPEY_INVALID, "%s: input %d (%%%d) has %lld columns, expected %lld", in->op, i,
+                     in->node->inputs[i], (long long)input(in, i)->cols, (long long)cols);
+}
+
+static spey_status want_vector(const infer *in, int w, int64_t n)
+{
+    const spey_weight *v = weight(in, w);
+    if (v->dtype != SPEY_F32)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s is %s, expected f32", in->op, v->name,
+                         spey_dtype_name(v->dtype));
+    if (v->n_dims != 1 || v->dims[0] != n)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s has %d dims, the first %lld, expected [%lld]",
+                         in->op, v->name, v->n_dims, (long long)v->dims[0], (long long)n);
+    return SPEY_OK;
+}
+
+/* A matrix of floats; `inputs` -1: any number of columns. */
+static spey_status want_matrix(const infer *in, int w, int64_t inputs)
+{
+    const spey_weight *m = weight(in, w);
+    if (m->dtype != SPEY_F32 && m->dtype != SPEY_F16 && m->dtype != SPEY_BF16)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s is %s, expected f32, f16 or bf16", in->op,
+                         m->name, spey_dtype_name(m->dtype));
+    if (m->n_dims != 2)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s has %d dims, expected 2", in->op, m->name,
+                         m->n_dims);
+    if (inputs >= 0 && m->dims[1] != inputs)
+        return SPEY_FAIL(SPEY_INVALID, "%s: input %%%d has %lld columns, weight %s is [%lld,%lld]",
+                         in->op, in->node->inputs[0], (long long)inputs, m->name,
+                         (long long)m->dims[0], (long long)m->dims[1]);
+    return SPEY_OK;
+}
+
+static spey_status want_same_shape(const infer *in)
+{
+    const spey_value_info *a = input(in, 0), *b = input(in, 1);
+    if (a->rows != b->rows)
+        return SPEY_FAIL(SPEY_INVALID, "%s: %%%d has token rows and %%%d output rows", in->op,
+                         in->node->inputs[a->rows == SPEY_ROWS_TOKENS ? 0 : 1],
+                         in->node->inputs[a->rows == SPEY_ROWS_TOKENS ? 1 : 0]);
+    return want_cols(in, 1, a->cols);
+}
+
+static spey_status want_cache(const infer *in, int64_t heads, int64_t k_dim, int64_t v_dim)
+{
+    int64_t cache = int_of(in, SPEY_ATTR_CACHE), layer = int_of(in, SPEY_ATTR_LAYER);
+    if (cache >= in->graph->n_caches)
+        return SPEY_FAIL(SPEY_INVALID, "%s: cache %lld is not declared", in->op, (long long)cache);
+    const spey_cache_group *group = &in->graph->caches[cache];
+    if (layer >= group->layers)
+        return SPEY_FAIL(SPEY_INVALID, "%s: layer %lld, but cache %lld has %lld layers", in->op,
+                         (long long)layer, (long long)cache, (long long)group->layers);
+    if (heads != group->heads || k_dim != group->k_dim || v_dim != group->v_dim)
+        return SPEY_FAIL(SPEY_INVALID,
+                         "%s: %lld KV heads of %lld and %lld, cache %lld has %lld of %lld and %lld",
+                         in->op, (long long)heads, (long long)k_dim, (long long)v_dim,
+                         (long long)cache, (long long)group->heads, (long long)group->k_dim,
+                         (long long)group->v_dim);
+    return SPEY_OK;
+}
+
+static spey_status want_heads(const infer *in, int64_t heads, int64_t kv_heads)
+{
+    if (heads % kv_heads == 0) return SPEY_OK;
+    return SPEY_FAIL(SPEY_INVALID, "%s: %lld heads do not divide among %lld KV heads", in->op,
+                     (long long)heads, (long long)kv_heads);
+}
+
+/* ---- one function per op ---- */
+
+typedef spey_status infer_op(const infer *in, spey_value_info *out);
+
+static spey_status infer_embed(const infer *in, spey_value_info *out)
+{
+    SPEY_TRY(want_matrix(in, 0, -1));
+    out[0].cols = weight(in, 0)->dims[1];
+    return SPEY_OK;
+}
+
+static spey_status infer_norm(const infer *in, spey_value_info *out)
+{
+    int64_t cols = input(in, 0)->cols, groups = spey_node_int(in->node, SPEY_ATTR_GROUPS, 1);
+    if (cols % groups)
+        return SPEY_FAIL(SPEY_INVALID, "%s: %lld columns do not divide into %lld groups", in->op,
+                         (long long)cols, (long long)groups);
+    for (int w = 0; w < in->node->n_weights; w++)
+        SPEY_TRY(want_vector(in, w, cols / groups));
+    out[0] = *input(in, 0);
+    return SPEY_OK;
+}
+
+static spey_status infer_linear(const infer *in, spey_value_info *out)
+{
+    SPEY_TRY(want_matrix(in, 0, input(in, 0)->cols));
+    if (in->node->n_weights > 1) SPEY_TRY(want_vector(in, 1, weight(in, 0)->dims[0]));
+    out[0].rows = input(in, 0)->rows;
+    out[0].cols = weight(in, 0)->dims[0];
+    return SPEY_OK;
+}
+
+static spey_status infer_like_first(const infer *in, spey_value_info *out)
+{
+    if (in->node->n_inputs == 2) SPEY_TRY(want_same_shape(in));
+    out[0] = *input(in, 0);
+    return SPEY_OK;
+}
+
+static spey_status infer_slice(const infer *in, spey_value_info *out)
+{
+    int64_t begin = int_of(in, SPEY_ATTR_BEGIN), cols = int_of(in, SPEY_ATTR_COLS);
+    if (begin + cols > input(in, 0)->cols)
+        return SPEY_FAIL(SPEY_INVALID, "%s: columns %lld to %lld of %%%d, which has %lld", in->op,
+                         (long long)begin, (long long)(begin + cols), in->node->inputs[0],
+                         (long long)input(in, 0)->cols);
+    out[0].rows = input(in, 0)->rows;
+    out[0].cols = cols;
+    return SPEY_OK;
+}
+
+static spey_status infer_rope_table(const infer *in, spey_value_info *out)
+{
+    int64_t rotary = int_of(in, SPEY_ATTR_ROTARY);
+    if (rotary < 2 || rotary % 2)
+        return SPEY_FAIL(SPEY_INVALID, "%s: rotary is %lld, expected an even number", in->op,
+                         (long long)rotary);
+    for (int w = 0; w < in->node->n_weights; w++)
+        SPEY_TRY(want_vector(in, w, rotary / 2));
+    bool dynamic = spey_node_number(in->node, SPEY_ATTR_DYNAMIC, 0) > 0;
+    if ((dynamic || in->node->n_weights > 1) && int_of(in, SPEY_ATTR_ORIGINAL) < 1)
+        return SPEY_FAIL(SPEY_INVALID, "%s: original is missing", in->op);
+    if (dynamic && (spey_node_number(in->node, SPEY_ATTR_BASE, 0) <= 0 || rotary < 4))
+        return SPEY_FAIL(SPEY_INVALID, "%s: dynamic needs base and rotary > 2", in->op);
+    out[0].cols = rotary;
+    return SPEY_OK;
+}
+
+/* rope and rope_append: the rotated part fits the head and the table. */
+static spey_status want_rotary(const infer *in, int64_t k_dim)
+{
+    int64_t rotary = int_of(in, SPEY_ATTR_ROTARY);
+    if (rotary % 2 || rotary > k_dim)
+        return SPEY_FAIL(SPEY_INVALID, "%s: rotary is %lld, expected an even number up to %lld",
+                         in->op, (long long)rotary, (long long)k_dim);
+    if ((in->node->n_inputs == 2) != (rotary > 0))
+        return SPEY_FAIL(SPEY_INVALID, "%s: rotary is %lld with %d inputs", in->op,
+                         (long long)rotary, in->node->n_inputs);
+    return rotary ? want_cols(in, 1, rotary) : SPEY_OK;
+}
+
+static spey_status infer_rope(const infer *in, spey_value_info *out)
+{
+    SPEY_TRY(want_tokens(in));
+    int64_t k_dim = int_of(in, SPEY_ATTR_K_DIM);
+    SPEY_TRY(want_cols(in, 0, int_of(in, SPEY_ATTR_HEADS) * k_dim));
+    SPEY_TRY(want_rotary(in, k_dim));
+    out[0] = *input(in, 0);
+    return SPEY_OK;
+}
+
+static spey_status infer_kv_append(const infer *in, spey_value_info *out)
+{
+    (void)out;
+    int64_t heads = int_of(in, SPEY_ATTR_HEADS);
+    int64_t k_dim = int_of(in, SPEY_ATTR_K_DIM), v_dim = int_of(in, SPEY_ATTR_V_DIM);
+    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_cols(in, 0, heads * k_dim));
+    SPEY_TRY(want_cols(in, 1, heads * v_dim));
+    return want_cache(in, heads, k_dim, v_dim);
+}
+
+static spey_status infer_attention(const infer *in, spey_value_info *out)
+{
+    int64_t heads = int_of(in, SPEY_ATTR_HEADS), kv_heads = int_of(in, SPEY_ATTR_KV_HEADS);
+    int64_t k_dim = int_of(in, SPEY_ATTR_K_DIM), v_dim = int_of(in, SPEY_ATTR_V_DIM);
+    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_heads(in, heads, kv_heads));
+    SPEY_TRY(want_cols(in, 0, heads * k_dim));
+    SPEY_TRY(want_cache(in, kv_heads, k_dim, v_dim));
+    int64_t kept = in->graph->caches[int_of(in, SPEY_ATTR_CACHE)].window;
+    int64_t window = int_of(in, SPEY_ATTR_WINDOW);
+    if (kept && (!window || window > kept))
+        return SPEY_FAIL(SPEY_INVALID, "%s: window is %lld, but its cache keeps %lld tokens",
+                         in->op, (long long)window, (long long)kept);
+    int64_t vectors = int_of(in, SPEY_ATTR_ALIBI) + int_of(in, SPEY_ATTR_SINKS);
+    if (vectors != in->node->n_weights)
+        return SPEY_FAIL(SPEY_INVALID, "%s: alibi and sinks name %lld weights, it has %d", in->op,
+                         (long long)vectors, in->node->n_weights);
+    for (int w = 0; w < in->node->n_weights; w++)
+        SPEY_TRY(want_vector(in, w, heads));
+    out[0].cols = heads * v_dim;
+    return SPEY_OK;
+}
+
+static spey_status infer_gather(const infer *in, spey_value_info *out)
+{
+    SPEY_TRY(want_tokens(in));
+    out[0].rows = SPEY_ROWS_OUTPUTS;
+    out[0].cols = input(in, 0)->cols;
+    return SPEY_OK;
+}
+
+static spey_status infer_add_norm(const infer *in, spey_value_info *out)
+{
+    SPEY_TRY(want_same_shape(in));
+    SPEY_TRY(infer_norm(in, out));
+    out[1] = out[0];
+    return SPEY_OK;
+}
+
+static spey_status infer_rope_append(const infer *in, spey_value_info *out)
+{
+    int64_t heads = int_of(in, SPEY_ATTR_HEADS), kv_heads = int_of(in, SPEY_ATTR_KV_HEADS);
+    int64_t k_dim = int_of(in, SPEY_ATTR_K_DIM);
+    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_heads(in, heads, kv_heads));
+    SPEY_TRY(want_cols(in, 0, (heads + 2 * kv_heads) * k_dim));
+    SPEY_TRY(want_cache(in, kv_heads, k_dim, k_dim));
+    SPEY_TRY(want_rotary(in, k_dim));
+    out[0].cols = heads * k_dim;
+    return SPEY_OK;
+}
+
+static infer_op *const infer_ops[SPEY_GRAPH_OP_COUNT] = {
+    [SPEY_GRAPH_EMBED] = infer_embed,         [SPEY_GRAPH_NORM] = infer_norm,
+    [SPEY_GRAPH_LINEAR] = infer_linear,       [SPEY_GRAPH_UNARY] = infer_like_first,
+    [SPEY_GRAPH_ADD] = infer_like_first,      [SPEY_GRAPH_GLU] = infer_like_first,
+    [SPEY_GRAPH_SLICE] = infer_slice,         [SPEY_GRAPH_ROPE_TABLE] = infer_rope_table,
+    [SPEY_GRAPH_ROPE] = infer_rope,           [SPEY_GRAPH_KV_APPEND] = infer_kv_append,
+    [SPEY_GRAPH_ATTENTION] = infer_attention, [SPEY_GRAPH_GATHER] = infer_gather,
+    [SPEY_GRAPH_ADD_NORM] = infer_add_norm,   [SPEY_GRAPH_ROPE_APPEND] = infer_rope_append,
+};
+
+spey_status spey_graph_infer(const spey_graph *graph, spey_node *node,
+                             spey_value_info outputs[SPEY_NODE_OUTPUTS_MAX])
+{
+    if (node->op >= SPEY_GRAPH_OP_COUNT)
+        return SPEY_FAIL(SPEY_INVALID, "unknown op number %d", (int)node->op);
+    infer in = { graph, node, op_names[node->op] };
+    SPEY_TRY(check_operands(&in));
+    SPEY_TRY(check_attrs(&in, node));
+    SPEY_TRY(check_tables(&in));
+    for (int i = 0; i < SPEY_NODE_OUTPUTS_MAX; i++)
+        outputs[i] = (spey_value_info){ SPEY_ROWS_TOKENS, 0, -1 };
+    SPEY_TRY(infer_ops[node->op](&in, outputs));
+    for (int i = 0; i < arity[node->op].outputs; i++)
+        if (outputs[i].cols < 1 || outputs[i].cols > SPEY_VALUE_COLS_MAX)
+            return SPEY_FAIL(SPEY_LIMIT, "%s: %lld columns, expected 1…%d", in.op,
+                             (long long)outputs[i].cols, SPEY_VALUE_COLS_MAX);
+    return SPEY_OK;
+}

@@ -1,0 +1,298 @@
+#include "graph/memplan.h"
+
+#include <stdlib.h>
+
+#include "base/alloc.h"
+
+/* Three steps: when each value is last read; which values share storage; where each storage lies. The third is greedy by
+ * size, into the tightest gap between storages that live at the same time: large ones find the room they need first. */
+
+enum { ALIGN = 64 };
+
+typedef struct storage {
+    spey_value root;
+    int32_t first, last; /* nodes between which it is in use */
+    uint64_t bytes, offset;
+} storage;
+
+typedef struct planner {
+    const spey_graph *graph;
+    const spey_memplan_limits *limits;
+    spey_memplan *plan;
+    int32_t *last_use; /* node that reads a value last; its own node when nobody does */
+    int64_t *begin;    /* first column of a value inside its storage */
+    spey_value *next;  /* chain of the values in one storage, from its root */
+    storage *storages;
+    storage **by_size;   /* all, largest first */
+    storage **by_offset; /* those placed, in the order of offsets */
+    int n_storages;
+} planner;
+
+size_t spey_memplan_element_bytes(const spey_graph *graph, const spey_memplan_limits *limits,
+                                  spey_value value)
+{
+    bool table = spey_graph_producer(graph, value)->op == SPEY_GRAPH_ROPE_TABLE;
+    return table ? sizeof(float) : limits->element_bytes;
+}
+
+/* ---- liveness ---- */
+
+static void find_last_uses(planner *p)
+{
+    const spey_graph *graph = p->graph;
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const spey_node *node = &graph->nodes[n];
+        for (int i = 0; i < node->n_outputs; i++)
+            p->last_use[node->outputs[i]] = n;
+        for (int i = 0; i < node->n_inputs; i++)
+            p->last_use[node->inputs[i]] = n;
+    }
+    p->last_use[graph->output] = graph->n_nodes; /* the caller reads it after the step */
+}
+
+/* ---- sharing ---- */
+
+static bool overlap(int64_t a, int64_t a_cols, int64_t b, int64_t b_cols)
+{
+    return a < b + b_cols && b < a + a_cols;
+}
+
+/* May node `n` write over the first `cols` columns of its input `victim`? Yes when nothing that reaches into them is read
+ * later, and no other input of the node does but at the very same place. */
+static bool dies_here(const planner *p, int n, spey_value victim, int64_t cols)
+{
+    const spey_node *node = &p->graph->nodes[n];
+    spey_value root = p->plan->values[victim].storage;
+    int64_t begin = p->begin[victim];
+    for (spey_value v = root; v != SPEY_NO_VALUE; v = p->next[v]) {
+        int64_t v_cols = p->graph->values[v].cols;
+        if (!overlap(begin, cols, p->begin[v], v_cols)) continue;
+        if (p->last_use[v] > n) return false;
+        bool same = v == victim || (p->begin[v] == begin && v_cols == cols);
+        for (int i = 0; i < node->n_inputs; i++)
+            if (node->inputs[i] == v && !same) return false;
+    }
+    return true;
+}
+
+/* Put `value` into the storage of `host`, `begin` columns to the right of it. */
+static void share(planner *p, spey_value value, spey_value host, int64_t begin)
+{
+    spey_placement *place = &p->plan->values[value];
+    place->storage = p->plan->values[host].storage;
+    place->pitch = p->plan->values[host].pitch;
+    p->begin[value] = p->begin[host] + begin;
+    p->next[value] = p->next[place->storage];
+    p->next[place->storage] = value;
+}
+
+static void own(planner *p, spey_value value)
+{
+    spey_placement *place = &p->plan->values[value];
+    size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, value);
+    int64_t step = p->graph->nodes[p->graph->values[value].node].op == SPEY_GRAPH_ROPE_TABLE
+                       ? 1
+                       : (int64_t)(ALIGN / bytes);
+    place->storage = value;
+    place->pitch = (p->graph->values[value].cols + step - 1) / step * step;
+    p->begin[value] = 0;
+    p->next[value] = SPEY_NO_VALUE;
+}
+
+static bool try_share(planner *p, int n, spey_value value, spey_value host)
+{
+    if (!p->limits->in_place || !dies_here(p, n, host, p->graph->values[value].cols)) return false;
+    share(p, value, host, 0);
+    return true;
+}
+
+static void place_add_norm(planner *p, int n)
+{
+    const spey_node *node = &p->graph->nodes[n];
+    spey_value x = node->inputs[0], residual = node->inputs[1];
+    spey_value sum = node->outputs[0], normed = node->outputs[1];
+    bool shared = try_share(p, n, sum, residual) || try_share(p, n, sum, x);
+    if (!shared) own(p, sum);
+    bool sum_on_x =
+        p->plan->values[sum].storage == p->plan->values[x].storage &&
+        overlap(p->begin[sum], p->graph->values[sum].cols, p->begin[x], p->graph->values[x].cols);
+    if (sum_on_x || !try_share(p, n, normed, x)) own(p, normed);
+}
+
+static void place_outputs(planner *p, int n)
+{
+    const spey_node *node = &p->graph->nodes[n];
+    if (node->n_outputs == 0) return;
+    spey_value out = node->outputs[0];
+    bool shared = false;
+    switch (node->op) {
+    case SPEY_GRAPH_SLICE:
+        share(p, out, node->inputs[0], spey_node_int(node, SPEY_ATTR_BEGIN, 0));
+        return;
+    case SPEY_GRAPH_ADD_NORM: place_add_norm(p, n); return;
+    case SPEY_GRAPH_ADD:
+    case SPEY_GRAPH_GLU:
+        shared = try_share(p, n, out, node->inputs[0]) || try_share(p, n, out, node->inputs[1]);
+        break;
+    case SPEY_GRAPH_UNARY:
+    case SPEY_GRAPH_NORM:
+    case SPEY_GRAPH_ROPE:
+    case SPEY_GRAPH_ROPE_APPEND: shared = try_share(p, n, out, node->inputs[0]); break;
+    default: break;
+    }
+    if (!shared) own(p, out);
+}
+
+/* ---- offsets ---- */
+
+static spey_status measure(planner *p, spey_value root, storage *out)
+{
+    const spey_value_info *info = &p->graph->values[root];
+    int64_t rows = info->rows == SPEY_ROWS_TOKENS ? p->limits->tokens_max : p->limits->outputs_max;
+    size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, root);
+    if (!spey_mul_size(bytes, (size_t)p->plan->values[root].pitch, &bytes) ||
+        !spey_mul_size(bytes, (size_t)rows, &bytes) || bytes > (size_t)1 << 56)
+        return SPEY_FAIL(SPEY_LIMIT, "activations of %lld rows by %lld columns do not fit memory",
+                         (long long)rows, (long long)info->cols);
+    out->root = root;
+    out->bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    out->first = info->node;
+    out->last = info->node;
+    for (spey_value v = root; v != SPEY_NO_VALUE; v = p->next[v])
+        if (p->last_use[v] > out->last) out->last = p->last_use[v];
+    return SPEY_OK;
+}
+
+static int larger_first(const void *a, const void *b)
+{
+    const storage *x = *(storage *const *)a, *y = *(storage *const *)b;
+    if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
+    return x->root < y->root ? -1 : 1;
+}
+
+/* The tightest gap between placed storages that live while `s` does; else the place behind them. */
+static uint64_t best_offset(const planner *p, int n_placed, const storage *s)
+{
+    uint64_t top = 0, best = UINT64_MAX, best_gap = UINT64_MAX;
+    for (int i = 0; i < n_placed; i++) {
+        const storage *other = p->by_offset[i];
+        if (other->last < s->first || other->first > s->last) continue;
+        if (other->offset > top && other->offset - top >= s->bytes &&
+            other->offset - top < best_gap) {
+            best_gap = other->offset - top;
+            best = top;
+        }
+        if (other->offset + other->bytes > top) top = other->offset + other->bytes;
+    }
+    return best == UINT64_MAX ? top : best;
+}
+
+static spey_status place_storages(planner *p)
+{
+    qsort(p->by_size, (size_t)p->n_storages, sizeof *p->by_size, larger_first);
+    for (int i = 0; i < p->n_storages; i++) {
+        storage *s = p->by_size[i];
+        s->offset = best_offset(p, i, s);
+        uint64_t end = s->offset + s->bytes;
+        if (end > (uint64_t)1 << 60) return SPEY_FAIL(SPEY_LIMIT, "activations exceed 2^60 bytes");
+        if (end > p->plan->arena_bytes) p->plan->arena_bytes = end;
+        int at = i;
+        for (; at > 0 && p->by_offset[at - 1]->offset > s->offset; at--)
+            p->by_offset[at] = p->by_offset[at - 1];
+        p->by_offset[at] = s;
+    }
+    return SPEY_OK;
+}
+
+/* The largest sum of storage in use at one node. */
+static spey_status find_peak(planner *p)
+{
+    size_t n = (size_t)p->graph->n_nodes + 2;
+    int64_t *change = spey_new_array(SPEY_PURPOSE_GRAPH, int64_t, n);
+    if (!change) return SPEY_NOMEM;
+    for (int i = 0; i < p->n_storages; i++) {
+        change[p->storages[i].first] += (int64_t)p->storages[i].bytes;
+        change[p->storages[i].last + 1] -= (int64_t)p->storages[i].bytes;
+    }
+    int64_t live = 0;
+    for (size_t i = 0; i < n; i++) {
+        live += change[i];
+        if ((uint64_t)live > p->plan->peak_live_bytes) p->plan->peak_live_bytes = (uint64_t)live;
+    }
+    spey_free(change);
+    return SPEY_OK;
+}
+
+/* ---- the whole ---- */
+
+static spey_status make_plan(planner *p)
+{
+    find_last_uses(p);
+    for (int n = 0; n < p->graph->n_nodes; n++)
+        place_outputs(p, n);
+    for (spey_value v = 0; v < p->graph->n_values; v++) {
+        if (p->plan->values[v].storage != v) continue;
+        storage *s = &p->storages[p->n_storages];
+        SPEY_TRY(measure(p, v, s));
+        p->by_size[p->n_storages++] = s;
+    }
+    SPEY_TRY(place_storages(p));
+    SPEY_TRY(find_peak(p));
+    for (int i = 0; i < p->n_storages; i++) {
+        size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, p->storages[i].root);
+        for (spey_value v = p->storages[i].root; v != SPEY_NO_VALUE; v = p->next[v])
+            p->plan->values[v].offset = p->storages[i].offset + (uint64_t)p->begin[v] * bytes;
+    }
+    return SPEY_OK;
+}
+
+static spey_status check_limits(const spey_memplan_limits *limits)
+{
+    size_t bytes = limits->element_bytes;
+    if (limits->tokens_max < 1 || limits->outputs_max < 1 ||
+        (bytes != 1 && bytes != 2 && bytes != 4 && bytes != 8))
+        return SPEY_FAIL(SPEY_INVALID,
+                         "a plan for %lld tokens, %lld outputs, elements of %zu bytes",
+                         (long long)limits->tokens_max, (long long)limits->outputs_max, bytes);
+    return SPEY_OK;
+}
+
+spey_status spey_memplan_new(const spey_graph *graph, const spey_memplan_limits *limits,
+                             spey_memplan **out)
+{
+    *out = NULL;
+    SPEY_TRY(check_limits(limits));
+    int n = graph->n_values;
+    planner p = { .graph = graph, .limits = limits };
+    p.plan = spey_new(SPEY_PURPOSE_GRAPH, spey_memplan);
+    if (!p.plan) return SPEY_NOMEM;
+    p.plan->n_values = n;
+    p.plan->values = spey_new_array(SPEY_PURPOSE_GRAPH, spey_placement, n);
+    p.last_use = spey_new_array(SPEY_PURPOSE_GRAPH, int32_t, n);
+    p.begin = spey_new_array(SPEY_PURPOSE_GRAPH, int64_t, n);
+    p.next = spey_new_array(SPEY_PURPOSE_GRAPH, spey_value, n);
+    p.storages = spey_new_array(SPEY_PURPOSE_GRAPH, storage, n);
+    p.by_size = spey_new_array(SPEY_PURPOSE_GRAPH, storage *, n);
+    p.by_offset = spey_new_array(SPEY_PURPOSE_GRAPH, storage *, n);
+    bool memory =
+        p.plan->values && p.last_use && p.begin && p.next && p.storages && p.by_size && p.by_offset;
+    spey_status status = memory ? make_plan(&p) : SPEY_NOMEM;
+    spey_free(p.last_use);
+    spey_free(p.begin);
+    spey_free(p.next);
+    spey_free(p.storages);
+    spey_free(p.by_size);
+    spey_free(p.by_offset);
+    if (status)
+        spey_memplan_free(p.plan);
+    else
+        *out = p.plan;
+    return status;
+}
+
+void spey_memplan_free(spey_memplan *plan)
+{
+    if (!plan) return;
+    spey_free(plan->values);
+    spey_free(plan);
+}
