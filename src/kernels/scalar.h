@@ -22,8 +22,9 @@ static inline double spey_load(const void *array, spey_dtype dtype, int64_t i)
     switch (dtype) {
     case SPEY_F32: return (double)((const float *)array)[i];
     case SPEY_F16: return (double)spey_f16_to_f32(((const uint16_t *)array)[i]);
-    case SPEY_BF16: return (double)spey_bf16_to_f32(((const uint16_t *)array)[i]);
-    default: SPEY_ASSERT(!"F32, F16 or BF16"); return 0;
+    default:
+        SPEY_ASSERT(dtype == SPEY_BF16);
+        return (double)spey_bf16_to_f32(((const uint16_t *)array)[i]);
     }
 }
 
@@ -33,8 +34,9 @@ static inline void spey_store(void *array, spey_dtype dtype, int64_t i, double v
     switch (dtype) {
     case SPEY_F32: ((float *)array)[i] = (float)value; break;
     case SPEY_F16: ((uint16_t *)array)[i] = spey_f32_to_f16((float)value); break;
-    case SPEY_BF16: ((uint16_t *)array)[i] = spey_f32_to_bf16((float)value); break;
-    default: SPEY_ASSERT(!"F32, F16 or BF16");
+    default:
+        SPEY_ASSERT(dtype == SPEY_BF16);
+        ((uint16_t *)array)[i] = spey_f32_to_bf16((float)value);
     }
 }
 
@@ -42,7 +44,6 @@ static inline double spey_activate(spey_activation activation, double x)
 {
     const double sqrt_half = 0.70710678118654752440, sqrt_2_over_pi = 0.79788456080286535588;
     switch (activation) {
-    case SPEY_ACT_NONE: return x;
     case SPEY_ACT_SILU: return x / (1 + exp(-x));
     case SPEY_ACT_GELU: return 0.5 * x * erfc(-x * sqrt_half);
     case SPEY_ACT_GELU_TANH:
@@ -52,7 +53,7 @@ static inline double spey_activate(spey_activation activation, double x)
     case SPEY_ACT_SIGMOID: return 1 / (1 + exp(-x));
     case SPEY_ACT_TANH: return tanh(x);
     case SPEY_ACT_QUICK_GELU: return x / (1 + exp(-1.702 * x));
-    default: SPEY_ASSERT(!"a known activation"); return x;
+    default: SPEY_ASSERT(activation == SPEY_ACT_NONE); return x;
     }
 }
 

@@ -1,0 +1,225 @@
+/* The body of every x86 gemm row: tiles of rows × 4 outputs by dot products along k. Included once by a row's file, after
+ *
+ *   GEMM_ROWS              most rows of a tile
+ *   GEMM_K_BLOCK           elements of k after which a tile's sums go to y
+ *   gemm_x                 element type of x inside a tile
+ *   gemm_dot(…)            acc[r][c] += x row r · w row c from element `at`: a step of 64 bytes of w,
+ *   gemm_dot_tail(…)       or up to `end`, fewer
+ *
+ * Who computes what. w is [n, k], as it lies in the engine file, so both operands run along k and a tile of MR rows × 4
+ * outputs keeps MR · 4 vectors of partial sums; per vector of k it loads MR + 4 vectors for MR · 4 products. At the end
+ * of a k block each vector is summed by a fixed tree and goes (first block) or is added (later ones) to y. The order of
+ * these sums depends on k alone, not on MR, on rows or on lanes: hence batch invariance.
+ *
+ *   block(w) = Nb outputs × one k block, chosen by lanes through the chunk counter
+ *   for each block: for each row tile: for each 4 outputs of the block: tile
+ *
+ * What moves. With few rows Nb is 4: the block (16 KiB) stays in L1 while the row tiles pass over it, and memory is read
+ * once. With many rows a block is half of an L2 and the x tile stays in L1 while the outputs pass. While a block is
+ * computed, the next one is prefetched a line per step, spread over the row tiles: hardware prefetchers stop at each
+ * 4 KiB page, which is one row of a 2048-wide 16-bit matrix.
+ *
+ * What bounds it: memory for few rows, multiply-adds for many. */
+#ifndef SPEY_KERNELS_GEMM_GEMM_X86_H
+#define SPEY_KERNELS_GEMM_GEMM_X86_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "device/pool.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/x86/math.h"
+
+enum {
+    GEMM_COLS = 4,             /* outputs of a tile */
+    GEMM_FEW_TILES = 4,        /* row tiles up to which the block stays in L1 */
+    GEMM_L2_BYTES = 512 << 10, /* weights of a block with many rows */
+    GEMM_CHUNK_BYTES = 64 << 10,
+};
+
+#define GEMM_INLINE static inline __attribute__((always_inline))
+
+typedef struct gemm_plan {
+    const spey_gemm_args *args;
+    const gemm_x *x; /* [rows, k], x_pitch apart */
+    int64_t x_pitch;
+    size_t w_bytes;     /* of a weight */
+    int64_t k_block;    /* a multiple of a step, or k itself when shorter */
+    int64_t block_cols; /* Nb */
+    int64_t chunk_cols; /* a multiple of Nb */
+    int64_t n_tiles;    /* row tiles */
+} gemm_plan;
+
+/* Weights [n0, n1) × [k0, k1), in chunk [.., chunk_end). */
+typedef struct gemm_block {
+    int64_t n0, n1, k0, k1, chunk_end;
+} gemm_block;
+
+static int64_t gemm_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int64_t gemm_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static gemm_plan gemm_plan_make(const spey_gemm_args *a, const spey_lane *lane)
+{
+    gemm_plan plan = { .args = a, .w_bytes = spey_dtype_bytes(a->w_dtype) };
+    const int64_t step = 64; /* elements: a step of any dtype */
+    int64_t n_k_blocks = gemm_ceil_div(a->k, GEMM_K_BLOCK);
+    plan.k_block =
+        n_k_blocks > 1 ? gemm_ceil_div(gemm_ceil_div(a->k, n_k_blocks), step) * step : a->k;
+    plan.n_tiles = gemm_ceil_div(a->rows, GEMM_ROWS);
+    /* At least two chunks for each lane; columns of a chunk are whole cache lines of y. */
+    int64_t share = gemm_ceil_div(gemm_ceil_div(a->n, (int64_t)2 * lane->count), 16) * 16;
+    int64_t row_bytes =
+        (int64_t)plan.w_bytes * (plan.n_tiles > GEMM_FEW_TILES ? plan.k_block : a->k);
+    if (row_bytes < 1) row_bytes = 1;
+    int64_t chunk_bytes = plan.n_tiles > GEMM_FEW_TILES ? GEMM_L2_BYTES : GEMM_CHUNK_BYTES;
+    int64_t fit = chunk_bytes / row_bytes / 16 * 16;
+    plan.chunk_cols = gemm_min(fit < 16 ? 16 : fit, share < 16 ? 16 : share);
+    plan.block_cols = plan.n_tiles > GEMM_FEW_TILES ? plan.chunk_cols : GEMM_COLS;
+    return plan;
+}
+
+/* The block after *b for this lane, claiming a chunk when the last one is used up. *b all 0: the first one. */
+static bool gemm_block_next(const gemm_plan *plan, const spey_lane *lane, gemm_block *b)
+{
+    const spey_gemm_args *a = plan->args;
+    if (b->k1 < a->k && b->n1 > 0) {
+        b->k0 = b->k1;
+        b->k1 = gemm_min(a->k, b->k0 + plan->k_block);
+        return true;
+    }
+    b->n0 = b->n1;
+    if (b->n0 >= b->chunk_end &&
+        !spey_lane_chunk(lane, a->n, plan->chunk_cols, &b->n0, &b->chunk_end))
+        return false;
+    b->n1 = gemm_min(b->chunk_end, b->n0 + plan->block_cols);
+    b->k0 = 0;
+    b->k1 = gemm_min(a->k, plan->k_block);
+    return true;
+}
+
+static const uint8_t *gemm_w_at(const gemm_plan *plan, int64_t n, int64_t k)
+{
+    return (const uint8_t *)plan->args->w + (size_t)(n * plan->args->w_pitch + k) * plan->w_bytes;
+}
+
+/* Where a tile's prefetches go: rows of the next block, one line of each per step. */
+typedef struct gemm_ahead {
+    const uint8_t *rows[GEMM_COLS];
+    int n;
+} gemm_ahead;
+
+/* Quarter p of a tile's share is fetched in row tile p · n_tiles / 4. */
+static gemm_ahead gemm_ahead_make(const gemm_plan *plan, const gemm_block *next, int64_t offset,
+                                  int64_t tile)
+{
+    gemm_ahead ahead = { .n = 0 };
+    for (int64_t p = 0; next && p < GEMM_COLS; p++) {
+        int64_t row = next->n0 + offset + p;
+        if (p * plan->n_tiles / GEMM_COLS == tile && row < next->n1)
+            ahead.rows[ahead.n++] = gemm_w_at(plan, row, next->k0);
+    }
+    return ahead;
+}
+
+/* y[mr rows, n_cols] (+)= sums of a tile; n_cols < 4 at the right edge. */
+GEMM_INLINE void gemm_store(const int mr, vec acc[GEMM_ROWS][GEMM_COLS], float *y, int64_t y_pitch,
+                            int64_t n_cols, bool first)
+{
+    const __m128i mask = _mm_cmpgt_epi32(_mm_set1_epi32((int)n_cols), _mm_setr_epi32(0, 1, 2, 3));
+    for (int r = 0; r < mr; r++, y += y_pitch) {
+        __m128 sum = vec_sum4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
+        if (!first) sum = _mm_add_ps(sum, _mm_maskload_ps(y, mask));
+        _mm_maskstore_ps(y, mask, sum);
+    }
+}
+
+/* One row tile over all outputs of the block. `mr` and `dtype` are constants at every call. */
+GEMM_INLINE void gemm_panel(const int mr, const spey_dtype dtype, const gemm_plan *plan,
+                            const gemm_block *b, const gemm_block *next, int64_t tile, int64_t row)
+{
+    const int step = gemm_step(dtype);
+    const spey_gemm_args *a = plan->args;
+    const gemm_x *x = plan->x + row * plan->x_pitch + b->k0;
+    const int64_t k = b->k1 - b->k0, k_whole = k - k % step;
+    for (int64_t j = b->n0; j < b->n1; j += GEMM_COLS) {
+        const uint8_t *w[GEMM_COLS];
+        for (int c = 0; c < GEMM_COLS; c++)
+            w[c] = gemm_w_at(plan, gemm_min(j + c, b->n1 - 1), b->k0);
+        const gemm_ahead ahead = gemm_ahead_make(plan, next, j - b->n0, tile);
+        vec acc[GEMM_ROWS][GEMM_COLS];
+        for (int r = 0; r < mr; r++)
+            for (int c = 0; c < GEMM_COLS; c++)
+                acc[r][c] = vec_zero();
+        int64_t at = 0;
+        for (; at < k_whole; at += step) {
+            for (int i = 0; i < ahead.n; i++)
+                _mm_prefetch((const char *)ahead.rows[i] + (size_t)at * plan->w_bytes, _MM_HINT_T0);
+            gemm_dot(mr, dtype, x, plan->x_pitch, w, at, acc);
+        }
+        if (at < k) gemm_dot_tail(mr, dtype, x, plan->x_pitch, w, at, k, acc);
+        gemm_store(mr, acc, (float *)a->y + row * a->y_pitch + j, a->y_pitch, b->n1 - j,
+                   b->k0 == 0);
+    }
+}
+
+/* y = activation(y + bias) over the finished columns of a block. */
+static void gemm_finish(const gemm_plan *plan, const gemm_block *b)
+{
+    const spey_gemm_args *a = plan->args;
+    for (int64_t r = 0; r < a->rows; r++) {
+        float *y = (float *)a->y + r * a->y_pitch;
+        for (int64_t j = b->n0; j < b->n1; j += VEC_LANES) {
+            int64_t n = gemm_min(b->n1 - j, VEC_LANES);
+            vec v = vec_load_f32_n(y + j, n);
+            if (a->bias) v = vec_add(v, vec_load_f32_n(a->bias + j, n));
+            vec_store_f32_n(y + j, vec_activate(a->activation, v), n);
+        }
+    }
+}
+
+typedef void gemm_panel_fn(int mr, const gemm_plan *plan, const gemm_block *b,
+                           const gemm_block *next, int64_t tile, int64_t row);
+
+/* A gemm_panel_fn for one weight type: the switch makes mr a constant. */
+#define GEMM_PANEL(name, dtype)                                                                  \
+    static void name(int mr, const gemm_plan *plan, const gemm_block *b, const gemm_block *next, \
+                     int64_t tile, int64_t row)                                                  \
+    {                                                                                            \
+        switch (mr) {                                                                            \
+        case 1: gemm_panel(1, dtype, plan, b, next, tile, row); break;                           \
+        case 2: gemm_panel(2, dtype, plan, b, next, tile, row); break;                           \
+        case 3: gemm_panel(3, dtype, plan, b, next, tile, row); break;                           \
+        case 4: gemm_panel(4 <= GEMM_ROWS ? 4 : 1, dtype, plan, b, next, tile, row); break;      \
+        case 5: gemm_panel(5 <= GEMM_ROWS ? 5 : 1, dtype, plan, b, next, tile, row); break;      \
+        case 6: gemm_panel(6 <= GEMM_ROWS ? 6 : 1, dtype, plan, b, next, tile, row); break;      \
+        }                                                                                        \
+    }
+
+/* Everything after x is ready: blocks until none is left. */
+static void gemm_run(const gemm_plan *plan, const spey_lane *lane, gemm_panel_fn *panel)
+{
+    const spey_gemm_args *a = plan->args;
+    const bool finish = a->bias || a->activation != SPEY_ACT_NONE;
+    gemm_block b = { 0 };
+    bool more = a->rows > 0 && gemm_block_next(plan, lane, &b);
+    while (more) {
+        gemm_block next = b;
+        more = gemm_block_next(plan, lane, &next);
+        for (int64_t tile = 0; tile < plan->n_tiles; tile++) {
+            int64_t row = tile * a->rows / plan->n_tiles;
+            int64_t end = (tile + 1) * a->rows / plan->n_tiles;
+            panel((int)(end - row), plan, &b, more ? &next : NULL, tile, row);
+        }
+        if (finish && b.k1 == a->k) gemm_finish(plan, &b);
+        b = next;
+    }
+}
+
+#endif
