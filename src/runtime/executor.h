@@ -16,7 +16,7 @@
 
 typedef struct spey_executor spey_executor;
 
-/* Fill in defaults and lay out memory without allocating it. SPEY_LIMIT when it does not fit: the message has the
+/* Fill in defaults and lay out memory without allocating it; `out` keeps the text of `limits`. SPEY_LIMIT when it does not fit: the message has the
  * numbers and up to three settings that would fit. */
 spey_status spey_executor_plan(const spey_engine_file *engine, const spey_limits_plan *limits,
                                spey_plan *out);
@@ -28,19 +28,20 @@ void spey_executor_free(spey_executor *executor);
 
 const spey_plan *spey_executor_get_plan(const spey_executor *executor);
 spey_kv_cache *spey_executor_kv(spey_executor *executor);
-/* "gemm/avx512bf16 113×, norm/avx512 65×, …": which rows were chosen. */
+/* "gemm/avx512bf16 113×, norm/avx512 65×, …": which rows a step runs, in the order in which each comes first. */
 void spey_executor_describe(const spey_executor *executor, spey_strbuf *out);
 
 typedef struct spey_step_seq {
     spey_seq_id seq;    /* open in the KV cache */
     const int32_t *ids; /* its next tokens, borrowed for the call */
     int32_t n_ids;      /* >= 1 */
-    int32_t n_outputs;  /* logits wanted for the last n_outputs of them */
+    int32_t n_outputs;  /* logits wanted for the last n_outputs of them; may be 0 */
 } spey_step_seq;
 
-/* Run one step. Reserves blocks (SPEY_LIMIT as spey_kv_reserve says, nothing run) and advances the sequences.
- * *logits: the rows, [sum of n_outputs][vocab_size] F32, in order, valid until the next step. More tokens, outputs or
- * sequences than the limits, an id outside the vocabulary or a sequence twice is SPEY_INVALID, nothing run. */
+/* Run one step. Reserves blocks, for all sequences or for none (SPEY_LIMIT as spey_kv_reserve says), and advances the
+ * sequences. *logits: the rows, [sum of n_outputs][vocab_size] F32, in order, the caller's to change, valid until the
+ * next step. More tokens, outputs or sequences than the limits, an id outside the vocabulary, a closed sequence or one
+ * that is there twice is SPEY_INVALID. On failure no sequence has advanced. */
 spey_status spey_executor_step(spey_executor *executor, const spey_step_seq *seqs, int n_seqs,
                                float **logits);
 

@@ -1,4 +1,5 @@
-/* The memory plan: every byte a context will use, known before anything is allocated. */
+/* The memory plan: every byte a context will use, known before anything is allocated. docs/memory.md explains the
+ * lines and how defaults are found. */
 #ifndef SPEY_RUNTIME_PLAN_H
 #define SPEY_RUNTIME_PLAN_H
 
@@ -9,26 +10,35 @@
 #include "base/strbuf.h"
 #include "engine/engine_file.h"
 
-/* What a context may do at most. Zero or NULL takes the default in brackets. */
+/* What a context may do at most. Zero or NULL takes the default in brackets. Text is borrowed. */
 typedef struct spey_limits_plan {
-    const char *device;    /* "cpu", "cuda", "cuda:1" ["cpu"] */
-    int threads;           /* CPU worker threads [one per core] */
-    int32_t sequences_max; /* sequences in one step [1] */
-    int64_t
-        step_tokens_max; /* tokens of one step, prefill and decode together [512, at least sequences_max] */
-    int64_t outputs_max;         /* rows of logits of one step [sequences_max] */
-    int64_t sequence_tokens_max; /* prompt + output of one sequence [the model's context length] */
-    uint64_t
-        kv_bytes; /* KV pool [what sequences_max full sequences need, at most a quarter of free memory] */
-    int32_t kv_block_tokens;   /* [32 on the CPU] */
+    const char *device;      /* "cpu", "cuda", "cuda:1" ["cpu"] */
+    int threads;             /* CPU worker threads [one per core] */
+    int32_t sequences_max;   /* sequences open at once and in one step [1] */
+    int64_t step_tokens_max; /* tokens of one step, prefill and decode together [512, or all that
+                                    can come if fewer; at least sequences_max] */
+    int64_t outputs_max;     /* rows of logits of one step [sequences_max]; more than
+                                    step_tokens_max means that */
+    int64_t sequence_tokens_max; /* prompt + output of one sequence [the model's context length, or
+                                    what the KV pool holds if kv_bytes says less or is default] */
+    uint64_t kv_bytes;         /* KV pool [what sequences_max full sequences need, at most a quarter
+                                    of available memory, at least one sequence of an asked-for
+                                    sequence_tokens_max]. It always holds one full sequence */
+    int32_t kv_block_tokens;   /* [32, or the sequence if shorter] */
     const char *kv_dtype;      /* "f32", "f16", "bf16" [the engine's dtype] */
-    uint64_t memory_bytes_max; /* cap for the whole plan [what is free] */
+    uint64_t memory_bytes_max; /* cap for the counted lines [what is free] */
     bool no_in_place;          /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;
 
+enum {
+    SPEY_SEQUENCES_MAX = 1 << 16,
+    SPEY_STEP_TOKENS_MAX = 1 << 20,
+    SPEY_KV_BLOCK_TOKENS_MAX = 1024,
+};
+
 typedef struct spey_plan_line {
-    const char *
-        what; /* "weights (mapped from the file)", "activations", "kv cache", "workspace", "logits", "tables" */
+    const char *what; /* "weights (mapped from the file)", "activations", "kv cache", "workspace",
+                         "logits", "tables" */
     uint64_t bytes;
     bool counted; /* false: file pages that the kernel may drop */
 } spey_plan_line;
@@ -36,15 +46,20 @@ typedef struct spey_plan_line {
 enum { SPEY_PLAN_LINES_MAX = 16 };
 
 typedef struct spey_plan {
-    spey_limits_plan limits; /* all defaults filled in */
+    spey_limits_plan
+        limits; /* all defaults filled in; memory_bytes_max stays 0 when there is none */
     spey_plan_line lines[SPEY_PLAN_LINES_MAX];
     int n_lines;
     uint64_t total_bytes; /* of counted lines */
     uint64_t available_bytes;
-    int64_t kv_blocks;
-    uint64_t kv_block_bytes;
-    int64_t kv_tokens; /* kv_blocks * kv_block_tokens */
+    int64_t kv_blocks;       /* of each cache group */
+    uint64_t kv_block_bytes; /* of one block in all cache groups together */
+    int64_t kv_tokens;       /* kv_blocks * kv_block_tokens */
 } spey_plan;
+
+enum { SPEY_BYTES_TEXT = 24 };
+/* "1.5 GiB" into `out`, which is returned. */
+const char *spey_bytes_text(char out[SPEY_BYTES_TEXT], uint64_t bytes);
 
 /* Print the table. */
 void spey_plan_write(const spey_plan *plan, spey_strbuf *out);

@@ -1,0 +1,520 @@
+#include "runtime/bind.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "kernels/registry.h"
+#include "runtime/layout.h"
+
+#define CHECK_ROWS_FIRST(type) \
+    _Static_assert(offsetof(type, rows) == 0, "rows is the first field of every args struct")
+CHECK_ROWS_FIRST(spey_embed_args);
+CHECK_ROWS_FIRST(spey_norm_args);
+CHECK_ROWS_FIRST(spey_gemm_args);
+CHECK_ROWS_FIRST(spey_rope_table_args);
+CHECK_ROWS_FIRST(spey_rope_args);
+CHECK_ROWS_FIRST(spey_rope_append_args);
+CHECK_ROWS_FIRST(spey_kv_append_args);
+CHECK_ROWS_FIRST(spey_attention_args);
+CHECK_ROWS_FIRST(spey_glu_args);
+CHECK_ROWS_FIRST(spey_unary_args);
+CHECK_ROWS_FIRST(spey_add_args);
+CHECK_ROWS_FIRST(spey_gather_args);
+
+typedef struct binder {
+    const spey_program *program;
+    const spey_layout *layout;
+    spey_bases bases;
+    bool planning; /* weights have made-up addresses */
+    spey_binding *out;
+    bool *counted; /* per weight: in weight_bytes */
+} binder;
+
+/* An operand: its first element and its pitch in elements. */
+typedef struct operand {
+    uint8_t *data;
+    int64_t pitch;
+    int64_t cols;
+    spey_dtype dtype;
+} operand;
+
+/* The logits are not in the arena: callers read them after the step, dense and in FP32 on every device. Whatever shares
+ * their memory lies there with them. */
+static operand value_operand(const binder *b, spey_value value)
+{
+    const spey_graph *graph = b->program->graph;
+    const spey_memplan *memplan = b->layout->memplan;
+    const spey_placement *place = &memplan->values[value];
+    operand x = { .cols = graph->values[value].cols };
+    if (place->storage == memplan->values[graph->output].storage) {
+        x.data = b->bases.logits;
+        x.pitch = b->program->info->vocab_size;
+        x.dtype = SPEY_F32;
+    } else {
+        x.data = b->bases.activations + place->offset;
+        x.pitch = place->pitch;
+        x.dtype = b->program->activation_dtype;
+    }
+    return x;
+}
+
+static operand input(const binder *b, const spey_node *node, int i)
+{
+    SPEY_ASSERT(i < node->n_inputs);
+    return value_operand(b, node->inputs[i]);
+}
+
+static operand output(const binder *b, const spey_node *node, int i)
+{
+    SPEY_ASSERT(i < node->n_outputs);
+    return value_operand(b, node->outputs[i]);
+}
+
+/* The address of the node's i-th weight; NULL when it has fewer. */
+static const void *weight(const binder *b, const spey_node *node, int i)
+{
+    if (i >= node->n_weights) return NULL;
+    return b->planning ? b->bases.workspace : b->bases.weights[node->weights[i]];
+}
+
+static const spey_weight *weight_info(const binder *b, const spey_node *node, int i)
+{
+    return &b->program->graph->weights[node->weights[i]];
+}
+
+/* Weights that kernels read as arrays of float. */
+static spey_status check_f32(const binder *b, const spey_node *node, int first)
+{
+    for (int i = first; i < node->n_weights; i++)
+        if (weight_info(b, node, i)->dtype != SPEY_F32)
+            return SPEY_FAIL(SPEY_FORMAT, "%s: %s is %s, f32 is needed",
+                             spey_graph_op_name(node->op), weight_info(b, node, i)->name,
+                             spey_dtype_name(weight_info(b, node, i)->dtype));
+    return SPEY_OK;
+}
+
+static spey_activation activation(const spey_node *node)
+{
+    static const char *const texts[] = {
+#define ACTIVATION_TEXT(name, text) text,
+        SPEY_ACTIVATION_LIST(ACTIVATION_TEXT)
+#undef ACTIVATION_TEXT
+    };
+    const char *text = spey_node_text(node, SPEY_ATTR_ACT, "none");
+    int i = 0;
+    while (i < SPEY_ACT_COUNT && strcmp(texts[i], text) != 0)
+        i++;
+    SPEY_ASSERT(i < SPEY_ACT_COUNT); /* the graph was checked */
+    return (spey_activation)i;
+}
+
+static spey_rope_pairing pairing(const spey_node *node)
+{
+    bool half = !strcmp(spey_node_text(node, SPEY_ATTR_PAIRING, "half"), "half");
+    return half ? SPEY_ROPE_HALF : SPEY_ROPE_INTERLEAVED;
+}
+
+static float number(const spey_node *node, spey_attr attr, double missing)
+{
+    return (float)spey_node_number(node, attr, missing);
+}
+
+static spey_kv_view kv_view(const binder *b, const spey_node *node)
+{
+    int64_t group = spey_node_int(node, SPEY_ATTR_CACHE, 0);
+    int64_t layer = spey_node_int(node, SPEY_ATTR_LAYER, 0);
+    SPEY_ASSERT(group >= 0 && group < b->program->graph->n_caches);
+    SPEY_ASSERT(layer >= 0 && layer < b->program->graph->caches[group].layers);
+    const spey_kv_pool *pool = &b->layout->pools[group];
+    return (spey_kv_view){
+        .base = b->bases.kv[group],
+        .dtype = b->layout->kv_dtype,
+        .group = (int32_t)group,
+        .block_tokens = b->layout->kv.block_tokens,
+        .block_bytes = pool->block_bytes,
+        .k_offset = layer * pool->layer_bytes,
+        .v_offset = layer * pool->layer_bytes + pool->k_bytes,
+        .k_head_bytes = pool->k_head_bytes,
+        .v_head_bytes = pool->v_head_bytes,
+        .k_token_bytes = pool->k_token_bytes,
+        .v_token_bytes = pool->v_token_bytes,
+    };
+}
+
+/* ---- steps ---- */
+
+/* Choose the row of a step whose args are filled in but for rows and workspace. */
+static spey_status finish(binder *b, const char *op, spey_rows rows, spey_any_args *args)
+{
+    spey_binding *out = b->out;
+    const spey_memplan_limits *limits = &b->layout->memplan_limits;
+    args->rows = rows == SPEY_ROWS_TOKENS ? limits->tokens_max : limits->outputs_max;
+    spey_step *step = &out->steps[out->sizes.n_steps];
+    SPEY_TRY(spey_kernel_choose(b->program->backend, op, args, &step->kernel));
+    step->args = args;
+    size_t bytes = step->kernel->workspace ? step->kernel->workspace(args) : 0;
+    if (bytes > out->sizes.workspace_bytes) out->sizes.workspace_bytes = bytes;
+    out->rows[out->sizes.n_steps++] = rows;
+    if (rows == SPEY_ROWS_TOKENS) out->n_token_steps = out->sizes.n_steps;
+    return SPEY_OK;
+}
+
+static spey_status bind_embed(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand out = output(b, node, 0);
+    const spey_weight *table = weight_info(b, node, 0);
+    if (table->dims[0] < b->out->n_ids) b->out->n_ids = table->dims[0];
+    args->embed = (spey_embed_args){
+        .cols = out.cols,
+        .batch = b->bases.batch,
+        .table = weight(b, node, 0),
+        .table_dtype = table->dtype,
+        .scale = number(node, SPEY_ATTR_SCALE, 1),
+        .out = out.data,
+        .out_dtype = out.dtype,
+        .out_pitch = out.pitch,
+    };
+    return finish(b, "embed", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_norm(binder *b, const spey_node *node, spey_any_args *args)
+{
+    bool sums = node->op == SPEY_GRAPH_ADD_NORM;
+    operand x = input(b, node, 0), out = output(b, node, sums ? 1 : 0);
+    SPEY_TRY(check_f32(b, node, 0));
+    int64_t groups = spey_node_int(node, SPEY_ATTR_GROUPS, 1);
+    bool rms = !strcmp(spey_node_text(node, SPEY_ATTR_KIND, "rms"), "rms");
+    args->norm = (spey_norm_args){
+        .cols = x.cols / groups,
+        .groups = groups,
+        .kind = rms ? SPEY_NORM_RMS : SPEY_NORM_LAYER,
+        .dtype = x.dtype,
+        .x = x.data,
+        .x_pitch = x.pitch,
+        .weight = weight(b, node, 0),
+        .bias = weight(b, node, 1),
+        .weight_offset = number(node, SPEY_ATTR_OFFSET, 0),
+        .eps = number(node, SPEY_ATTR_EPS, 0),
+        .out = out.data,
+        .out_pitch = out.pitch,
+    };
+    if (sums) {
+        operand residual = input(b, node, 1), sum = output(b, node, 0);
+        args->norm.residual = residual.data;
+        args->norm.residual_pitch = residual.pitch;
+        args->norm.sum = sum.data;
+        args->norm.sum_pitch = sum.pitch;
+    }
+    return finish(b, "norm", b->program->graph->values[node->outputs[0]].rows, args);
+}
+
+static spey_status bind_linear(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand x = input(b, node, 0), y = output(b, node, 0);
+    const spey_weight *w = weight_info(b, node, 0);
+    SPEY_TRY(check_f32(b, node, 1));
+    args->gemm = (spey_gemm_args){
+        .n = w->dims[0],
+        .k = w->dims[1],
+        .x = x.data,
+        .x_dtype = x.dtype,
+        .x_pitch = x.pitch,
+        .w = weight(b, node, 0),
+        .w_dtype = w->dtype,
+        .w_pitch = w->dims[1],
+        .bias = weight(b, node, 1),
+        .activation = activation(node),
+        .precision = b->program->precision,
+        .y = y.data,
+        .y_dtype = y.dtype,
+        .y_pitch = y.pitch,
+        .workspace = b->bases.workspace,
+    };
+    return finish(b, "gemm", b->program->graph->values[node->outputs[0]].rows, args);
+}
+
+static spey_status bind_unary(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand x = input(b, node, 0), out = output(b, node, 0);
+    args->unary = (spey_unary_args){
+        .cols = x.cols,
+        .activation = activation(node),
+        .scale = number(node, SPEY_ATTR_SCALE, 1),
+        .softcap = number(node, SPEY_ATTR_SOFTCAP, 0),
+        .dtype = x.dtype,
+        .x = x.data,
+        .x_pitch = x.pitch,
+        .out = out.data,
+        .out_pitch = out.pitch,
+    };
+    return finish(b, "unary", b->program->graph->values[node->outputs[0]].rows, args);
+}
+
+static spey_status bind_add(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand x = input(b, node, 0), y = input(b, node, 1), out = output(b, node, 0);
+    args->add = (spey_add_args){
+        .cols = x.cols,
+        .scale = number(node, SPEY_ATTR_SCALE, 1),
+        .dtype = x.dtype,
+        .a = x.data,
+        .a_pitch = x.pitch,
+        .b = y.data,
+        .b_pitch = y.pitch,
+        .out = out.data,
+        .out_pitch = out.pitch,
+    };
+    return finish(b, "add", b->program->graph->values[node->outputs[0]].rows, args);
+}
+
+static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand gate = input(b, node, 0), up = input(b, node, 1), out = output(b, node, 0);
+    args->glu = (spey_glu_args){
+        .cols = gate.cols,
+        .activation = activation(node),
+        .dtype = gate.dtype,
+        .gate = gate.data,
+        .gate_pitch = gate.pitch,
+        .up = up.data,
+        .up_pitch = up.pitch,
+        .out = out.data,
+        .out_pitch = out.pitch,
+    };
+    return finish(b, "glu", b->program->graph->values[node->outputs[0]].rows, args);
+}
+
+static spey_status bind_rope_table(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand out = output(b, node, 0);
+    SPEY_TRY(check_f32(b, node, 0));
+    if (out.pitch != out.cols)
+        return SPEY_FAIL(SPEY_INTERNAL,
+                         "the RoPE table is placed with pitch %lld, its rows are %lld",
+                         (long long)out.pitch, (long long)out.cols);
+    int64_t original = spey_node_int(node, SPEY_ATTR_ORIGINAL, 0);
+    args->rope_table = (spey_rope_table_args){
+        .batch = b->bases.batch,
+        .inv_freq = weight(b, node, 0),
+        .inv_freq_long = weight(b, node, 1),
+        .long_from = original,
+        .half = out.cols / 2,
+        .magnitude = number(node, SPEY_ATTR_MAGNITUDE, 1),
+        .dynamic_factor = spey_node_number(node, SPEY_ATTR_DYNAMIC, 0),
+        .base = spey_node_number(node, SPEY_ATTR_BASE, 0),
+        .original_positions = original,
+        .table = (float *)(void *)out.data,
+    };
+    return finish(b, "rope_table", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_rope(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand x = input(b, node, 0), table = input(b, node, 1), out = output(b, node, 0);
+    args->rope = (spey_rope_args){
+        .n_heads = spey_node_int(node, SPEY_ATTR_HEADS, 0),
+        .head_dim = spey_node_int(node, SPEY_ATTR_K_DIM, 0),
+        .rotary_dim = table.cols,
+        .pairing = pairing(node),
+        .table = (const float *)(const void *)table.data,
+        .x = x.data,
+        .x_pitch = x.pitch,
+        .out = out.data,
+        .out_pitch = out.pitch,
+        .dtype = x.dtype,
+    };
+    return finish(b, "rope", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_kv_append(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand k = input(b, node, 0), v = input(b, node, 1);
+    args->kv_append = (spey_kv_append_args){
+        .n_heads = spey_node_int(node, SPEY_ATTR_HEADS, 0),
+        .k_dim = spey_node_int(node, SPEY_ATTR_K_DIM, 0),
+        .v_dim = spey_node_int(node, SPEY_ATTR_V_DIM, 0),
+        .batch = b->bases.batch,
+        .k = k.data,
+        .k_pitch = k.pitch,
+        .v = v.data,
+        .v_pitch = v.pitch,
+        .dtype = k.dtype,
+        .kv = kv_view(b, node),
+    };
+    return finish(b, "kv_append", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_rope_append(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand qkv = input(b, node, 0), q = output(b, node, 0);
+    args->rope_append = (spey_rope_append_args){
+        .n_heads = spey_node_int(node, SPEY_ATTR_HEADS, 0),
+        .n_kv_heads = spey_node_int(node, SPEY_ATTR_KV_HEADS, 0),
+        .head_dim = spey_node_int(node, SPEY_ATTR_K_DIM, 0),
+        .pairing = pairing(node),
+        .batch = b->bases.batch,
+        .qkv = qkv.data,
+        .qkv_pitch = qkv.pitch,
+        .q_out = q.data,
+        .q_pitch = q.pitch,
+        .dtype = qkv.dtype,
+        .kv = kv_view(b, node),
+    };
+    if (node->n_inputs > 1) {
+        operand table = input(b, node, 1);
+        args->rope_append.rotary_dim = table.cols;
+        args->rope_append.table = (const float *)(const void *)table.data;
+    }
+    return finish(b, "rope_append", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_attention(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand q = input(b, node, 0), out = output(b, node, 0);
+    bool alibi = spey_node_int(node, SPEY_ATTR_ALIBI, 0) != 0;
+    bool sinks = spey_node_int(node, SPEY_ATTR_SINKS, 0) != 0;
+    SPEY_TRY(check_f32(b, node, 0));
+    args->attention = (spey_attention_args){
+        .n_heads = spey_node_int(node, SPEY_ATTR_HEADS, 0),
+        .n_kv_heads = spey_node_int(node, SPEY_ATTR_KV_HEADS, 0),
+        .k_dim = spey_node_int(node, SPEY_ATTR_K_DIM, 0),
+        .v_dim = spey_node_int(node, SPEY_ATTR_V_DIM, 0),
+        .scale = number(node, SPEY_ATTR_SCALE, 1),
+        .softcap = number(node, SPEY_ATTR_SOFTCAP, 0),
+        .window = spey_node_int(node, SPEY_ATTR_WINDOW, 0),
+        .causal = spey_node_int(node, SPEY_ATTR_CAUSAL, 1) != 0,
+        .alibi_slopes = alibi ? weight(b, node, 0) : NULL,
+        .sinks = sinks ? weight(b, node, node->n_weights - 1) : NULL,
+        .batch = b->bases.batch,
+        .q = q.data,
+        .q_pitch = q.pitch,
+        .out = out.data,
+        .out_pitch = out.pitch,
+        .dtype = q.dtype,
+        .kv = kv_view(b, node),
+        .seqs_max = b->layout->kv.sequences_max,
+        .kv_len_max = b->layout->kv.sequence_tokens_max,
+        .workspace = b->bases.workspace,
+    };
+    return finish(b, "attention", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_gather(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand x = input(b, node, 0), out = output(b, node, 0);
+    args->gather = (spey_gather_args){
+        .cols = x.cols,
+        .batch = b->bases.batch,
+        .x = x.data,
+        .x_pitch = x.pitch,
+        .out = out.data,
+        .out_pitch = out.pitch,
+        .dtype = x.dtype,
+    };
+    return finish(b, "gather", SPEY_ROWS_OUTPUTS, args);
+}
+
+/* A slice is its input seen from another column: nothing to run, if it is placed so. */
+static spey_status check_slice(const binder *b, const spey_node *node)
+{
+    const spey_placement *places = b->layout->memplan->values;
+    const spey_placement *in = &places[node->inputs[0]], *out = &places[node->outputs[0]];
+    uint64_t begin =
+        (uint64_t)spey_node_int(node, SPEY_ATTR_BEGIN, 0) * b->layout->memplan_limits.element_bytes;
+    if (in->storage != out->storage || in->pitch != out->pitch || in->offset + begin != out->offset)
+        return SPEY_FAIL(SPEY_INTERNAL, "a slice is not placed as a view of its input");
+    return SPEY_OK;
+}
+
+static spey_status bind_node(binder *b, const spey_node *node)
+{
+    spey_any_args *args = &b->out->args[b->out->sizes.n_steps];
+    switch (node->op) {
+    case SPEY_GRAPH_EMBED: return bind_embed(b, node, args);
+    case SPEY_GRAPH_NORM:
+    case SPEY_GRAPH_ADD_NORM: return bind_norm(b, node, args);
+    case SPEY_GRAPH_LINEAR: return bind_linear(b, node, args);
+    case SPEY_GRAPH_UNARY: return bind_unary(b, node, args);
+    case SPEY_GRAPH_ADD: return bind_add(b, node, args);
+    case SPEY_GRAPH_GLU: return bind_glu(b, node, args);
+    case SPEY_GRAPH_SLICE: return check_slice(b, node);
+    case SPEY_GRAPH_ROPE_TABLE: return bind_rope_table(b, node, args);
+    case SPEY_GRAPH_ROPE: return bind_rope(b, node, args);
+    case SPEY_GRAPH_KV_APPEND: return bind_kv_append(b, node, args);
+    case SPEY_GRAPH_ATTENTION: return bind_attention(b, node, args);
+    case SPEY_GRAPH_GATHER: return bind_gather(b, node, args);
+    case SPEY_GRAPH_ROPE_APPEND: return bind_rope_append(b, node, args);
+    default: return SPEY_FAIL(SPEY_UNSUPPORTED, "no step for op %s", spey_graph_op_name(node->op));
+    }
+}
+
+/* Each weight once; of an embedding table that nothing else reads, one row. */
+static void count_weights(binder *b, const spey_node *node)
+{
+    for (int i = 0; i < node->n_weights; i++) {
+        int32_t index = node->weights[i];
+        if (b->counted[index]) continue;
+        uint64_t bytes = b->program->tensors[index]->bytes;
+        int64_t rows = weight_info(b, node, i)->dims[0];
+        if (node->op == SPEY_GRAPH_EMBED)
+            bytes = rows ? bytes / (uint64_t)rows : 0;
+        else
+            b->counted[index] = true;
+        b->out->weight_bytes += bytes;
+    }
+}
+
+size_t spey_binding_bytes(int n_steps)
+{
+    return (size_t)n_steps * (sizeof(spey_step) + sizeof(spey_any_args) + sizeof(spey_rows));
+}
+
+void spey_binding_deinit(spey_binding *binding)
+{
+    spey_free(binding->steps);
+    spey_free(binding->args);
+    spey_free(binding->rows);
+    *binding = (spey_binding){ 0 };
+}
+
+static spey_status bind_all(binder *b)
+{
+    const spey_graph *graph = b->program->graph;
+    spey_binding *out = b->out;
+    out->steps = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_step, graph->n_nodes);
+    out->args = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_any_args, graph->n_nodes);
+    out->rows = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_rows, graph->n_nodes);
+    b->counted = spey_new_array(SPEY_PURPOSE_RUNTIME, bool, graph->n_weights);
+    if (!out->steps || !out->args || !out->rows || !b->counted) return SPEY_NOMEM;
+    const spey_placement *logits = &b->layout->memplan->values[graph->output];
+    if (graph->values[logits->storage].cols != graph->values[graph->output].cols ||
+        graph->values[logits->storage].rows != SPEY_ROWS_OUTPUTS)
+        return SPEY_FAIL(SPEY_INTERNAL, "the logits are placed inside another value");
+    for (int i = 0; i < graph->n_nodes; i++)
+        SPEY_TRY_CTX(bind_node(b, &graph->nodes[i]), "node %d (%s)", i,
+                     spey_graph_op_name(graph->nodes[i].op));
+    for (int i = 0; i < graph->n_nodes; i++)
+        count_weights(b, &graph->nodes[i]);
+    return SPEY_OK;
+}
+
+spey_status spey_bind(const spey_program *program, const spey_layout *layout,
+                      const spey_bases *bases, spey_binding *out)
+{
+    *out = (spey_binding){ .n_ids = program->info->vocab_size };
+    /* Only alignment counts while planning: 64 bytes, as weights in an engine have. */
+    uint8_t *made_up = (uint8_t *)(uintptr_t)0x10040;
+    static const spey_ragged no_batch;
+    binder b = { .program = program, .layout = layout, .planning = !bases, .out = out };
+    b.bases = (spey_bases){
+        .activations = made_up, .logits = made_up, .workspace = made_up, .batch = &no_batch
+    };
+    for (int i = 0; i < SPEY_CACHE_GROUPS_MAX; i++)
+        b.bases.kv[i] = made_up;
+    if (bases) b.bases = *bases;
+    spey_status status = bind_all(&b);
+    spey_free(b.counted);
+    if (status != SPEY_OK) spey_binding_deinit(out);
+    return status;
+}

@@ -1,0 +1,258 @@
+#include "runtime/layout.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "runtime/weights.h"
+
+enum { BLOCK_TOKENS_DEFAULT = 32, STEP_TOKENS_DEFAULT = 512 };
+
+/* Products of sizes that no memory holds are all the same. */
+static uint64_t mul_sat(uint64_t a, uint64_t b)
+{
+    uint64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
+}
+
+static uint64_t add_sat(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t div_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* ---- limits ---- */
+
+static spey_status check_range(const char *what, int64_t value, int64_t max)
+{
+    if (value >= 0 && value <= max) return SPEY_OK;
+    return SPEY_FAIL(SPEY_INVALID, "%s is %lld, it may be 1 to %lld (0: default)", what,
+                     (long long)value, (long long)max);
+}
+
+static spey_status check_limits(const spey_program *program, const spey_limits_plan *limits)
+{
+    int64_t context = program->info->context_length;
+    if (context < 1 || context > SPEY_POSITIONS_MAX)
+        return SPEY_FAIL(SPEY_FORMAT, "the engine's context length is %lld", (long long)context);
+    SPEY_TRY(check_range("sequences_max", limits->sequences_max, SPEY_SEQUENCES_MAX));
+    SPEY_TRY(check_range("step_tokens_max", limits->step_tokens_max, SPEY_STEP_TOKENS_MAX));
+    SPEY_TRY(check_range("outputs_max", limits->outputs_max, SPEY_STEP_TOKENS_MAX));
+    SPEY_TRY(check_range("kv_block_tokens", limits->kv_block_tokens, SPEY_KV_BLOCK_TOKENS_MAX));
+    SPEY_TRY_CTX(check_range("sequence_tokens_max", limits->sequence_tokens_max, context),
+                 "the model was made for %lld positions", (long long)context);
+    return SPEY_OK;
+}
+
+static spey_status choose_kv_dtype(spey_layout *layout, const spey_program *program)
+{
+    spey_limits_plan *limits = &layout->plan.limits;
+    layout->kv_dtype = program->info->dtype;
+    const char *name = limits->kv_dtype;
+    if (name && (!spey_dtype_from_name(name, strlen(name), &layout->kv_dtype) ||
+                 (layout->kv_dtype != SPEY_F32 && layout->kv_dtype != SPEY_F16 &&
+                  layout->kv_dtype != SPEY_BF16)))
+        return SPEY_FAIL(SPEY_INVALID, "kv_dtype is '%s', it may be f32, f16 or bf16", name);
+    limits->kv_dtype = spey_dtype_name(layout->kv_dtype);
+    return SPEY_OK;
+}
+
+/* ---- KV cache ---- */
+
+static void shape_pools(spey_layout *layout, const spey_program *program)
+{
+    int64_t tokens = layout->plan.limits.kv_block_tokens;
+    int64_t element = (int64_t)spey_dtype_bytes(layout->kv_dtype);
+    for (int g = 0; g < program->graph->n_caches; g++) {
+        const spey_cache_group *group = &program->graph->caches[g];
+        spey_kv_pool *pool = &layout->pools[g];
+        /* Limits of base/limits.h keep each factor under 2^11 but the element: no product overflows. */
+        pool->k_token_bytes = group->k_dim * element;
+        pool->v_token_bytes = group->v_dim * element;
+        pool->k_head_bytes = pool->k_token_bytes * tokens;
+        pool->v_head_bytes = pool->v_token_bytes * tokens;
+        pool->k_bytes = pool->k_head_bytes * group->heads;
+        pool->layer_bytes = pool->k_bytes + pool->v_head_bytes * group->heads;
+        pool->block_bytes = (pool->layer_bytes * group->layers + 63) & ~(int64_t)63;
+        layout->plan.kv_block_bytes += (uint64_t)pool->block_bytes;
+    }
+}
+
+/* How many blocks the pool has, and with it how long a sequence may be. */
+static spey_status size_pools(spey_layout *layout, const spey_program *program)
+{
+    spey_plan *plan = &layout->plan;
+    spey_limits_plan *limits = &plan->limits;
+    int64_t tokens = limits->kv_block_tokens;
+    bool length_given = limits->sequence_tokens_max > 0;
+    if (!length_given) limits->sequence_tokens_max = program->info->context_length;
+    int64_t one = div_up(limits->sequence_tokens_max, tokens); /* blocks of a full sequence */
+    int64_t all = one * limits->sequences_max;
+    uint64_t block = plan->kv_block_bytes ? plan->kv_block_bytes : 1;
+    bool bytes_given = limits->kv_bytes > 0;
+    uint64_t budget = bytes_given ? limits->kv_bytes : plan->available_bytes / 4;
+    int64_t held = budget / block > (uint64_t)all ? all : (int64_t)(budget / block);
+    if (!plan->kv_block_bytes) held = all;
+    if (length_given && !bytes_given) held = max64(held, one);
+    if (!length_given) held = max64(held, bytes_given ? held : 1);
+    if (held < (length_given ? one : 1)) {
+        char given[SPEY_BYTES_TEXT], needed[SPEY_BYTES_TEXT];
+        int64_t blocks = length_given ? one : 1;
+        return SPEY_FAIL(SPEY_LIMIT, "kv_bytes is %s, but one sequence of %lld tokens needs %s",
+                         spey_bytes_text(given, budget),
+                         (long long)min64(limits->sequence_tokens_max, blocks * tokens),
+                         spey_bytes_text(needed, mul_sat((uint64_t)blocks, block)));
+    }
+    held = min64(held, INT32_MAX);
+    limits->sequence_tokens_max = min64(limits->sequence_tokens_max, held * tokens);
+    limits->kv_bytes = mul_sat((uint64_t)held, plan->kv_block_bytes);
+    plan->kv_blocks = held;
+    plan->kv_tokens = held * tokens;
+    layout->kv = (spey_kv_limits){ .sequences_max = limits->sequences_max,
+                                   .sequence_tokens_max = limits->sequence_tokens_max,
+                                   .block_tokens = limits->kv_block_tokens,
+                                   .n_groups = program->graph->n_caches };
+    for (int g = 0; g < program->graph->n_caches; g++)
+        layout->kv.n_blocks[g] = (int32_t)held;
+    return SPEY_OK;
+}
+
+static spey_status fill_defaults(spey_layout *layout, const spey_program *program)
+{
+    spey_plan *plan = &layout->plan;
+    spey_limits_plan *limits = &plan->limits;
+    if (!limits->device) limits->device = "cpu";
+    limits->threads = program->device_info.compute_units;
+    plan->available_bytes = program->device_info.memory_free_bytes;
+    if (limits->memory_bytes_max && limits->memory_bytes_max < plan->available_bytes)
+        plan->available_bytes = limits->memory_bytes_max;
+    if (!limits->sequences_max) limits->sequences_max = 1;
+    SPEY_TRY(choose_kv_dtype(layout, program));
+    if (!limits->kv_block_tokens) {
+        int64_t longest = limits->sequence_tokens_max ? limits->sequence_tokens_max
+                                                      : program->info->context_length;
+        limits->kv_block_tokens = (int32_t)min64(BLOCK_TOKENS_DEFAULT, longest);
+    }
+    shape_pools(layout, program);
+    SPEY_TRY(size_pools(layout, program));
+    int64_t most = limits->sequences_max * limits->sequence_tokens_max;
+    if (!limits->step_tokens_max)
+        limits->step_tokens_max = max64(min64(STEP_TOKENS_DEFAULT, most), limits->sequences_max);
+    if (limits->step_tokens_max < limits->sequences_max)
+        return SPEY_FAIL(SPEY_INVALID,
+                         "step_tokens_max is %lld, each of %d sequences needs one token",
+                         (long long)limits->step_tokens_max, limits->sequences_max);
+    if (!limits->outputs_max) limits->outputs_max = limits->sequences_max;
+    limits->outputs_max = min64(limits->outputs_max, limits->step_tokens_max);
+    return SPEY_OK;
+}
+
+/* ---- memory ---- */
+
+static size_t take(size_t *offset, uint64_t n)
+{
+    size_t at = *offset;
+    *offset = add_sat(at, add_sat(mul_sat(n, sizeof(int32_t)), 63)) & ~(size_t)63;
+    return at;
+}
+
+static void lay_out_tables(spey_layout *layout)
+{
+    const spey_limits_plan *limits = &layout->plan.limits;
+    spey_table_layout *tables = &layout->tables;
+    uint64_t tokens = (uint64_t)limits->step_tokens_max, seqs = (uint64_t)limits->sequences_max;
+    size_t offset = 0;
+    tables->ids = take(&offset, tokens);
+    tables->positions = take(&offset, tokens);
+    tables->token_seq = take(&offset, tokens);
+    tables->seq_start = take(&offset, seqs + 1);
+    tables->kv_len = take(&offset, seqs);
+    tables->output_rows = take(&offset, (uint64_t)limits->outputs_max);
+    tables->pitch = div_up(limits->sequence_tokens_max, limits->kv_block_tokens);
+    for (int g = 0; g < layout->kv.n_groups; g++)
+        tables->groups[g] = take(&offset, mul_sat(seqs, (uint64_t)tables->pitch));
+    tables->bytes = offset;
+}
+
+static void add_line(spey_plan *plan, const char *what, uint64_t bytes, bool counted)
+{
+    SPEY_ASSERT(plan->n_lines < SPEY_PLAN_LINES_MAX);
+    if (!bytes) return;
+    plan->lines[plan->n_lines++] =
+        (spey_plan_line){ .what = what, .bytes = bytes, .counted = counted };
+    if (counted) plan->total_bytes = add_sat(plan->total_bytes, bytes);
+}
+
+static void add_lines(spey_layout *layout, const spey_program *program)
+{
+    spey_plan *plan = &layout->plan;
+    uint64_t copied = spey_weights_copied_bytes(program);
+    const char *kept =
+        program->has_virtual_weights ? "weights (random)" : "weights (on the device)";
+    if (!copied)
+        add_line(plan, "weights (mapped from the file)", spey_weights_bytes(program), false);
+    add_line(plan, kept, copied, true);
+    add_line(plan, "kv cache", plan->limits.kv_bytes, true);
+    add_line(plan, "activations", layout->memplan->arena_bytes, true);
+    add_line(plan, "workspace", layout->sizes.workspace_bytes, true);
+    add_line(plan, "logits", layout->logits_bytes, true);
+    uint64_t tables = add_sat(layout->tables.bytes, spey_kv_cache_bytes(&layout->kv));
+    add_line(plan, "tables", add_sat(tables, spey_binding_bytes(layout->sizes.n_steps)), true);
+}
+
+static spey_status lay_out(spey_layout *layout, const spey_program *program)
+{
+    const spey_limits_plan *limits = &layout->plan.limits;
+    SPEY_TRY(fill_defaults(layout, program));
+    layout->memplan_limits =
+        (spey_memplan_limits){ .tokens_max = limits->step_tokens_max,
+                               .outputs_max = limits->outputs_max,
+                               .element_bytes = spey_dtype_bytes(program->activation_dtype),
+                               .in_place = !limits->no_in_place };
+    SPEY_TRY(spey_memplan_new(program->graph, &layout->memplan_limits, &layout->memplan));
+    SPEY_TRY(spey_memplan_check(program->graph, &layout->memplan_limits, layout->memplan));
+    lay_out_tables(layout);
+    layout->logits_bytes = mul_sat(
+        mul_sat((uint64_t)limits->outputs_max, (uint64_t)program->info->vocab_size), sizeof(float));
+    spey_binding binding;
+    SPEY_TRY(spey_bind(program, layout, NULL, &binding));
+    layout->sizes = binding.sizes;
+    spey_binding_deinit(&binding);
+    add_lines(layout, program);
+    return SPEY_OK;
+}
+
+spey_status spey_layout_init(spey_layout *layout, const spey_program *program,
+                             const spey_limits_plan *limits)
+{
+    *layout = (spey_layout){ .plan.limits = *limits };
+    spey_status status = check_limits(program, limits);
+    if (status == SPEY_OK) status = lay_out(layout, program);
+    if (status != SPEY_OK) spey_layout_deinit(layout);
+    return status;
+}
+
+void spey_layout_deinit(spey_layout *layout)
+{
+    spey_memplan_free(layout->memplan);
+    *layout = (spey_layout){ 0 };
+}
+
+bool spey_layout_fits(const spey_layout *layout)
+{
+    return layout->plan.total_bytes <= layout->plan.available_bytes;
+}

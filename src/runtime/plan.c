@@ -1,0 +1,48 @@
+#include "runtime/plan.h"
+
+#include <stdio.h>
+
+const char *spey_bytes_text(char out[SPEY_BYTES_TEXT], uint64_t bytes)
+{
+    static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    if (bytes < 1024) {
+        snprintf(out, SPEY_BYTES_TEXT, "%d B", (int)bytes);
+        return out;
+    }
+    double value = (double)bytes / 1024;
+    int unit = 0;
+    while (value >= 1023.95 && unit < 5) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(out, SPEY_BYTES_TEXT, "%.1f %s", value, units[unit]);
+    return out;
+}
+
+static void write_limit(spey_strbuf *out, const char *what, int64_t value)
+{
+    spey_strbuf_printf(out, "  %-32s %12lld\n", what, (long long)value);
+}
+
+void spey_plan_write(const spey_plan *plan, spey_strbuf *out)
+{
+    char text[SPEY_BYTES_TEXT];
+    const spey_limits_plan *limits = &plan->limits;
+    spey_strbuf_printf(out, "memory on %s, %d thread%s\n", limits->device, limits->threads,
+                       limits->threads == 1 ? "" : "s");
+    for (int i = 0; i < plan->n_lines; i++)
+        spey_strbuf_printf(out, "  %-32s %12s%s\n", plan->lines[i].what,
+                           spey_bytes_text(text, plan->lines[i].bytes),
+                           plan->lines[i].counted ? "" : "  not counted");
+    spey_strbuf_printf(out, "  %-32s %12s", "total", spey_bytes_text(text, plan->total_bytes));
+    spey_strbuf_printf(out, "  of %s available\n", spey_bytes_text(text, plan->available_bytes));
+    spey_strbuf_puts(out, "limits\n");
+    write_limit(out, "sequences", limits->sequences_max);
+    write_limit(out, "tokens of a sequence", limits->sequence_tokens_max);
+    write_limit(out, "tokens of a step", limits->step_tokens_max);
+    write_limit(out, "rows of logits of a step", limits->outputs_max);
+    write_limit(out, "tokens in the kv cache", plan->kv_tokens);
+    spey_strbuf_printf(out, "  %lld blocks of %d tokens, %s, %s each\n", (long long)plan->kv_blocks,
+                       limits->kv_block_tokens, limits->kv_dtype,
+                       spey_bytes_text(text, plan->kv_block_bytes));
+}

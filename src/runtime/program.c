@@ -1,0 +1,135 @@
+#include "runtime/program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "graph/graph_text.h"
+#include "kernels/registry.h"
+
+/* "cuda:1" is the plug-in "cuda" and its device 1. */
+static spey_status open_device(spey_program *program, const spey_limits_plan *limits)
+{
+    const char *wanted = limits->device ? limits->device : "cpu";
+    char name[SPEY_NAME_BYTES_MAX];
+    size_t n = strcspn(wanted, ":");
+    if (n == 0 || n >= sizeof(name))
+        return SPEY_FAIL(SPEY_INVALID, "'%s' is not the name of a device", wanted);
+    memcpy(name, wanted, n);
+    name[n] = 0;
+    long index = 0;
+    if (wanted[n] == ':') {
+        char *end;
+        index = strtol(wanted + n + 1, &end, 10);
+        if (end == wanted + n + 1 || *end || index < 0 || index > 1023)
+            return SPEY_FAIL(SPEY_INVALID, "'%s': a number from 0 belongs behind the colon",
+                             wanted);
+    }
+    if (limits->threads < 0) return SPEY_FAIL(SPEY_INVALID, "%d threads wanted", limits->threads);
+    if (!strcmp(name, "cpu"))
+        program->backend = spey_cpu_backend();
+    else
+        SPEY_TRY(spey_backend_open_plugin(name, &program->backend));
+    const spey_device_options options = { .threads = limits->threads };
+    SPEY_TRY(program->backend->device_open((int)index, &options, &program->device));
+    program->backend->device_info(program->device, &program->device_info);
+    return SPEY_OK;
+}
+
+static void shape_text(char *out, size_t bytes, spey_dtype dtype, int n_dims, const int64_t *dims)
+{
+    spey_strbuf text = { 0 };
+    spey_strbuf_printf(&text, "%s [", spey_dtype_name(dtype));
+    for (int i = 0; i < n_dims; i++)
+        spey_strbuf_printf(&text, "%s%lld", i ? "," : "", (long long)dims[i]);
+    spey_strbuf_puts(&text, "]");
+    size_t n = text.len < bytes ? text.len : bytes - 1;
+    if (text.data) memcpy(out, text.data, n);
+    out[text.data ? n : 0] = 0;
+    spey_strbuf_deinit(&text);
+}
+
+static spey_status resolve(spey_program *program, int32_t index)
+{
+    const spey_weight *weight = &program->graph->weights[index];
+    const spey_engine_tensor *tensor = spey_engine_file_tensor(program->engine, weight->name);
+    if (!tensor)
+        return SPEY_FAIL(SPEY_FORMAT, "the graph reads %s, which is not there", weight->name);
+    bool same = tensor->dtype == weight->dtype && tensor->n_dims == weight->n_dims;
+    size_t bytes = spey_dtype_bytes(tensor->dtype);
+    for (int i = 0; same && i < weight->n_dims; i++)
+        same = tensor->dims[i] == weight->dims[i] && tensor->dims[i] >= 0 &&
+               spey_mul_size(bytes, (size_t)tensor->dims[i], &bytes);
+    if (!same) {
+        char is[96], wanted[96];
+        shape_text(is, sizeof(is), tensor->dtype, tensor->n_dims, tensor->dims);
+        shape_text(wanted, sizeof(wanted), weight->dtype, weight->n_dims, weight->dims);
+        return SPEY_FAIL(SPEY_FORMAT, "%s is %s, the graph reads it as %s", weight->name, is,
+                         wanted);
+    }
+    if (tensor->bytes != bytes)
+        return SPEY_FAIL(SPEY_FORMAT, "%s has %zu bytes, its shape needs %zu", weight->name,
+                         tensor->bytes, bytes);
+    if (!tensor->data) program->has_virtual_weights = true;
+    program->tensors[index] = tensor;
+    return SPEY_OK;
+}
+
+static spey_status read_graph(spey_program *program)
+{
+    const void *text;
+    size_t n;
+    SPEY_TRY(spey_engine_file_section(program->engine, "graph", &text, &n));
+    SPEY_TRY(spey_graph_parse("graph", text, n, &program->graph));
+    spey_graph *graph = program->graph;
+    program->tensors =
+        spey_new_array(SPEY_PURPOSE_RUNTIME, const spey_engine_tensor *, graph->n_weights);
+    if (!program->tensors) return SPEY_NOMEM;
+    for (int i = 0; i < graph->n_nodes; i++)
+        for (int w = 0; w < graph->nodes[i].n_weights; w++)
+            if (!program->tensors[graph->nodes[i].weights[w]])
+                SPEY_TRY(resolve(program, graph->nodes[i].weights[w]));
+    const spey_value_info *output = &graph->values[graph->output];
+    if (output->rows != SPEY_ROWS_OUTPUTS || output->cols != program->info->vocab_size)
+        return SPEY_FAIL(SPEY_FORMAT, "the graph's output has %lld columns, the vocabulary %lld",
+                         (long long)output->cols, (long long)program->info->vocab_size);
+    return SPEY_OK;
+}
+
+spey_status spey_program_init(spey_program *program, const spey_engine_file *engine,
+                              const spey_limits_plan *limits)
+{
+    *program = (spey_program){ .engine = engine, .info = spey_engine_file_info(engine) };
+    spey_dtype dtype = program->info->dtype;
+    spey_status status = SPEY_OK;
+    if (dtype != SPEY_F32 && dtype != SPEY_F16 && dtype != SPEY_BF16)
+        status =
+            SPEY_FAIL(SPEY_UNSUPPORTED, "an engine of %s is not supported", spey_dtype_name(dtype));
+    if (status == SPEY_OK) status = read_graph(program);
+    if (status != SPEY_OK)
+        status = spey_error_context(status, "%s", spey_engine_file_path(engine));
+    else
+        status = open_device(program, limits);
+    if (status != SPEY_OK) {
+        spey_program_deinit(program);
+        return status;
+    }
+    program->precision = dtype == SPEY_F32 ? SPEY_PRECISION_F32 : SPEY_PRECISION_16;
+    program->activation_dtype = program->device_info.host_memory ? SPEY_F32 : dtype;
+    return SPEY_OK;
+}
+
+void spey_program_drop_graph(spey_program *program)
+{
+    spey_graph_free(program->graph);
+    spey_free(program->tensors);
+    program->graph = NULL;
+    program->tensors = NULL;
+}
+
+void spey_program_deinit(spey_program *program)
+{
+    spey_program_drop_graph(program);
+    if (program->device) program->backend->device_close(program->device);
+    *program = (spey_program){ 0 };
+}
