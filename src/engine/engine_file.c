@@ -315,6 +315,18 @@ static spey_status add_text(spey_engine_file *file, const char *name, const char
     return SPEY_OK;
 }
 
+/* Tables that the model computes (RoPE frequencies) have data even here. */
+static spey_status copy_data(spey_engine_file *file, const void *data, spey_engine_tensor *tensor)
+{
+    if (!data) return SPEY_OK;
+    uint8_t *copy = spey_arena_alloc(&file->arena, tensor->bytes + SPEY_ENGINE_ALIGN - 1);
+    if (!copy) return SPEY_NOMEM;
+    copy += (size_t) - (uintptr_t)copy & (SPEY_ENGINE_ALIGN - 1);
+    memcpy(copy, data, tensor->bytes);
+    tensor->data = copy;
+    return SPEY_OK;
+}
+
 static spey_status fill_virtual(spey_engine_file *file, const char *graph_text,
                                 const spey_engine_tensor *tensors, int n_tensors)
 {
@@ -338,6 +350,7 @@ static spey_status fill_virtual(spey_engine_file *file, const char *graph_text,
                                       tensor->dims, &bytes))
             return SPEY_FAIL(SPEY_INVALID, "tensor %s has an impossible shape", tensor->name);
         tensor->bytes = (size_t)bytes;
+        SPEY_TRY(copy_data(file, tensors[i].data, tensor));
         SPEY_TRY(index_tensor(file, i));
         file->n_tensors++;
     }

@@ -55,7 +55,8 @@ typedef struct spey_engine_open_options {
 /* Errors say what is wrong: not an engine, newer format, truncated, which section's checksum. options may be NULL. */
 spey_status spey_engine_file_open(const char *path, const spey_engine_open_options *options,
                                   spey_engine_file **out);
-/* An engine without weights data, for benchmarks of published shapes: everything is copied. */
+/* An engine without weights data, for benchmarks of published shapes: everything is copied, also the data of those
+ * tensors that have some (tables that the model computes). */
 spey_status spey_engine_file_virtual(const spey_model_info *info, const char *graph_text,
                                      const spey_engine_tensor *tensors, int n_tensors,
                                      spey_engine_file **out);
