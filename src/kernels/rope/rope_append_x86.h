@@ -1,0 +1,41 @@
+/* The body of rope_append for x86. Lanes share tokens; a token's row is read once and leaves as Q and as cache slots,
+ * K and V being converted on the way. Bound by memory. See rope_x86.h. */
+#ifndef SPEY_KERNELS_ROPE_ROPE_APPEND_X86_H
+#define SPEY_KERNELS_ROPE_ROPE_APPEND_X86_H
+
+#include "device/pool.h"
+#include "kernels/paged.h"
+#include "kernels/rope/rope_x86.h"
+
+static bool supports(const void *args)
+{
+    const spey_rope_append_args *a = args;
+    return rope_is_float(a->dtype) && rope_is_float(a->kv.dtype);
+}
+
+static inline void append_token(const spey_rope_append_args *a, int64_t r)
+{
+    int64_t dim = a->head_dim, s = a->batch->token_seq[r], i = spey_ragged_index(a->batch, r);
+    int64_t q = r * a->qkv_pitch, k = q + a->n_heads * dim, v = k + a->n_kv_heads * dim;
+    const float *table = a->rotary_dim ? a->table + r * a->rotary_dim : NULL;
+    for (int64_t h = 0; h < a->n_heads; h++)
+        rope_head(rope_at(a->qkv, a->dtype, q + h * dim), a->dtype, dim, a->rotary_dim, a->pairing,
+                  table, rope_at(a->q_out, a->dtype, r * a->q_pitch + h * dim), a->dtype);
+    for (int64_t h = 0; h < a->n_kv_heads; h++) {
+        rope_head(rope_at(a->qkv, a->dtype, k + h * dim), a->dtype, dim, a->rotary_dim, a->pairing,
+                  table, spey_kv_k(&a->kv, a->batch, s, h, i), a->kv.dtype);
+        rope_copy(rope_at(a->qkv, a->dtype, v + h * dim), a->dtype,
+                  spey_kv_v(&a->kv, a->batch, s, h, i), a->kv.dtype, 0, dim);
+    }
+}
+
+static void run(const void *args, const spey_lane *lane)
+{
+    const spey_rope_append_args *a = args;
+    int64_t begin, end;
+    while (spey_lane_chunk(lane, a->rows, 1, &begin, &end))
+        for (int64_t r = begin; r < end; r++)
+            append_token(a, r);
+}
+
+#endif
