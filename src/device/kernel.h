@@ -31,6 +31,8 @@ typedef struct spey_kernel {
     /* CPU: called by every lane with the same args; returns when this lane has done its share. The caller puts
      * a barrier behind it. Device: launches. Cannot fail: bad args are a programmer error. */
     void (*run)(const void *args, const spey_lane *lane);
+    /* The bits that a token gets depend on the batch or on alignment; the row's opening comment says why. */
+    bool varies;
 } spey_kernel;
 
 typedef struct spey_step {

@@ -63,6 +63,32 @@ static __device__ __forceinline__ void store_pack(T *p, bool inside, const float
     if (inside) *reinterpret_cast<pack<T, N> *>(p) = packed;
 }
 
+/* The first `left` (any number) of N elements at p, the rest zero. PACKED: left is 0 or less, or at least N, and p is
+ * aligned: one access. */
+template <int N, bool PACKED, typename T>
+static __device__ __forceinline__ void load_some(const T *p, int left, float *out)
+{
+    if constexpr (PACKED) {
+        load_pack<N>(p, left > 0, out);
+    } else {
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            out[j] = j < left ? to_f32(p[j]) : 0.0f;
+    }
+}
+
+template <int N, bool PACKED, typename T>
+static __device__ __forceinline__ void store_some(T *p, int left, const float *in)
+{
+    if constexpr (PACKED) {
+        store_pack<N>(p, left > 0, in);
+    } else {
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (j < left) from_f32(in[j], &p[j]);
+    }
+}
+
 /* True when p (NULL is fine) begins on a 16-byte boundary. */
 static inline bool is_aligned16(const void *p)
 {

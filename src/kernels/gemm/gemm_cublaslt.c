@@ -11,7 +11,7 @@
  * Plans (the algorithm for a shape) are made at the first use of a bucket of rows, on the host, in about 100 µs, and
  * kept; that is allowed while a graph is captured.
  *
- * NOT batch invariant: the algorithm, thus the order of the sums, depends on the bucket of rows. */
+ * Varies: the algorithm, thus the order of the sums, depends on the bucket of rows and on alignment. */
 #include <string.h>
 
 #include "kernels/cuda/cublaslt.h"
@@ -323,4 +323,5 @@ const spey_kernel spey_gemm_cublaslt = {
     .supports = supports,
     .workspace = workspace,
     .run = run,
+    .varies = true,
 };

@@ -4,10 +4,10 @@
  *           registers as FP32 between the sum and the write. Thread t holds packs t, t + THREADS, …
  * moves     x and residual once in, sum and out once out; weights come from L2.
  * bound by  memory; for a few rows, by the latency of one load, one or two reductions and one store.
- * bits      Depend on cols, dtype and alignment, not on rows or where a row lies.
+ * bits      Depend on cols and dtype, not on rows, where a row lies or how it is aligned.
  *
- * Pieces that are not whole aligned packs of 16 bytes, or too long for registers, take norm_plain: one element at a time, read
- * again for each pass. No hot model shape goes there. */
+ * Pieces that are not whole aligned packs are read and written element by element; those too long for registers take
+ * norm_plain, which reads them again in each pass. No hot model shape goes there. */
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/reduce.cuh"
@@ -42,52 +42,54 @@ static __device__ __forceinline__ float inverse_root(float sum_of_squares, const
     return 1.0f / sqrtf(sum_of_squares / static_cast<float>(a.cols) + a.eps);
 }
 
-template <typename T, int THREADS, int PACKS, int PIECES>
+/* PACKED: every row of every operand is whole aligned packs. If not, the same threads take the same elements one by one,
+ * so that the result is the same. */
+template <typename T, int THREADS, int PACKS, int PIECES, bool PACKED>
 static __global__ void __launch_bounds__(THREADS *PIECES) norm_held(const spey_norm_args a)
 {
     constexpr int N = 16 / sizeof(T);
     __shared__ float shared[2][THREADS / 32];
     const uint32_t index = blockIdx.x * PIECES + threadIdx.x / THREADS;
-    if (index >= static_cast<uint32_t>(a.rows * a.groups))
-        return; /* whole warps, and only when THREADS is one warp */
-    const int thread = threadIdx.x % THREADS;
+    /* Whole warps leave, and only when THREADS is one warp. */
+    if (index >= static_cast<uint32_t>(a.rows * a.groups)) return;
+    const int cols = static_cast<int>(a.cols), first = threadIdx.x % THREADS * N;
+    const bool layer = a.kind == SPEY_NORM_LAYER;
     const piece<T> p = find_piece<T>(a, index);
 
     float s[PACKS][N];
     float total = 0.0f;
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
-        const int64_t c = (i * THREADS + thread) * static_cast<int64_t>(N);
-        load_pack<N>(p.x + c, c < a.cols, s[i]);
+        const int c = i * THREADS * N + first;
+        load_some<N, PACKED>(p.x + c, cols - c, s[i]);
         if (p.residual) {
             float r[N];
-            load_pack<N>(p.residual + c, c < a.cols, r);
+            load_some<N, PACKED>(p.residual + c, cols - c, r);
 #pragma unroll
             for (int j = 0; j < N; j++)
                 s[i][j] += r[j];
         }
 #pragma unroll
         for (int j = 0; j < N; j++)
-            total += a.kind == SPEY_NORM_LAYER ? s[i][j] : s[i][j] * s[i][j];
+            total = layer ? total + s[i][j] : fmaf(s[i][j], s[i][j], total);
     }
     if (p.sum) {
 #pragma unroll
         for (int i = 0; i < PACKS; i++) {
-            const int64_t c = (i * THREADS + thread) * static_cast<int64_t>(N);
-            store_pack<N>(p.sum + c, c < a.cols, s[i]);
+            const int c = i * THREADS * N + first;
+            store_some<N, PACKED>(p.sum + c, cols - c, s[i]);
         }
     }
     total = thread_sum<THREADS>(total, shared[0]);
-    if (a.kind == SPEY_NORM_LAYER) {
-        const float mean = total / static_cast<float>(a.cols);
+    if (layer) {
+        const float mean = total / static_cast<float>(cols);
         total = 0.0f;
 #pragma unroll
         for (int i = 0; i < PACKS; i++) {
-            const bool inside = (i * THREADS + thread) * static_cast<int64_t>(N) < a.cols;
 #pragma unroll
             for (int j = 0; j < N; j++) {
                 s[i][j] -= mean;
-                if (inside) total += s[i][j] * s[i][j];
+                if (i * THREADS * N + first + j < cols) total = fmaf(s[i][j], s[i][j], total);
             }
         }
         total = thread_sum<THREADS>(total, shared[1]);
@@ -95,26 +97,26 @@ static __global__ void __launch_bounds__(THREADS *PIECES) norm_held(const spey_n
     const float scale = inverse_root(total, a);
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
-        const int64_t c = (i * THREADS + thread) * static_cast<int64_t>(N);
-        const bool inside = c < a.cols;
+        const int c = i * THREADS * N + first;
         /* Weights in packs of 4 floats: 16 bytes, whatever T is. */
 #pragma unroll
         for (int j = 0; j < N; j += 4) {
             float w[4] = { 1.0f, 1.0f, 1.0f, 1.0f }, b[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
-            if (a.weight) load_pack<4>(a.weight + c + j, inside, w);
-            if (a.bias && a.kind == SPEY_NORM_LAYER) load_pack<4>(a.bias + c + j, inside, b);
+            if (a.weight) load_some<4, PACKED>(a.weight + c + j, cols - c - j, w);
+            if (a.bias && layer) load_some<4, PACKED>(a.bias + c + j, cols - c - j, b);
 #pragma unroll
             for (int l = 0; l < 4; l++)
-                s[i][j + l] = s[i][j + l] * scale * (w[l] + a.weight_offset) + b[l];
+                s[i][j + l] = fmaf(s[i][j + l] * scale, w[l] + a.weight_offset, b[l]);
         }
-        store_pack<N>(p.out + c, inside, s[i]);
+        store_some<N, PACKED>(p.out + c, cols - c, s[i]);
     }
 }
 
 template <typename T>
 static __device__ __forceinline__ float plain_value(const piece<T> &p, int64_t c)
 {
-    return to_f32(p.x[c]) + (p.residual ? to_f32(p.residual[c]) : 0.0f);
+    const float x = to_f32(p.x[c]);
+    return p.residual ? x + to_f32(p.residual[c]) : x;
 }
 
 /* Only the last pass writes, each element after its last read: sum may be x or residual, out may be x. */
@@ -122,19 +124,20 @@ template <typename T>
 static __global__ void __launch_bounds__(PLAIN_THREADS) norm_plain(const spey_norm_args a)
 {
     __shared__ float shared[2][PLAIN_THREADS / 32];
+    const bool layer = a.kind == SPEY_NORM_LAYER;
     const piece<T> p = find_piece<T>(a, blockIdx.x);
     float total = 0.0f, mean = 0.0f;
     for (int64_t c = threadIdx.x; c < a.cols; c += PLAIN_THREADS) {
         const float s = plain_value(p, c);
-        total += a.kind == SPEY_NORM_LAYER ? s : s * s;
+        total = layer ? total + s : fmaf(s, s, total);
     }
     total = thread_sum<PLAIN_THREADS>(total, shared[0]);
-    if (a.kind == SPEY_NORM_LAYER) {
+    if (layer) {
         mean = total / static_cast<float>(a.cols);
         total = 0.0f;
         for (int64_t c = threadIdx.x; c < a.cols; c += PLAIN_THREADS) {
             const float d = plain_value(p, c) - mean;
-            total += d * d;
+            total = fmaf(d, d, total);
         }
         total = thread_sum<PLAIN_THREADS>(total, shared[1]);
     }
@@ -142,22 +145,12 @@ static __global__ void __launch_bounds__(PLAIN_THREADS) norm_plain(const spey_no
     for (int64_t c = threadIdx.x; c < a.cols; c += PLAIN_THREADS) {
         const float s = plain_value(p, c);
         const float w = (a.weight ? a.weight[c] : 1.0f) + a.weight_offset;
-        const float b = a.bias && a.kind == SPEY_NORM_LAYER ? a.bias[c] : 0.0f;
         if (p.sum) from_f32(s, &p.sum[c]);
-        from_f32((s - mean) * scale * w + b, &p.out[c]);
+        from_f32(fmaf((s - mean) * scale, w, a.bias && layer ? a.bias[c] : 0.0f), &p.out[c]);
     }
 }
 
-template <typename T, int THREADS, int PACKS>
-static void launch_held(const spey_norm_args *a, cudaStream_t stream)
-{
-    constexpr int pieces = THREADS == 32 ? 8 : 1;
-    const int64_t grid = (a->rows * a->groups + pieces - 1) / pieces;
-    norm_held<T, THREADS, PACKS, pieces>
-        <<<static_cast<unsigned>(grid), THREADS * pieces, 0, stream>>>(*a);
-}
-
-template <typename T> static bool fits_packs(const spey_norm_args *a)
+template <typename T> static bool is_packed(const spey_norm_args *a)
 {
     constexpr int64_t n = 16 / sizeof(T);
     if (!is_aligned16(a->x) || !is_aligned16(a->out) || !is_aligned16(a->weight)) return false;
@@ -167,29 +160,38 @@ template <typename T> static bool fits_packs(const spey_norm_args *a)
     return a->x_pitch % n == 0 && a->out_pitch % n == 0 && a->cols % n == 0;
 }
 
+template <typename T, int THREADS, int PACKS>
+static void launch_held(const spey_norm_args *a, cudaStream_t stream)
+{
+    constexpr int pieces = THREADS == 32 ? 8 : 1, threads = THREADS * pieces;
+    const unsigned grid = static_cast<unsigned>((a->rows * a->groups + pieces - 1) / pieces);
+    if (is_packed<T>(a))
+        norm_held<T, THREADS, PACKS, pieces, true><<<grid, threads, 0, stream>>>(*a);
+    else
+        norm_held<T, THREADS, PACKS, pieces, false><<<grid, threads, 0, stream>>>(*a);
+}
+
 template <typename T> static void launch(const spey_norm_args *a, cudaStream_t stream)
 {
     const int64_t n = 16 / sizeof(T), packs = (a->cols + n - 1) / n;
-    if (packs > 4096 || !fits_packs<T>(a)) {
-        const int64_t grid = a->rows * a->groups;
-        norm_plain<T><<<static_cast<unsigned>(grid), PLAIN_THREADS, 0, stream>>>(*a);
-    } else if (packs <= 32) {
+    if (packs <= 32)
         launch_held<T, 32, 1>(a, stream);
-    } else if (packs <= 64) {
+    else if (packs <= 64)
         launch_held<T, 32, 2>(a, stream);
-    } else if (packs <= 128) {
+    else if (packs <= 128)
         launch_held<T, 32, 4>(a, stream);
-    } else if (packs <= 256) {
+    else if (packs <= 256)
         launch_held<T, 256, 1>(a, stream);
-    } else if (packs <= 512) {
+    else if (packs <= 512)
         launch_held<T, 256, 2>(a, stream);
-    } else if (packs <= 1024) {
+    else if (packs <= 1024)
         launch_held<T, 256, 4>(a, stream);
-    } else if (packs <= 2048) {
+    else if (packs <= 2048)
         launch_held<T, 1024, 2>(a, stream);
-    } else {
+    else if (packs <= 4096)
         launch_held<T, 1024, 4>(a, stream);
-    }
+    else
+        norm_plain<T><<<static_cast<unsigned>(a->rows * a->groups), PLAIN_THREADS, 0, stream>>>(*a);
 }
 
 static bool supports(const void *args)
@@ -209,4 +211,4 @@ static void run(const void *args, const spey_lane *lane)
 }
 
 extern "C" const spey_kernel spey_norm_sm80;
-const spey_kernel spey_norm_sm80 = { "norm/sm80", 0, supports, nullptr, run };
+const spey_kernel spey_norm_sm80 = { "norm/sm80", 0, supports, nullptr, run, false };
