@@ -1,0 +1,200 @@
+#include <math.h>
+
+#include "check.h"
+#include "check_activation.h"
+#include "kernels/gemm/gemm.h"
+
+typedef struct gemm_case {
+    const char *what;
+    int64_t rows, n, k;
+    spey_dtype x, w, y;
+    spey_precision precision;
+    int64_t pad; /* of every pitch, each by another amount */
+    bool bias;
+    spey_activation activation;
+    double scale; /* of x */
+} gemm_case;
+
+#define F32 SPEY_F32
+#define F16 SPEY_F16
+#define BF16 SPEY_BF16
+#define EXACT SPEY_PRECISION_F32
+#define ROUND SPEY_PRECISION_16
+
+/* clang-format off */
+static const gemm_case cases[] = {
+    { "k 0",             3,    9,    0, F32, F32,  F32,  EXACT, 3, true,  SPEY_ACT_NONE,  1 },
+    { "k 0",             3,    9,    0, F32, BF16, F32,  ROUND, 3, true,  SPEY_ACT_SILU,  1 },
+    { "k blocks",        7,   21, 1024, F32, F32,  F32,  EXACT, 0, false, SPEY_ACT_NONE,  1 },
+    { "k blocks",        7,   21, 1025, F32, BF16, F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1 },
+    { "k blocks",        7,   21, 2047, F32, F16,  F32,  EXACT, 1, true,  SPEY_ACT_GELU,  .1 },
+    { "k blocks",       13,   18, 2048, F32, BF16, F32,  ROUND, 0, false, SPEY_ACT_NONE,  1 },
+    { "k blocks",       13,   18, 2049, F32, BF16, F32,  ROUND, 1, true,  SPEY_ACT_NONE,  1 },
+    { "k blocks",        2,   18, 5000, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_SILU,  .1 },
+    { "k blocks",        2,   18, 5000, F32, F32,  F32,  EXACT, 2, true,  SPEY_ACT_NONE,  1 },
+    { "many outputs",    1, 1203,   64, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
+    { "many outputs",    5, 1203,   64, F32, F32,  F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1 },
+    { "many rows",      70,  150,   96, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
+    { "many rows",      70,  150,   96, F32, BF16, F32,  EXACT, 0, false, SPEY_ACT_RELU,  1 },
+    { "many rows",     200,   67,   33, F32, F16,  F32,  EXACT, 5, true,  SPEY_ACT_NONE,  1 },
+    { "x beyond stack", 30,   40, 1000, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
+    { "large values",    4,    8,   40, F32, F32,  F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1e18 },
+    { "devices",         1,   64,  128, BF16, BF16, BF16, ROUND, 8, true,  SPEY_ACT_NONE,  1 },
+    { "devices",        17,   72,  136, BF16, BF16, BF16, ROUND, 8, true,  SPEY_ACT_GELU_TANH, 1 },
+    { "devices",        33,   40,  256, F16,  F16,  F16,  ROUND, 0, false, SPEY_ACT_SILU,  1 },
+    { "devices",       130,  264,   64, BF16, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
+    { "devices",         3,   56,   72, F32,  F32,  F32,  EXACT, 0, true,  SPEY_ACT_RELU2, 1 },
+};
+/* clang-format on */
+enum { N_LISTED = sizeof cases / sizeof cases[0], N_MIXED = 108 };
+
+/* Sizes around every tile and vector, in combinations that no table would list. The counts are mutually prime with the
+ * strides, so every size meets every weight type. */
+static gemm_case mixed_case(int i)
+{
+    static const int64_t rows[] = { 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 25, 64 };
+    static const int64_t ns[] = { 0, 1, 3, 4, 5, 8, 15, 16, 17, 31, 33, 64, 65 };
+    static const int64_t ks[] = {
+        1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 95, 127, 129
+    };
+    static const struct {
+        spey_dtype w;
+        spey_precision precision;
+    } types[] = {
+        { F32, EXACT }, { F16, EXACT }, { BF16, EXACT }, { BF16, ROUND }, { F16, ROUND }
+    };
+    return (gemm_case){ "mixed",
+                        rows[i % 12],
+                        ns[(i * 5 + i / 12) % 13],
+                        ks[(i * 7 + i / 13) % 17],
+                        F32,
+                        types[(i + i / 5) % 5].w,
+                        F32,
+                        types[(i + i / 5) % 5].precision,
+                        i % 3 * 3,
+                        i % 2 == 0,
+                        (spey_activation)(i / 2 % SPEY_ACT_COUNT),
+                        1 };
+}
+
+/* Parts: single rows and a run of some, at other places than in the whole. */
+static bool part_rows(int part, int64_t rows, int64_t *first, int64_t *count)
+{
+    const int64_t at[] = { 0, 0, rows / 2, rows - 1, 1 };
+    if (part > 4 || (part > 0 && rows < 2)) return false;
+    *first = at[part];
+    *count = part == 0 ? rows : part < 4 ? 1 : rows > 9 ? 8 : rows - 1;
+    return true;
+}
+
+static bool make_gemm(check *c, const gemm_case *k, spey_gemm_args *a)
+{
+    int64_t first, count;
+    if (!part_rows(check_part(c), k->rows, &first, &count)) return false;
+    *a = (spey_gemm_args){ .rows = count,
+                           .n = k->n,
+                           .k = k->k,
+                           .x_dtype = k->x,
+                           .x_pitch = k->k + k->pad,
+                           .w_dtype = k->w,
+                           .w_pitch = k->k + 2 * k->pad,
+                           .activation = k->activation,
+                           .precision = k->precision,
+                           .y_dtype = k->y,
+                           .y_pitch = k->n + 3 * k->pad };
+    check_buffer *x = check_matrix(c, "x", k->x, k->rows, k->k, a->x_pitch, 0, k->scale);
+    check_bind(c, &a->x, x, first * a->x_pitch);
+    check_bind(c, &a->w, check_matrix(c, "w", k->w, k->n, k->k, a->w_pitch, 0.1, 1), 0);
+    if (k->bias)
+        check_bind(c, &a->bias, check_matrix(c, "bias", F32, 1, k->n, k->n, 0, 1 + k->scale), 0);
+    check_buffer *y =
+        check_buffer_new(c, "y", k->y, k->rows && k->n ? (k->rows - 1) * a->y_pitch + k->n : 0);
+    check_bind(c, &a->y, y, first * a->y_pitch);
+    check_output(c, y, first * a->y_pitch, count, k->n, a->y_pitch);
+    check_workspace(c, &a->workspace);
+    check_name(c, "%s, %lldx%lldx%lld %s·%s %s%s %s", k->what, (long long)k->rows, (long long)k->n,
+               (long long)k->k, spey_dtype_name(k->x), spey_dtype_name(k->w),
+               k->precision == EXACT ? "exact" : "rounded", k->bias ? " bias" : "",
+               k->activation ? "activated" : "");
+    return true;
+}
+
+static bool make(check *c, int index, void *args)
+{
+    if (index >= N_LISTED + N_MIXED) return false;
+    gemm_case k = index < N_LISTED ? cases[index] : mixed_case(index - N_LISTED);
+    return make_gemm(c, &k, args);
+}
+
+/* docs/numerics.md, "Sums of products". Let m = Σ |x w| + |bias|, s² = Σ (x w)², u = 2^-24.
+ *
+ *   sums in FP32 in any order        4 u (√k + 1) m: roundings of independent sign, four deviations
+ *   x rounded to 16 bits (u16)       6 u16 s: k independent errors of at most u16 |x w| each (deviation u16 / √3);
+ *                                    a fixed sign of all would give u16 m, which no rounding of random x does
+ *   VDPBF16PS flushes subnormals     2^-126 a product and a sum
+ *   the result rounded to y's type   check_rounding */
+static void bound(check *c, const void *args)
+{
+    const spey_gemm_args *a = args;
+    const double u = 0x1p-24;
+    check_buffer *y = check_bound_to(c, &a->y);
+    bool rounded = a->precision == ROUND && a->w_dtype != F32;
+    for (int64_t r = 0; r < a->rows; r++) {
+        for (int64_t j = 0; j < a->n; j++) {
+            double sum = 0, m = 0, s2 = 0;
+            for (int64_t i = 0; i < a->k; i++) {
+                double p = check_scalar(a->x, a->x_dtype, r * a->x_pitch + i) *
+                           check_scalar(a->w, a->w_dtype, j * a->w_pitch + i);
+                sum += p;
+                m += fabs(p);
+                s2 += p * p;
+            }
+            double b = a->bias ? (double)a->bias[j] : 0;
+            double error =
+                4 * u * (sqrt((double)a->k) + 1) * (m + fabs(b)) + (double)a->k * 0x1p-125;
+            if (rounded) error += 6 * check_unit(a->w_dtype) * sqrt(s2);
+            int64_t at = r * a->y_pitch + j;
+            check_set_bound(y, at,
+                            check_activation_error(a->activation, sum + b, error) +
+                                check_rounding(a->y_dtype, check_reference(y, at)));
+        }
+    }
+}
+
+static bool bench(check *c, int index, void *args)
+{
+    static const struct {
+        int64_t n, k;
+    } shapes[] = { { 2048, 2048 }, { 256, 2048 },  { 5632, 2048 },
+                   { 2048, 5632 }, { 8192, 2048 }, { 32000, 2048 } };
+    static const int64_t rows[] = { 1, 16, 512 };
+    static const struct {
+        spey_dtype x, w, y;
+        spey_precision precision;
+    } types[] = { { F32, BF16, F32, ROUND },
+                  { F32, F32, F32, EXACT },
+                  { BF16, BF16, BF16, ROUND } };
+    if (index >= 6 * 3 * 3) return false;
+    int shape = index % 6, row = index / 6 % 3, type = index / 18;
+    gemm_case k = { "bench",
+                    rows[row],
+                    shapes[shape].n,
+                    shapes[shape].k,
+                    types[type].x,
+                    types[type].w,
+                    types[type].y,
+                    types[type].precision,
+                    0,
+                    false,
+                    SPEY_ACT_NONE,
+                    1 };
+    if (!make_gemm(c, &k, args)) return false;
+    double m = (double)k.rows, n = (double)k.n, kk = (double)k.k;
+    check_work(c,
+               n * kk * (double)spey_dtype_bytes(k.w) + m * kk * (double)spey_dtype_bytes(k.x) +
+                   m * n * (double)spey_dtype_bytes(k.y),
+               2 * m * n * kk);
+    return true;
+}
+
+const check_op check_gemm = { sizeof(spey_gemm_args), make, bound, bench };
