@@ -66,3 +66,16 @@ set_target_properties(spey_cuda PROPERTIES
     SKIP_BUILD_RPATH OFF BUILD_RPATH "\$ORIGIN;/usr/local/cuda/lib64") # where cuBLASLt may lie
 # Programs in tests/FOLDER find the plug-in by their RUNPATH; spey itself lies beside it.
 set(CMAKE_BUILD_RPATH "\$ORIGIN/../..")
+
+# Checks: without a GPU the compiled kernels and the plug-in's manners, with one everything (tools/check-gpu).
+add_executable(checkcuda tests/device/checkcuda.c)
+target_link_libraries(checkcuda PRIVATE spey_flags spey_base m ${CMAKE_DL_LIBS})
+set_target_properties(checkcuda PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/device)
+add_dependencies(checkcuda spey_cuda)
+enable_testing()
+find_package(Python3 COMPONENTS Interpreter)
+if(Python3_FOUND)
+    add_test(NAME cuda/ptxas COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tools/check-ptxas
+             --self-test ${SPEY_NVCC} ${CMAKE_BINARY_DIR}/cuda)
+endif()
+add_test(NAME cuda/plugin COMMAND checkcuda $<TARGET_FILE:spey_cuda>)
