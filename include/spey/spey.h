@@ -87,7 +87,7 @@ typedef struct spey_id_list {
     size_t n;
 } spey_id_list;
 
-/* Every list is borrowed during spey_submit and copied. */
+/* Every list is borrowed during spey_context_submit and copied. */
 typedef struct spey_sampling {
     uint32_t struct_bytes;
     int32_t max_tokens;        /* new tokens at most; -1: until the sequence limit */
@@ -159,19 +159,19 @@ typedef struct spey_output {
 /* Called on the thread that steps. Returning non-zero cancels the request. */
 typedef int (*spey_output_fn)(void *user, const spey_output *output);
 
-/* Queue a request. `prompt` of n ids (>= 1) is copied. The callback gets its events from spey_step on; the last one has
+/* Queue a request. `prompt` of n ids (>= 1) is copied. The callback gets its events from spey_context_step on; the last one has
  * a finish. sampling may be NULL. Errors (too long, bad options) queue nothing. */
-spey_status spey_submit(spey_context *context, const int32_t *prompt, size_t n,
-                        const spey_sampling *sampling, spey_output_fn on_output, void *user,
-                        uint64_t *out_request);
+spey_status spey_context_submit(spey_context *context, const int32_t *prompt, size_t n,
+                                const spey_sampling *sampling, spey_output_fn on_output, void *user,
+                                uint64_t *out_request);
 /* The request ends with SPEY_FINISH_CANCELLED at the next step; an unknown id is SPEY_NOT_FOUND. */
-spey_status spey_cancel(spey_context *context, uint64_t request);
+spey_status spey_context_cancel(spey_context *context, uint64_t request);
 
 /* Run one step of everything that is queued or running. *active: requests left. A fault of one request ends that
  * request; an error here means the context is unusable. */
-spey_status spey_step(spey_context *context, int32_t *active);
+spey_status spey_context_step(spey_context *context, int32_t *active);
 /* Step until nothing is left. */
-spey_status spey_run(spey_context *context);
+spey_status spey_context_run(spey_context *context);
 
 /* The model's logits for n ids as one sequence from nothing, for evaluation: on_row gets each position's row
  * [vocab_size] in order, borrowed during the call, which it may change. Nothing may be running. */

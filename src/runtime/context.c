@@ -3,6 +3,8 @@
  * Admission is first come, first served; a request is admitted when a slot is free and the pool has blocks for its whole
  * prompt and output, so a running one never has to stop. A step takes one token of every request that decodes, then fills
  * up with prompt chunks of the others, oldest first. */
+#include "runtime/context.h"
+
 #include "base/alloc.h"
 #include "base/status.h"
 #include "engine/engine_file.h"
@@ -134,6 +136,11 @@ void spey_context_free(spey_context *c)
     spey_free(c);
 }
 
+spey_executor *spey_context_executor(spey_context *c)
+{
+    return c->executor;
+}
+
 /* ---- requests in ---- */
 
 static spey_status check_prompt(const spey_context *c, const int32_t *ids, size_t n)
@@ -145,9 +152,9 @@ static spey_status check_prompt(const spey_context *c, const int32_t *ids, size_
     return SPEY_OK;
 }
 
-spey_status spey_submit(spey_context *c, const int32_t *prompt, size_t n,
-                        const spey_sampling *sampling, spey_output_fn on_output, void *user,
-                        uint64_t *out_request)
+spey_status spey_context_submit(spey_context *c, const int32_t *prompt, size_t n,
+                                const spey_sampling *sampling, spey_output_fn on_output, void *user,
+                                uint64_t *out_request)
 {
     spey_sampling defaults;
     spey_sampling_init(&defaults);
@@ -176,7 +183,7 @@ spey_status spey_submit(spey_context *c, const int32_t *prompt, size_t n,
     return SPEY_OK;
 }
 
-spey_status spey_cancel(spey_context *c, uint64_t request)
+spey_status spey_context_cancel(spey_context *c, uint64_t request)
 {
     spey_request *found = NULL;
     for (spey_request *r = c->queue_head; r; r = r->next)
@@ -294,7 +301,7 @@ static void deliver(spey_context *c, int n_seqs, float *logits)
     }
 }
 
-spey_status spey_step(spey_context *c, int32_t *active)
+spey_status spey_context_step(spey_context *c, int32_t *active)
 {
     drop_cancelled_from_queue(c);
     retire(c);
@@ -313,11 +320,11 @@ spey_status spey_step(spey_context *c, int32_t *active)
     return SPEY_OK;
 }
 
-spey_status spey_run(spey_context *c)
+spey_status spey_context_run(spey_context *c)
 {
     int32_t active;
     do {
-        SPEY_TRY(spey_step(c, &active));
+        SPEY_TRY(spey_context_step(c, &active));
     } while (active > 0);
     return SPEY_OK;
 }

@@ -1,0 +1,64 @@
+#include <stdio.h>
+
+#include "base/strbuf.h"
+#include "build/build.h"
+#include "cli/command.h"
+
+int spey_cmd_build(int argc, char **argv)
+{
+    const char *output = NULL;
+    spey_build_options options = { 0 };
+    bool json = false;
+    const spey_option table[] = {
+        { "output", SPEY_OPTION_TEXT, &output, "FILE", "where the engine goes (also: -o FILE)", 0,
+          0 },
+        { "dtype", SPEY_OPTION_TEXT, &options.dtype, "TYPE",
+          "type of the matrices: f32, f16, bf16 or auto\n(default: as the checkpoint says)", 0, 0 },
+        { "disable-passes", SPEY_OPTION_TEXT, &options.disable_passes, "NAMES",
+          "graph passes to leave out, by name, or \"all\"", 0, 0 },
+        { "quiet", SPEY_OPTION_FLAG, &options.quiet, NULL, "no progress bar", 0, 0 },
+        { "json", SPEY_OPTION_FLAG, &json, NULL, "print the report as one JSON object", 0, 0 },
+    };
+    const spey_command command = {
+        .name = "build",
+        .summary = "compile a Hugging Face checkpoint into an engine file",
+        .usage = "CHECKPOINT -o FILE [options]",
+        .details =
+            "CHECKPOINT is a folder with config.json, *.safetensors and a tokenizer. The engine holds the model and\n"
+            "nothing of this machine: it runs anywhere, with any limits. It appears under its name when it is\n"
+            "complete; a failure or Ctrl-C leaves nothing.",
+        .examples = "  spey build models/demo -o demo.spey\n"
+                    "  spey build Llama-3.2-1B -o llama.spey --dtype f16",
+        .options = table,
+        .n_options = sizeof table / sizeof *table,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
+    spey_args args;
+    if (spey_args_parse(&command, argc, argv, &args)) {
+        spey_report(SPEY_INVALID);
+        return SPEY_EXIT_USAGE;
+    }
+    if (args.help) return SPEY_EXIT_OK;
+    if (!output) {
+        SPEY_FAIL(SPEY_INVALID, "where should the engine go? spey build %s -o FILE",
+                  args.positional[0]);
+        spey_report(SPEY_INVALID);
+        return SPEY_EXIT_USAGE;
+    }
+    spey_build_report report;
+    spey_status status = spey_build_engine(args.positional[0], output, &options, &report);
+    if (status) return spey_report(status);
+    if (json)
+        printf(
+            "{\"engine\": \"%s\", \"engine_bytes\": %llu, \"weights_bytes\": %llu, \"parameters\": %llu, "
+            "\"tensors\": %d, \"nodes\": %d, \"seconds\": %.3f}\n",
+            output, (unsigned long long)report.engine_bytes,
+            (unsigned long long)report.weights_bytes, (unsigned long long)report.n_parameters,
+            report.n_tensors, report.n_nodes, report.seconds);
+    else
+        fprintf(stderr, "%s: %.1f MiB, %.1f M parameters, %d nodes, built in %.2f s\n", output,
+                (double)report.engine_bytes / 1048576.0, (double)report.n_parameters / 1e6,
+                report.n_nodes, report.seconds);
+    return SPEY_EXIT_OK;
+}

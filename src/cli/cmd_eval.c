@@ -1,0 +1,231 @@
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "cli/command.h"
+#include "runtime/engine_handle.h"
+#include "runtime/sampler.h"
+#include "tensor/safetensors.h"
+
+typedef struct eval_options {
+    spey_runtime_flags runtime;
+    const char *perplexity, *input_ids, *dump_logits;
+    int64_t window, windows;
+    bool json;
+} eval_options;
+
+/* ---- perplexity ---- */
+
+/* One window: the model sees ids[0, n), and is judged by what it says of ids[1, n]. */
+typedef struct scorer {
+    const int32_t *ids;
+    int64_t vocab_size;
+    double nll;
+    int64_t n_scored;
+    int64_t n_targets; /* positions that have a successor */
+} scorer;
+
+static void score_row(void *user, size_t position, float *logits)
+{
+    scorer *s = user;
+    if ((int64_t)position >= s->n_targets) return;
+    s->nll += spey_log_sum_exp(logits, s->vocab_size) - (double)logits[s->ids[position + 1]];
+    s->n_scored++;
+}
+
+/* The file as one stream: begin-of-text, text, end-of-text. */
+static spey_status read_stream(const eval_options *o, const spey_engine *engine, spey_ids *out)
+{
+    const spey_model_info *info = spey_engine_file_info(engine->file);
+    spey_strbuf text = { 0 };
+    if (!engine->tokenizer)
+        return SPEY_FAIL(SPEY_UNSUPPORTED, "the model has no tokenizer: perplexity needs one");
+    spey_status status = spey_file_read(o->perplexity, SPEY_JSON_BYTES_MAX, &text);
+    if (!status && info->bos_id >= 0) status = spey_ids_push(out, info->bos_id);
+    if (!status)
+        status = spey_tokenizer_encode(engine->tokenizer, text.data ? text.data : "", text.len,
+                                       false, out);
+    if (!status && info->n_eos > 0) status = spey_ids_push(out, info->eos_ids[0]);
+    spey_strbuf_deinit(&text);
+    return status;
+}
+
+static spey_status score_stream(const eval_options *o, const spey_engine *engine,
+                                spey_context *context, const spey_ids *stream)
+{
+    if (stream->len < 2)
+        return SPEY_FAIL(SPEY_INVALID, "%s: has %zu tokens, at least 2 are needed", o->perplexity,
+                         stream->len);
+    scorer s = { .vocab_size = spey_engine_vocab_size(engine) };
+    int64_t n = (int64_t)stream->len, n_windows = (n - 2) / o->window + 1;
+    if (o->windows > 0 && o->windows < n_windows) n_windows = o->windows;
+    spey_progress progress;
+    spey_progress_begin(&progress, "perplexity", (uint64_t)n_windows);
+    uint64_t start = spey_clock_ns();
+    for (int64_t w = 0; w < n_windows; w++) {
+        int64_t begin = w * o->window, len = n - 1 - begin < o->window ? n - 1 - begin : o->window;
+        s.ids = stream->data + begin;
+        s.n_targets = len;
+        SPEY_TRY(spey_context_logits(context, s.ids, (size_t)len, score_row, &s));
+        spey_progress_update(&progress, (uint64_t)w + 1);
+    }
+    spey_progress_end(&progress);
+    double seconds = spey_clock_seconds_since(start), perplexity = exp(s.nll / (double)s.n_scored);
+    if (o->json)
+        printf(
+            "{\"perplexity\": %.10g, \"tokens\": %lld, \"nll\": %.12g, \"windows\": %lld, \"window\": %lld, "
+            "\"seconds\": %.3f}\n",
+            perplexity, (long long)s.n_scored, s.nll, (long long)n_windows, (long long)o->window,
+            seconds);
+    else
+        printf("perplexity %.4f over %lld tokens in %lld windows of %lld (%.0f tokens/s)\n",
+               perplexity, (long long)s.n_scored, (long long)n_windows, (long long)o->window,
+               (double)s.n_scored / seconds);
+    return SPEY_OK;
+}
+
+/* ---- logits ---- */
+
+typedef struct dump {
+    float *next;
+    int64_t vocab_size;
+} dump;
+
+static void dump_row(void *user, size_t position, float *logits)
+{
+    dump *d = user;
+    (void)position;
+    memcpy(d->next, logits, (size_t)d->vocab_size * sizeof *logits);
+    d->next += d->vocab_size;
+}
+
+static spey_status narrow_ids(const int64_t *wide, size_t n, int64_t vocab_size, int32_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        int64_t id;
+        memcpy(&id, wide + i, sizeof id); /* the file may not align it */
+        if (id < 0 || id >= vocab_size)
+            return SPEY_FAIL(SPEY_INVALID, "\"sequence\" holds the id %lld, expected 0 to %lld",
+                             (long long)id, (long long)vocab_size - 1);
+        out[i] = (int32_t)id;
+    }
+    return SPEY_OK;
+}
+
+static spey_status dump_sequences(const eval_options *o, spey_context *context, int64_t vocab_size,
+                                  const spey_safetensor *sequence)
+{
+    int64_t batch = sequence->dims[0], length = sequence->dims[1];
+    size_t n = (size_t)(batch * length);
+    spey_safetensor out = {
+        .name = "logits", .dtype = SPEY_F32, .n_dims = 3, .dims = { batch, length, vocab_size }
+    };
+    if (!spey_mul_size(n * sizeof(float), (size_t)vocab_size, &out.bytes))
+        return SPEY_FAIL(SPEY_LIMIT, "the logits would be too large");
+    int32_t *ids = spey_new_array(SPEY_PURPOSE_GENERAL, int32_t, n);
+    float *logits = spey_alloc(SPEY_PURPOSE_GENERAL, out.bytes);
+    spey_status status = ids && logits ? SPEY_OK : SPEY_NOMEM;
+    if (!status) status = narrow_ids(sequence->data, n, vocab_size, ids);
+    dump d = { logits, vocab_size };
+    for (int64_t b = 0; !status && b < batch; b++)
+        status = spey_context_logits(context, ids + b * length, (size_t)length, dump_row, &d);
+    out.data = logits;
+    if (!status) status = spey_safetensors_write(o->dump_logits, &out, 1);
+    spey_free(logits);
+    spey_free(ids);
+    return status;
+}
+
+static spey_status dump_logits(const eval_options *o, const spey_engine *engine,
+                               spey_context *context)
+{
+    spey_safetensors *file;
+    SPEY_TRY(spey_safetensors_open(o->input_ids, &file));
+    const spey_safetensor *sequence = spey_safetensors_find(file, "sequence");
+    spey_status status;
+    if (!sequence || sequence->dtype != SPEY_I64 || sequence->n_dims != 2)
+        status = SPEY_FAIL(SPEY_FORMAT, "%s: expected a tensor \"sequence\" of i64 [batch, length]",
+                           o->input_ids);
+    else
+        status = dump_sequences(o, context, spey_engine_vocab_size(engine), sequence);
+    spey_safetensors_close(file);
+    return status;
+}
+
+static spey_status evaluate(const eval_options *o, const char *path)
+{
+    spey_engine *engine;
+    SPEY_TRY(spey_open_model(path, o->runtime.dtype, &engine));
+    spey_context_options options;
+    spey_context_options_from(&o->runtime, &options);
+    if (o->perplexity && !o->runtime.context) options.sequence_tokens_max = o->window;
+    spey_context *context = NULL;
+    spey_ids stream = { 0 };
+    spey_status status = spey_context_new(engine, &options, &context);
+    if (!status && o->perplexity) {
+        status = read_stream(o, engine, &stream);
+        if (!status) status = score_stream(o, engine, context, &stream);
+    }
+    if (!status && o->input_ids) status = dump_logits(o, engine, context);
+    spey_ids_deinit(&stream);
+    spey_context_free(context);
+    spey_engine_close(engine);
+    return status;
+}
+
+static spey_status check_options(const eval_options *o)
+{
+    if (!o->perplexity && !o->input_ids)
+        return SPEY_FAIL(
+            SPEY_INVALID,
+            "nothing to do: give --perplexity FILE, or --input-ids FILE --dump-logits OUT");
+    if (!o->input_ids != !o->dump_logits)
+        return SPEY_FAIL(SPEY_INVALID, "--input-ids and --dump-logits belong together");
+    return SPEY_OK;
+}
+
+int spey_cmd_eval(int argc, char **argv)
+{
+    eval_options o = { .window = 1024 };
+    const spey_option table[] = {
+        { "perplexity", SPEY_OPTION_TEXT, &o.perplexity, "FILE", "text to be judged by the model",
+          0, 0 },
+        { "window", SPEY_OPTION_INT, &o.window, "N",
+          "tokens the model sees at once (default: 1024)", 1, 1 << 27 },
+        { "windows", SPEY_OPTION_INT, &o.windows, "N", "only the first N windows", 0, 1 << 27 },
+        { "input-ids", SPEY_OPTION_TEXT, &o.input_ids, "FILE", "safetensors with sequence i64[B,T]",
+          0, 0 },
+        { "dump-logits", SPEY_OPTION_TEXT, &o.dump_logits, "OUT",
+          "safetensors with logits f32[B,T,V]", 0, 0 },
+        { "json", SPEY_OPTION_FLAG, &o.json, NULL, "print one JSON object: perplexity, tokens, nll",
+          0, 0 },
+        SPEY_RUNTIME_OPTIONS(&o.runtime),
+    };
+    const spey_command command = {
+        .name = "eval",
+        .summary = "measure perplexity, or write the logits of given tokens",
+        .usage = "MODEL --perplexity FILE [options]",
+        .details =
+            "Perplexity: begin-of-text + text + end-of-text is one stream of tokens, cut into windows that do not overlap;\n"
+            "every token but the first is predicted from those before it in its window.",
+        .examples =
+            "  spey eval models/demo --perplexity book.txt --window 1024 --windows 120\n"
+            "  spey eval demo.spey --input-ids ids.safetensors --dump-logits logits.safetensors",
+        .options = table,
+        .n_options = sizeof table / sizeof *table,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
+    spey_args args;
+    if (spey_args_parse(&command, argc, argv, &args) || (!args.help && check_options(&o))) {
+        spey_report(SPEY_INVALID);
+        return SPEY_EXIT_USAGE;
+    }
+    if (args.help) return SPEY_EXIT_OK;
+    return spey_report(evaluate(&o, args.positional[0]));
+}

@@ -1,0 +1,136 @@
+#include "cli/sampling_flags.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/engine_handle.h"
+
+void spey_sampling_flags_init(spey_sampling_flags *flags)
+{
+    *flags = (spey_sampling_flags){ .max_tokens = 128,
+                                    .temperature = -1,
+                                    .top_k = -1,
+                                    .top_p = -1,
+                                    .min_p = -1,
+                                    .typical_p = -1,
+                                    .repetition_penalty = -1,
+                                    .logprobs = -1,
+                                    .prompt_logprobs = -1 };
+}
+
+/* "1,2,3" into the arena. */
+static spey_status parse_ids(const char *what, const char *text, spey_arena *arena,
+                             spey_id_list *out)
+{
+    int32_t *ids;
+    size_t n;
+    SPEY_TRY(spey_args_ids(what, text, &ids, &n));
+    int32_t *copy = spey_arena_array(arena, n, sizeof *copy);
+    if (copy) memcpy(copy, ids, n * sizeof *copy);
+    spey_free(ids);
+    *out = (spey_id_list){ copy, n };
+    return copy ? SPEY_OK : SPEY_NOMEM;
+}
+
+static spey_status encode_word(const spey_engine *engine, const char *word, spey_arena *arena,
+                               spey_id_list *out)
+{
+    size_t n;
+    SPEY_TRY(spey_engine_tokenize(engine, word, strlen(word), false, NULL, 0, &n));
+    int32_t *ids = spey_arena_array(arena, n, sizeof *ids);
+    if (!ids) return SPEY_NOMEM;
+    *out = (spey_id_list){ ids, n };
+    return spey_engine_tokenize(engine, word, strlen(word), false, ids, n, &n);
+}
+
+/* A word is banned as it stands alone and as it follows a space: vocabularies spell the two differently. */
+static spey_status parse_bad_words(const spey_sampling_flags *f, const spey_engine *engine,
+                                   spey_arena *arena, spey_sampling *out)
+{
+    spey_id_list *lists = spey_arena_array(arena, 2 * f->bad_words.n + f->bad_ids.n, sizeof *lists);
+    if (!lists) return SPEY_NOMEM;
+    for (size_t i = 0; i < f->bad_words.n; i++) {
+        const char *word = f->bad_words.items[i];
+        if (!*word) return SPEY_FAIL(SPEY_INVALID, "--bad-words is empty, expected a word");
+        SPEY_TRY(encode_word(engine, word, arena, &lists[out->n_bad_words++]));
+        if (word[0] == ' ') continue;
+        char *spaced = spey_arena_alloc(arena, strlen(word) + 2);
+        if (!spaced) return SPEY_NOMEM;
+        spaced[0] = ' ';
+        memcpy(spaced + 1, word, strlen(word) + 1);
+        SPEY_TRY(encode_word(engine, spaced, arena, &lists[out->n_bad_words++]));
+    }
+    for (size_t i = 0; i < f->bad_ids.n; i++)
+        SPEY_TRY(parse_ids("--bad-ids", f->bad_ids.items[i], arena, &lists[out->n_bad_words++]));
+    out->bad_words = lists;
+    return SPEY_OK;
+}
+
+static spey_status parse_stop_ids(const spey_text_list *list, spey_arena *arena, spey_sampling *out)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        spey_id_list ids;
+        SPEY_TRY(parse_ids("--stop-ids", list->items[i], arena, &ids));
+        int32_t *all = spey_arena_array(arena, out->n_stop_ids + ids.n, sizeof *all);
+        if (!all) return SPEY_NOMEM;
+        if (out->n_stop_ids) memcpy(all, out->stop_ids, out->n_stop_ids * sizeof *all);
+        memcpy(all + out->n_stop_ids, ids.ids, ids.n * sizeof *all);
+        out->stop_ids = all;
+        out->n_stop_ids += ids.n;
+    }
+    return SPEY_OK;
+}
+
+static spey_status parse_bias(const spey_text_list *list, spey_arena *arena, spey_sampling *out)
+{
+    spey_logit_bias *biases = spey_arena_array(arena, list->n, sizeof *biases);
+    if (!biases) return SPEY_NOMEM;
+    for (size_t i = 0; i < list->n; i++) {
+        const char *text = list->items[i];
+        char *end;
+        long id = strtol(text, &end, 10);
+        bool good = end != text && *end == '=' && id >= 0 && id <= INT32_MAX;
+        const char *number = good ? end + 1 : "";
+        double bias = strtod(number, &end);
+        if (!good || end == number || *end || bias != bias)
+            return SPEY_FAIL(SPEY_INVALID,
+                             "--logit-bias is \"%.40s\", expected ID=NUMBER such as 265=-5", text);
+        biases[i] = (spey_logit_bias){ (int32_t)id, (float)bias };
+    }
+    out->logit_bias = biases;
+    out->n_logit_bias = list->n;
+    return SPEY_OK;
+}
+
+static double choose(double flag, double model, double off, bool use_model)
+{
+    return flag >= 0 ? flag : use_model ? model : off;
+}
+
+spey_status spey_sampling_from_flags(const spey_sampling_flags *f, const spey_engine *engine,
+                                     spey_arena *arena, spey_sampling *out)
+{
+    const spey_model_info *info = spey_engine_file_info(engine->file);
+    bool sample = info->do_sample;
+    spey_sampling_init(out);
+    out->max_tokens = (int32_t)f->max_tokens;
+    out->min_tokens = (int32_t)f->min_tokens;
+    out->temperature = choose(f->temperature, info->temperature, 0, sample);
+    out->top_k = (int32_t)choose((double)f->top_k, (double)info->top_k, 0, sample);
+    out->top_p = choose(f->top_p, info->top_p, 1, sample);
+    out->min_p = choose(f->min_p, info->min_p, 0, sample);
+    out->typical_p = choose(f->typical_p, info->typical_p, 1, sample);
+    out->repetition_penalty = choose(f->repetition_penalty, info->repetition_penalty, 1, true);
+    out->presence_penalty = f->presence_penalty;
+    out->frequency_penalty = f->frequency_penalty;
+    out->no_repeat_ngram = (int32_t)f->no_repeat_ngram;
+    out->seed = (uint64_t)f->seed;
+    out->ignore_eos = f->ignore_eos;
+    out->logprobs = (int32_t)f->logprobs;
+    out->prompt_logprobs = (int32_t)f->prompt_logprobs;
+    out->stop = f->stop.items;
+    out->n_stop = f->stop.n;
+    SPEY_TRY(parse_bad_words(f, engine, arena, out));
+    SPEY_TRY(parse_stop_ids(&f->stop_ids, arena, out));
+    return parse_bias(&f->logit_bias, arena, out);
+}
