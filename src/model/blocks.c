@@ -1,0 +1,397 @@
+#include "model/blocks.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- the state ---- */
+
+void spey_blocks_fail(spey_blocks *b, spey_status status, const char *what)
+{
+    if (!b->status) b->status = SPEY_FAIL(status, "%s%s", b->name, what);
+}
+
+static void keep(spey_blocks *b, spey_status status)
+{
+    if (!b->status) b->status = status;
+}
+
+void spey_blocks_enter_layer(spey_blocks *b, const char *tensor_prefix, int64_t layer)
+{
+    snprintf(b->name, sizeof b->name, "layer.%lld.", (long long)layer);
+    int n = snprintf(b->tensor, sizeof b->tensor, "%s%lld.", tensor_prefix, (long long)layer);
+    SPEY_ASSERT(n < (int)sizeof b->tensor);
+}
+
+void spey_blocks_leave_layer(spey_blocks *b)
+{
+    b->name[0] = 0;
+    b->tensor[0] = 0;
+}
+
+void spey_blocks_add_cache(spey_blocks *b, const spey_cache_group *group, int *out_index)
+{
+    *out_index = 0;
+    if (!b->status) keep(b, spey_graph_add_cache(b->graph, group, out_index));
+}
+
+int64_t spey_blocks_cols(const spey_blocks *b, spey_value value)
+{
+    return b->status ? 1 : b->graph->values[value].cols;
+}
+
+/* Append the node; its first output. */
+static spey_value append(spey_blocks *b, const spey_node *node)
+{
+    int32_t index;
+    if (b->status) return SPEY_NO_VALUE;
+    spey_status status = spey_graph_add_node(b->graph, node, &index);
+    if (status) {
+        keep(b, b->name[0] ? spey_error_context(status, "%s", b->name) : status);
+        return SPEY_NO_VALUE;
+    }
+    return b->graph->nodes[index].outputs[0];
+}
+
+static spey_node node_of(spey_graph_op op, spey_value x)
+{
+    return (spey_node){ .op = op, .n_inputs = 1, .inputs = { x } };
+}
+
+/* ---- weights ---- */
+
+typedef struct weight_names {
+    const char *name, *tensor, *ending; /* ".weight", ".bias" */
+} weight_names;
+
+/* Declare a leaf whose names are put behind the prefixes; -1 after a failure. */
+static int32_t declare(spey_blocks *b, const weight_names *names, const spey_weight *weight)
+{
+    char name[SPEY_NAME_BYTES_MAX], tensor[SPEY_NAME_BYTES_MAX];
+    bool bias = strcmp(names->ending, ".bias") == 0;
+    int n = snprintf(name, sizeof name, "%s%s%s", b->name, names->name, bias ? ".bias" : "");
+    int m = snprintf(tensor, sizeof tensor, "%s%s%s", b->tensor, names->tensor, names->ending);
+    SPEY_ASSERT(n < (int)sizeof name && m < (int)sizeof tensor);
+    int32_t index = -1;
+    spey_weight named = *weight;
+    named.name = name;
+    named.source.tensor = tensor;
+    if (!b->status) keep(b, spey_graph_add_weight(b->graph, &named, &index));
+    return index;
+}
+
+/* A vector of floats. */
+static int32_t declare_vector(spey_blocks *b, const weight_names *names, int64_t n, spey_cut cut)
+{
+    spey_weight weight = { .dtype = SPEY_F32, .n_dims = 1, .dims = { n }, .cut = cut };
+    return declare(b, names, &weight);
+}
+
+/* Numbers computed here. */
+static int32_t declare_values(spey_blocks *b, const char *name, const char *ending, int64_t n,
+                              const float *values)
+{
+    char full[SPEY_NAME_BYTES_MAX];
+    snprintf(full, sizeof full, "%s%s", name, ending);
+    spey_weight weight = {
+        .name = full, .dtype = SPEY_F32, .n_dims = 1, .dims = { n }, .source = { .values = values }
+    };
+    int32_t index = -1;
+    if (!b->status) keep(b, spey_graph_add_weight(b->graph, &weight, &index));
+    return index;
+}
+
+/* ---- single ops ---- */
+
+spey_value spey_block_embed(spey_blocks *b, const char *tensor, int64_t vocab, int64_t hidden,
+                            double scale)
+{
+    spey_weight table = {
+        .dtype = b->dtype, .n_dims = 2, .dims = { vocab, hidden }, .cut = SPEY_CUT_ROWS
+    };
+    spey_node node = { .op = SPEY_GRAPH_EMBED, .n_weights = 1 };
+    node.weights[0] = declare(b, &(weight_names){ "embed", tensor, ".weight" }, &table);
+    if (scale != 0 && scale != 1) spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
+    return append(b, &node);
+}
+
+spey_value spey_block_norm_groups(spey_blocks *b, spey_value x, const char *name,
+                                  const char *tensor, const spey_norm_spec *spec, int64_t groups)
+{
+    spey_node node = node_of(SPEY_GRAPH_NORM, x);
+    int64_t cols = spey_blocks_cols(b, x) / (groups > 1 ? groups : 1);
+    if (!spec->plain)
+        node.weights[node.n_weights++] =
+            declare_vector(b, &(weight_names){ name, tensor, ".weight" }, cols, SPEY_CUT_NONE);
+    if (!spec->plain && spec->bias)
+        node.weights[node.n_weights++] =
+            declare_vector(b, &(weight_names){ name, tensor, ".bias" }, cols, SPEY_CUT_NONE);
+    spey_node_set_text(&node, SPEY_ATTR_KIND, spec->kind);
+    spey_node_set_number(&node, SPEY_ATTR_EPS, spec->eps);
+    if (spec->offset != 0) spey_node_set_number(&node, SPEY_ATTR_OFFSET, spec->offset);
+    if (groups > 1) spey_node_set_int(&node, SPEY_ATTR_GROUPS, groups);
+    return append(b, &node);
+}
+
+spey_value spey_block_norm(spey_blocks *b, spey_value x, const char *name, const char *tensor,
+                           const spey_norm_spec *spec)
+{
+    return spey_block_norm_groups(b, x, name, tensor, spec, 1);
+}
+
+spey_value spey_block_linear(spey_blocks *b, spey_value x, const spey_linear_spec *spec)
+{
+    spey_weight_source source = { .transpose = spec->transpose,
+                                  .row_begin = spec->pieces.begin,
+                                  .row_piece = spec->pieces.piece,
+                                  .row_stride = spec->pieces.stride,
+                                  .n_pieces = spec->pieces.n_pieces };
+    spey_weight matrix = { .dtype = b->dtype,
+                           .n_dims = 2,
+                           .dims = { spec->outputs, spey_blocks_cols(b, x) },
+                           .cut = spec->cut,
+                           .source = source };
+    spey_node node = node_of(SPEY_GRAPH_LINEAR, x);
+    node.weights[node.n_weights++] =
+        declare(b, &(weight_names){ spec->name, spec->tensor, ".weight" }, &matrix);
+    if (spec->bias) {
+        /* The bias of a matrix that is cut by columns is added once, after the sum over ranks. */
+        spey_cut cut = spec->cut == SPEY_CUT_ROWS ? SPEY_CUT_ROWS : SPEY_CUT_NONE;
+        spey_weight bias = {
+            .dtype = SPEY_F32, .n_dims = 1, .dims = { spec->outputs }, .cut = cut, .source = source
+        };
+        bias.source.transpose = false;
+        node.weights[node.n_weights++] =
+            declare(b, &(weight_names){ spec->name, spec->tensor, ".bias" }, &bias);
+    }
+    return append(b, &node);
+}
+
+spey_value spey_block_unary(spey_blocks *b, spey_value x, const char *act, double scale,
+                            double softcap)
+{
+    bool acts = act && strcmp(act, "none") != 0;
+    if (!acts && scale == 1 && softcap == 0) return x;
+    spey_node node = node_of(SPEY_GRAPH_UNARY, x);
+    if (acts) spey_node_set_text(&node, SPEY_ATTR_ACT, act);
+    if (scale != 1) spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
+    if (softcap != 0) spey_node_set_number(&node, SPEY_ATTR_SOFTCAP, softcap);
+    return append(b, &node);
+}
+
+spey_value spey_block_add(spey_blocks *b, spey_value x, spey_value y, double scale)
+{
+    spey_node node = { .op = SPEY_GRAPH_ADD, .n_inputs = 2, .inputs = { x, y } };
+    if (scale != 1) spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
+    return append(b, &node);
+}
+
+spey_value spey_block_mul(spey_blocks *b, spey_value x, spey_value y)
+{
+    return append(b, &(spey_node){ .op = SPEY_GRAPH_GLU, .n_inputs = 2, .inputs = { x, y } });
+}
+
+/* ---- positions ---- */
+
+spey_value spey_block_rope_table(spey_blocks *b, const char *name, const spey_rope_config *rope)
+{
+    float inv_freq[SPEY_ROPE_HALF_MAX];
+    spey_node node = { .op = SPEY_GRAPH_ROPE_TABLE };
+    if (b->status) return SPEY_NO_VALUE;
+    spey_rope_frequencies(rope, false, inv_freq);
+    node.weights[node.n_weights++] =
+        declare_values(b, name, ".inv_freq", rope->rotary / 2, inv_freq);
+    if (rope->type == SPEY_ROPE_LONGROPE) {
+        spey_rope_frequencies(rope, true, inv_freq);
+        node.weights[node.n_weights++] =
+            declare_values(b, name, ".inv_freq_long", rope->rotary / 2, inv_freq);
+        spey_node_set_int(&node, SPEY_ATTR_ORIGINAL, rope->original);
+    }
+    spey_node_set_int(&node, SPEY_ATTR_ROTARY, rope->rotary);
+    if (rope->magnitude != 1) spey_node_set_number(&node, SPEY_ATTR_MAGNITUDE, rope->magnitude);
+    if (rope->type == SPEY_ROPE_DYNAMIC) {
+        spey_node_set_number(&node, SPEY_ATTR_DYNAMIC, rope->factor);
+        spey_node_set_number(&node, SPEY_ATTR_BASE, rope->theta);
+        spey_node_set_int(&node, SPEY_ATTR_ORIGINAL, rope->original);
+    }
+    return append(b, &node);
+}
+
+void spey_block_alibi(spey_blocks *b, const char *name, int64_t heads, double scale)
+{
+    float slopes[SPEY_HEADS_MAX];
+    int64_t power = 1;
+    while (power * 2 <= heads)
+        power *= 2;
+    for (int64_t h = 0; h < heads; h++) {
+        double exponent = h < power ? (double)(h + 1) * 8 / (double)power
+                                    : (double)(2 * (h - power) + 1) * 4 / (double)power;
+        slopes[h] = (float)(exp2(-exponent) * scale);
+    }
+    declare_values(b, name, "", heads, slopes);
+}
+
+/* ---- attention ---- */
+
+typedef struct qkv {
+    spey_value q, k, v;
+} qkv;
+
+/* Where projection `which` (0 Q, 1 K, 2 V) lies in a fused tensor. */
+static spey_row_pieces pieces_of(const spey_attention_spec *spec, int which)
+{
+    int64_t group = spec->heads / spec->kv_heads; /* Q heads per KV head */
+    int64_t q_rows = spec->heads * spec->head_dim, kv_rows = spec->kv_heads * spec->head_dim;
+    if (spec->layout == SPEY_QKV_STACKED) {
+        int64_t begin = which == 0 ? 0 : q_rows + (which - 1) * kv_rows;
+        int64_t rows = which == 0 ? q_rows : kv_rows;
+        return (spey_row_pieces){ begin, rows, rows, 1 };
+    }
+    if (spec->layout == SPEY_QKV_GROUPED) {
+        int64_t begin = which == 0 ? 0 : (group + which - 1) * spec->head_dim;
+        int64_t rows = which == 0 ? group * spec->head_dim : spec->head_dim;
+        return (spey_row_pieces){ begin, rows, (group + 2) * spec->head_dim, spec->kv_heads };
+    }
+    return (spey_row_pieces){ 0 };
+}
+
+static spey_value project(spey_blocks *b, spey_value x, const spey_attention_spec *spec, int which)
+{
+    static const char *const names[] = { "attn.q", "attn.k", "attn.v" };
+    const char *const tensors[] = { spec->q, spec->k, spec->v };
+    spey_linear_spec linear = {
+        .name = names[which],
+        .tensor = spec->layout == SPEY_QKV_SEPARATE ? tensors[which] : spec->qkv,
+        .outputs = (which == 0 ? spec->heads : spec->kv_heads) * spec->head_dim,
+        .bias = spec->qkv_bias,
+        .transpose = spec->transpose,
+        .cut = SPEY_CUT_ROWS,
+        .pieces = pieces_of(spec, which),
+    };
+    return spey_block_linear(b, x, &linear);
+}
+
+static spey_value rotate(spey_blocks *b, spey_value x, const spey_attention_spec *spec,
+                         int64_t heads)
+{
+    if (spec->rotary == 0) return x;
+    spey_node node = { .op = SPEY_GRAPH_ROPE, .n_inputs = 2, .inputs = { x, spec->rope } };
+    spey_node_set_int(&node, SPEY_ATTR_HEADS, heads);
+    spey_node_set_int(&node, SPEY_ATTR_K_DIM, spec->head_dim);
+    spey_node_set_int(&node, SPEY_ATTR_ROTARY, spec->rotary);
+    if (spec->pairing) spey_node_set_text(&node, SPEY_ATTR_PAIRING, spec->pairing);
+    return append(b, &node);
+}
+
+static void set_cache(spey_node *node, const spey_attention_spec *spec)
+{
+    spey_node_set_int(node, SPEY_ATTR_CACHE, spec->cache);
+    spey_node_set_int(node, SPEY_ATTR_LAYER, spec->layer);
+    spey_node_set_int(node, SPEY_ATTR_K_DIM, spec->head_dim);
+    spey_node_set_int(node, SPEY_ATTR_V_DIM, spec->head_dim);
+}
+
+static spey_value attend(spey_blocks *b, const qkv *in, const spey_attention_spec *spec)
+{
+    spey_node keep_kv = { .op = SPEY_GRAPH_KV_APPEND, .n_inputs = 2, .inputs = { in->k, in->v } };
+    set_cache(&keep_kv, spec);
+    spey_node_set_int(&keep_kv, SPEY_ATTR_HEADS, spec->kv_heads);
+    append(b, &keep_kv);
+
+    spey_node node = node_of(SPEY_GRAPH_ATTENTION, in->q);
+    set_cache(&node, spec);
+    spey_node_set_int(&node, SPEY_ATTR_HEADS, spec->heads);
+    spey_node_set_int(&node, SPEY_ATTR_KV_HEADS, spec->kv_heads);
+    double scale = spec->scale != 0 ? spec->scale : 1 / sqrt((double)spec->head_dim);
+    spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
+    if (spec->softcap != 0) spey_node_set_number(&node, SPEY_ATTR_SOFTCAP, spec->softcap);
+    if (spec->window) spey_node_set_int(&node, SPEY_ATTR_WINDOW, spec->window);
+    if (spec->alibi) {
+        spey_node_set_int(&node, SPEY_ATTR_ALIBI, 1);
+        node.weights[node.n_weights++] = spey_graph_find_weight(b->graph, spec->alibi);
+    }
+    return append(b, &node);
+}
+
+spey_value spey_block_attention(spey_blocks *b, spey_value x, const spey_attention_spec *spec)
+{
+    qkv in = { project(b, x, spec, 0), project(b, x, spec, 1), project(b, x, spec, 2) };
+    if (spec->qk_norm) {
+        int64_t q_groups = spec->qk_norm_rows ? 1 : spec->heads;
+        int64_t k_groups = spec->qk_norm_rows ? 1 : spec->kv_heads;
+        in.q =
+            spey_block_norm_groups(b, in.q, "attn.q_norm", spec->q_norm, spec->qk_norm, q_groups);
+        in.k =
+            spey_block_norm_groups(b, in.k, "attn.k_norm", spec->k_norm, spec->qk_norm, k_groups);
+    }
+    int64_t hidden = spey_blocks_cols(b, x);
+    in.q = rotate(b, in.q, spec, spec->heads);
+    in.k = rotate(b, in.k, spec, spec->kv_heads);
+    spey_linear_spec o = { .name = "attn.o",
+                           .tensor = spec->o,
+                           .outputs = hidden,
+                           .bias = spec->o_bias,
+                           .transpose = spec->transpose,
+                           .cut = SPEY_CUT_COLS };
+    return spey_block_linear(b, attend(b, &in, spec), &o);
+}
+
+/* ---- MLP ---- */
+
+/* Half `which` of the first layer: 0 gate, 1 up. */
+static spey_value widen(spey_blocks *b, spey_value x, const spey_mlp_spec *spec, int which)
+{
+    int64_t n = spec->intermediate;
+    spey_linear_spec linear = { .name = which == 0 ? "mlp.gate" : "mlp.up",
+                                .tensor = which == 0 ? spec->gate : spec->up,
+                                .outputs = n,
+                                .bias = spec->bias,
+                                .transpose = spec->transpose,
+                                .cut = SPEY_CUT_ROWS };
+    if (spec->gate_up) {
+        linear.tensor = spec->gate_up;
+        linear.pieces = (spey_row_pieces){ which * n, n, n, 1 };
+    }
+    return spey_block_linear(b, x, &linear);
+}
+
+spey_value spey_block_mlp(spey_blocks *b, spey_value x, const spey_mlp_spec *spec)
+{
+    spey_value inner;
+    if (spec->gate || spec->gate_up) {
+        spey_value gate = widen(b, x, spec, 0);
+        spey_value up = widen(b, x, spec, 1);
+        inner = spey_block_mul(b, spey_block_unary(b, gate, spec->act, 1, 0), up);
+    } else {
+        inner = spey_block_unary(b, widen(b, x, spec, 1), spec->act, 1, 0);
+    }
+    spey_linear_spec down = { .name = "mlp.down",
+                              .tensor = spec->down,
+                              .outputs = spey_blocks_cols(b, x),
+                              .bias = spec->bias,
+                              .transpose = spec->transpose,
+                              .cut = SPEY_CUT_COLS };
+    return spey_block_linear(b, inner, &down);
+}
+
+/* ---- the end ---- */
+
+void spey_block_head(spey_blocks *b, spey_value x, const spey_head_spec *spec)
+{
+    x = append(b, &(spey_node){ .op = SPEY_GRAPH_GATHER, .n_inputs = 1, .inputs = { x } });
+    if (spec->norm) x = spey_block_norm(b, x, "final_norm", spec->norm_tensor, spec->norm);
+    if (spec->tensor) {
+        spey_linear_spec head = { .name = "lm_head",
+                                  .tensor = spec->tensor,
+                                  .outputs = spec->vocab,
+                                  .bias = spec->bias,
+                                  .cut = SPEY_CUT_ROWS };
+        x = spey_block_linear(b, x, &head);
+    } else {
+        spey_node node = node_of(SPEY_GRAPH_LINEAR, x);
+        node.weights[node.n_weights++] = spey_graph_find_weight(b->graph, "embed");
+        x = append(b, &node);
+    }
+    x = spey_block_unary(b, x, NULL, spec->scale != 0 ? spec->scale : 1, spec->softcap);
+    if (!b->status) b->graph->output = x;
+}

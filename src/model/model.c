@@ -1,0 +1,267 @@
+#include "model/model.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "model/arch.h"
+
+struct spey_model {
+    const spey_arch *arch;
+    spey_arch_config config;
+    spey_model_info info;
+};
+
+static const spey_arch *const archs[] = {
+#define SPEY_ARCH(name) &spey_arch_##name,
+#include "model/archs.def"
+#undef SPEY_ARCH
+};
+
+enum { N_ARCHS = sizeof archs / sizeof *archs };
+
+/* ---- finding the architecture ---- */
+
+/* Edit distance (Levenshtein), with names cut at 63 bytes. */
+static int distance(const char *a, const char *b)
+{
+    int row[64], n = (int)strnlen(b, 63);
+    for (int j = 0; j <= n; j++)
+        row[j] = j;
+    for (int i = 1; i < 64 && a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int replace = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            int shorter = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+            row[j] = replace < shorter ? replace : shorter;
+        }
+    }
+    return row[n];
+}
+
+/* All names that are supported, nearest to `name` first. */
+static spey_status fail_unknown(const char *where, const char *name)
+{
+    enum { NAMES_MAX = 128 };
+    const char *names[NAMES_MAX];
+    int n = 0;
+    for (int a = 0; a < N_ARCHS; a++)
+        for (const char *const *hf = archs[a]->hf_names; *hf && n < NAMES_MAX; hf++) {
+            int at = n++;
+            for (; at > 0 && distance(name, names[at - 1]) > distance(name, *hf); at--)
+                names[at] = names[at - 1];
+            names[at] = *hf;
+        }
+    char list[SPEY_ERROR_BYTES_MAX] = "";
+    size_t used = 0;
+    for (int i = 0; i < n && used < sizeof list; i++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
+    return SPEY_FAIL(SPEY_UNSUPPORTED,
+                     "%s: architecture \"%.64s\" is not supported; supported are %s", where, name,
+                     list);
+}
+
+static spey_status find_arch(const char *where, const json_t *config, spey_model *model)
+{
+    const json_t *list = json_object_get(config, "architectures");
+    if (!json_is_array(list) || json_array_size(list) != 1)
+        return SPEY_FAIL(SPEY_FORMAT, "%s: \"architectures\" is not a list of one name", where);
+    const char *name = json_string_value(json_array_get(list, 0));
+    if (!name) return SPEY_FAIL(SPEY_FORMAT, "%s: \"architectures\"[0] is not a string", where);
+    for (int a = 0; a < N_ARCHS; a++)
+        for (const char *const *hf = archs[a]->hf_names; *hf; hf++)
+            if (strcmp(*hf, name) == 0) {
+                model->arch = archs[a];
+                model->config.hf_name = *hf;
+                return SPEY_OK;
+            }
+    return fail_unknown(where, name);
+}
+
+/* ---- shared keys ---- */
+
+void spey_arch_read_decoder(spey_config *config, bool tied, spey_arch_config *c)
+{
+    c->vocab = spey_config_int(config, "vocab_size", 1, SPEY_VOCAB_MAX, -1);
+    c->hidden = spey_config_int(config, "hidden_size", 1, SPEY_HIDDEN_MAX, -1);
+    c->layers = spey_config_int(config, "num_hidden_layers", 1, SPEY_LAYERS_MAX, -1);
+    c->heads = spey_config_int(config, "num_attention_heads", 1, SPEY_HEADS_MAX, -1);
+    c->kv_heads = spey_config_int(config, "num_key_value_heads", 1, SPEY_HEADS_MAX, c->heads);
+    c->intermediate =
+        spey_config_int(config, "intermediate_size", 1, (int64_t)8 * SPEY_HIDDEN_MAX, -1);
+    c->positions = spey_config_int(config, "max_position_embeddings", 1, SPEY_POSITIONS_MAX, 2048);
+    c->act = spey_config_activation(config, "hidden_act|hidden_activation", "silu");
+    c->tied = spey_config_bool(config, "tie_word_embeddings", tied);
+    if (config->status) return;
+    if (!spey_config_has(config, "head_dim"))
+        spey_config_demand(config, c->hidden % c->heads == 0,
+                           "hidden_size is %lld, expected a multiple of num_attention_heads, %lld",
+                           (long long)c->hidden, (long long)c->heads);
+    int64_t head_dim = c->hidden / c->heads;
+    c->head_dim = spey_config_int(config, "head_dim", 1, SPEY_HEAD_DIM_MAX, head_dim);
+    spey_config_demand(config, c->heads % c->kv_heads == 0,
+                       "num_attention_heads is %lld, expected a multiple of num_key_value_heads, "
+                       "%lld",
+                       (long long)c->heads, (long long)c->kv_heads);
+}
+
+void spey_arch_read_window(spey_config *config, spey_arch_config *c)
+{
+    int64_t window = spey_config_int(config, "sliding_window", 0, SPEY_POSITIONS_MAX, 0);
+    for (int64_t i = 0; !config->status && i < c->layers; i++)
+        c->windows[i] = window;
+}
+
+static void read_dtype(spey_config *config, spey_model_info *info)
+{
+    const char *name = spey_config_text(config, "dtype|torch_dtype", "float32");
+    if (strncmp(name, "torch.", 6) == 0) name += 6;
+    static const struct {
+        const char *name;
+        spey_dtype dtype;
+    } known[] = { { "float32", SPEY_F32 }, { "float16", SPEY_F16 }, { "bfloat16", SPEY_BF16 } };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(name, known[i].name) == 0) {
+            info->dtype = known[i].dtype;
+            return;
+        }
+    spey_config_demand(config, false, "dtype is \"%.32s\", expected float32, float16 or bfloat16",
+                       name);
+}
+
+/* One id or a list of them. */
+static void read_eos(spey_config *config, spey_model_info *info)
+{
+    const json_t *eos = json_object_get(config->json, "eos_token_id");
+    size_t n = json_is_array(eos) ? json_array_size(eos) : 1;
+    spey_config_demand(config, n <= SPEY_EOS_IDS_MAX, "eos_token_id has %zu ids, expected up to %d",
+                       n, SPEY_EOS_IDS_MAX);
+    if (!eos || json_is_null(eos) || config->status) return;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *id = json_is_array(eos) ? json_array_get(eos, i) : eos;
+        json_int_t value = json_integer_value(id);
+        bool valid = json_is_integer(id) && value >= -1 && value < SPEY_VOCAB_MAX;
+        spey_config_demand(config, valid, "eos_token_id is not an id or a list of ids");
+        if (valid && value >= 0) info->eos_ids[info->n_eos++] = (int32_t)value;
+    }
+}
+
+static int32_t read_id(spey_config *config, const char *key)
+{
+    int64_t id = spey_config_int(config, key, -1, SPEY_VOCAB_MAX - 1, -1);
+    return (int32_t)id;
+}
+
+static void read_info(spey_config *config, spey_model *model)
+{
+    spey_model_info *info = &model->info;
+    snprintf(info->arch, sizeof info->arch, "%s", model->arch->name);
+    info->vocab_size = model->config.vocab;
+    info->hidden_size = model->config.hidden;
+    info->n_layers = model->config.layers;
+    info->context_length = model->config.positions;
+    info->temperature = info->top_p = info->typical_p = info->repetition_penalty = 1;
+    info->bos_id = read_id(config, "bos_token_id");
+    info->pad_id = read_id(config, "pad_token_id");
+    read_dtype(config, info);
+    read_eos(config, info);
+}
+
+/* ---- the interface ---- */
+
+/* Draw once: sizes that no graph can have are an error now, and the parameters are counted. */
+static spey_status count_parameters(spey_model *model)
+{
+    spey_graph *graph;
+    SPEY_TRY(spey_model_draw(model, SPEY_F32, &graph));
+    for (int w = 0; w < graph->n_weights; w++) {
+        if (!graph->weights[w].source.tensor) continue;
+        uint64_t n = 1;
+        for (int d = 0; d < graph->weights[w].n_dims; d++)
+            n *= (uint64_t)graph->weights[w].dims[d];
+        model->info.n_parameters += n;
+    }
+    spey_graph_free(graph);
+    return SPEY_OK;
+}
+
+static spey_status read_model(const char *where, const json_t *json, spey_model *model)
+{
+    if (!json_is_object(json)) return SPEY_FAIL(SPEY_FORMAT, "%s: not a JSON object", where);
+    SPEY_TRY(find_arch(where, json, model));
+    spey_config config = { .where = where, .json = json };
+    if (spey_config_has(&config, "quantization_config"))
+        return SPEY_FAIL(SPEY_UNSUPPORTED,
+                         "%s: the checkpoint is quantized (\"quantization_config\"); expected "
+                         "float32, float16 or bfloat16 weights",
+                         where);
+    model->arch->read(&config, &model->config);
+    read_info(&config, model);
+    SPEY_TRY(config.status);
+    SPEY_TRY_CTX(count_parameters(model), "%s", where);
+    return SPEY_OK;
+}
+
+spey_status spey_model_new(const char *where, const json_t *config, spey_model **out)
+{
+    *out = NULL;
+    spey_model *model = spey_new(SPEY_PURPOSE_GRAPH, spey_model);
+    if (!model) return SPEY_NOMEM;
+    spey_status status = read_model(where, config, model);
+    if (status)
+        spey_free(model);
+    else
+        *out = model;
+    return status;
+}
+
+void spey_model_free(spey_model *model)
+{
+    spey_free(model);
+}
+
+void spey_model_get_info(const spey_model *model, spey_model_info *out)
+{
+    *out = model->info;
+}
+
+spey_status spey_model_draw(const spey_model *model, spey_dtype dtype, spey_graph **out)
+{
+    *out = NULL;
+    spey_blocks blocks = { .dtype = dtype };
+    SPEY_TRY(spey_graph_new(&blocks.graph));
+    model->arch->draw(&blocks, &model->config);
+    if (!blocks.status) blocks.status = spey_graph_check(blocks.graph);
+    if (blocks.status)
+        spey_graph_free(blocks.graph);
+    else
+        *out = blocks.graph;
+    return blocks.status;
+}
+
+bool spey_model_ignores_tensor(const spey_model *model, const char *name)
+{
+    /* A tied head is often saved all the same. */
+    if (model->config.tied && strcmp(name, "lm_head.weight") == 0) return true;
+    for (const char *const *p = model->arch->ignored; p && *p; p++)
+        if (fnmatch(*p, name, 0) == 0) return true;
+    return false;
+}
+
+bool spey_model_tensor_alias(const char *tensor, int variant, char out[SPEY_NAME_BYTES_MAX])
+{
+    static const char *const prefixes[] = { "model.", "transformer.", "gpt_neox." };
+    if (variant != 0) return false;
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        size_t n = strlen(prefixes[i]);
+        if (strncmp(tensor, prefixes[i], n) == 0) {
+            snprintf(out, SPEY_NAME_BYTES_MAX, "%s", tensor + n);
+            return true;
+        }
+    }
+    return false;
+}
