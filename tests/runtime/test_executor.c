@@ -1,0 +1,378 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "runtime/executor.h"
+#include "tiny_engine.h"
+
+/* Sequences of these tests: fixed ids, any vocabulary from 50 on. */
+enum { VOCAB = 50, LONGEST = 40 };
+
+static void make_ids(uint64_t seed, int32_t ids[LONGEST])
+{
+    spey_rng rng = { .seed = seed };
+    for (int i = 0; i < LONGEST; i++)
+        ids[i] = (int32_t)spey_rng_below(&rng, VOCAB);
+}
+
+typedef struct fixture {
+    spey_engine_file *file;
+    spey_executor *executor;
+} fixture;
+
+static fixture open_executor(const tiny_shape *shape, spey_limits_plan limits)
+{
+    fixture f = { 0 };
+    if (!limits.threads) limits.threads = 2;
+    assert_int_equal(tiny_engine_new(shape, &f.file), SPEY_OK);
+    spey_status status = spey_executor_new(f.file, &limits, &f.executor);
+    if (status != SPEY_OK) print_error("%s\n", spey_last_error());
+    assert_int_equal(status, SPEY_OK);
+    return f;
+}
+
+static void close_executor(fixture *f)
+{
+    spey_executor_free(f->executor);
+    spey_engine_file_close(f->file);
+}
+
+/* All steps of these tests run sealed: an allocation aborts. */
+static spey_status step(fixture *f, const spey_step_seq *seqs, int n, float **logits)
+{
+    spey_alloc_seal(true);
+    spey_status status = spey_executor_step(f->executor, seqs, n, logits);
+    spey_alloc_seal(false);
+    return status;
+}
+
+static spey_seq_id open_sequence(fixture *f)
+{
+    spey_seq_id seq;
+    assert_int_equal(spey_kv_open(spey_executor_kv(f->executor), &seq), SPEY_OK);
+    return seq;
+}
+
+/* Logits of all n ids of one new sequence, fed `chunk` at a time, into out[n][VOCAB]. */
+static void run_alone(fixture *f, const int32_t *ids, int32_t n, int32_t chunk, float *out)
+{
+    spey_seq_id seq = open_sequence(f);
+    for (int32_t at = 0; at < n; at += chunk) {
+        int32_t n_ids = n - at < chunk ? n - at : chunk;
+        const spey_step_seq s = { .seq = seq, .ids = ids + at, .n_ids = n_ids, .n_outputs = n_ids };
+        float *logits;
+        spey_status status = step(f, &s, 1, &logits);
+        if (status != SPEY_OK) print_error("%s\n", spey_last_error());
+        assert_int_equal(status, SPEY_OK);
+        memcpy(out + (int64_t)at * VOCAB, logits, (size_t)n_ids * VOCAB * sizeof(float));
+    }
+    assert_int_equal(spey_kv_length(spey_executor_kv(f->executor), seq), n);
+    assert_int_equal(spey_kv_check(spey_executor_kv(f->executor)), SPEY_OK);
+    spey_kv_close(spey_executor_kv(f->executor), seq);
+}
+
+static const spey_limits_plan wide = { .sequences_max = 3, .outputs_max = LONGEST };
+
+static void logits_are_finite_and_not_all_the_same(void **state)
+{
+    (void)state;
+    fixture f = open_executor(&tiny_default, wide);
+    int32_t ids[LONGEST];
+    static float logits[LONGEST][VOCAB];
+    make_ids(1, ids);
+    run_alone(&f, ids, LONGEST, LONGEST, logits[0]);
+    for (int i = 0; i < LONGEST; i++)
+        for (int j = 0; j < VOCAB; j++)
+            assert_true(logits[i][j] > -100 && logits[i][j] < 100);
+    assert_memory_not_equal(logits[0], logits[1], sizeof(logits[0]));
+    close_executor(&f);
+}
+
+static void chunks_give_the_same_bits(void **state)
+{
+    (void)state;
+    static float whole[LONGEST][VOCAB], parts[LONGEST][VOCAB];
+    static const spey_dtype dtypes[] = { SPEY_F32, SPEY_BF16, SPEY_F16 };
+    int32_t ids[LONGEST];
+    make_ids(2, ids);
+    for (int d = 0; d < 3; d++) {
+        tiny_shape shape = tiny_default;
+        shape.dtype = dtypes[d];
+        shape.two_groups = d == 1;
+        fixture f = open_executor(&shape, wide);
+        run_alone(&f, ids, LONGEST, LONGEST, whole[0]);
+        for (int32_t chunk = 1; chunk < LONGEST; chunk += 6) {
+            run_alone(&f, ids, LONGEST, chunk, parts[0]);
+            assert_memory_equal(whole, parts, sizeof(whole));
+        }
+        close_executor(&f);
+    }
+}
+
+static void the_number_of_threads_changes_no_bit(void **state)
+{
+    (void)state;
+    static float one[LONGEST][VOCAB], more[LONGEST][VOCAB];
+    int32_t ids[LONGEST];
+    make_ids(3, ids);
+    for (int threads = 1; threads <= 3; threads++) {
+        spey_limits_plan limits = wide;
+        limits.threads = threads;
+        fixture f = open_executor(&tiny_default, limits);
+        run_alone(&f, ids, LONGEST, 7, threads == 1 ? one[0] : more[0]);
+        if (threads > 1) assert_memory_equal(one, more, sizeof(one));
+        close_executor(&f);
+    }
+}
+
+static void block_size_and_in_place_change_no_bit(void **state)
+{
+    (void)state;
+    static float wanted[LONGEST][VOCAB], got[LONGEST][VOCAB];
+    static const int32_t blocks[] = { 32, 1, 7, 16, 64, 32 };
+    int32_t ids[LONGEST];
+    make_ids(4, ids);
+    for (int i = 0; i < 6; i++) {
+        spey_limits_plan limits = wide;
+        limits.kv_block_tokens = blocks[i];
+        limits.no_in_place = i == 5;
+        fixture f = open_executor(&tiny_default, limits);
+        run_alone(&f, ids, LONGEST, 9, i ? got[0] : wanted[0]);
+        if (i) assert_memory_equal(wanted, got, sizeof(wanted));
+        close_executor(&f);
+    }
+}
+
+static void a_batch_gives_each_sequence_its_own_bits(void **state)
+{
+    (void)state;
+    static float alone[3][LONGEST][VOCAB];
+    int32_t ids[3][LONGEST], at[3] = { 0 };
+    const int32_t lengths[3] = { 40, 23, 31 };
+    fixture f = open_executor(&tiny_default, wide);
+    spey_seq_id seqs[3];
+    for (int s = 0; s < 3; s++) {
+        make_ids(10 + (uint64_t)s, ids[s]);
+        run_alone(&f, ids[s], lengths[s], LONGEST, alone[s][0]);
+    }
+    for (int s = 0; s < 3; s++)
+        seqs[s] = open_sequence(&f);
+    /* Rounds of unequal pieces, in changing order; the last outputs only. */
+    spey_rng rng = { .seed = 5 };
+    for (;;) {
+        spey_step_seq batch[3];
+        int order = (int)spey_rng_below(&rng, 3), n = 0, rows = 0;
+        for (int i = 0; i < 3; i++) {
+            int s = (order + i) % 3;
+            int32_t left = lengths[s] - at[s];
+            int32_t n_ids = (int32_t)spey_rng_below(&rng, 9);
+            if (n_ids > left) n_ids = left;
+            if (!n_ids) continue;
+            int32_t n_outputs = (int32_t)spey_rng_below(&rng, (uint64_t)n_ids + 1);
+            batch[n++] = (spey_step_seq){
+                .seq = seqs[s], .ids = ids[s] + at[s], .n_ids = n_ids, .n_outputs = n_outputs
+            };
+        }
+        if (at[0] + at[1] + at[2] == lengths[0] + lengths[1] + lengths[2]) break;
+        if (!n) continue;
+        float *logits;
+        assert_int_equal(step(&f, batch, n, &logits), SPEY_OK);
+        for (int i = 0; i < n; i++) {
+            int s = 0;
+            while (seqs[s] != batch[i].seq)
+                s++;
+            at[s] += batch[i].n_ids;
+            for (int32_t k = 0; k < batch[i].n_outputs; k++, rows++)
+                assert_memory_equal(alone[s][at[s] - batch[i].n_outputs + k],
+                                    logits + (int64_t)rows * VOCAB, sizeof(alone[0][0]));
+        }
+        assert_int_equal(spey_kv_check(spey_executor_kv(f.executor)), SPEY_OK);
+    }
+    close_executor(&f);
+}
+
+static void truncated_tokens_leave_no_trace(void **state)
+{
+    (void)state;
+    static float wanted[LONGEST][VOCAB];
+    int32_t ids[LONGEST], other[LONGEST];
+    make_ids(6, ids);
+    make_ids(7, other);
+    fixture f = open_executor(&tiny_default, wide);
+    run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
+    spey_seq_id seq = open_sequence(&f);
+    float *logits;
+    const spey_step_seq first = { seq, ids, 10, 0 }, wrong = { seq, other, 25, 1 },
+                        rest = { seq, ids + 10, 30, 30 };
+    assert_int_equal(step(&f, &first, 1, &logits), SPEY_OK);
+    assert_int_equal(step(&f, &wrong, 1, &logits), SPEY_OK);
+    spey_kv_truncate(spey_executor_kv(f.executor), seq, 10);
+    assert_int_equal(step(&f, &rest, 1, &logits), SPEY_OK);
+    assert_memory_equal(logits, wanted[10], 30 * sizeof(wanted[0]));
+    close_executor(&f);
+}
+
+static void faulty_steps_change_nothing(void **state)
+{
+    (void)state;
+    static float wanted[LONGEST][VOCAB];
+    int32_t ids[LONGEST], bad[3] = { 1, VOCAB, 2 }, negative[1] = { -1 };
+    make_ids(8, ids);
+    fixture f = open_executor(&tiny_default, (spey_limits_plan){ .sequences_max = 2,
+                                                                 .step_tokens_max = 45,
+                                                                 .outputs_max = LONGEST,
+                                                                 .kv_block_tokens = 16,
+                                                                 .kv_bytes = 5 * 8192 });
+    spey_kv_cache *kv = spey_executor_kv(f.executor);
+    assert_int_equal(spey_executor_get_plan(f.executor)->kv_blocks, 5);
+    run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
+    spey_seq_id a = open_sequence(&f), b = open_sequence(&f);
+    float *logits;
+    const spey_step_seq begin = { a, ids, 20, 0 };
+    assert_int_equal(step(&f, &begin, 1, &logits), SPEY_OK);
+    const struct {
+        spey_step_seq seqs[3];
+        int n;
+        spey_status status;
+    } cases[] = {
+        { { { a, bad, 3, 1 } }, 1, SPEY_INVALID },
+        { { { a, ids, 1, 1 }, { b, negative, 1, 1 } }, 2, SPEY_INVALID },
+        { { { a, ids, 1, 1 }, { a, ids, 1, 1 } }, 2, SPEY_INVALID },
+        { { { a, ids, 1, 1 }, { 2, ids, 1, 1 } }, 2, SPEY_INVALID },
+        { { { -1, ids, 1, 1 } }, 1, SPEY_INVALID },
+        { { { 77, ids, 1, 1 } }, 1, SPEY_INVALID },
+        { { { a, ids, 0, 0 } }, 1, SPEY_INVALID },
+        { { { a, ids, -1, 0 } }, 1, SPEY_INVALID },
+        { { { a, ids, 2, 3 } }, 1, SPEY_INVALID },
+        { { { a, ids, 2, -1 } }, 1, SPEY_INVALID },
+        { { { a, ids, 1, 1 }, { b, ids, 1, 1 }, { 1, ids, 1, 1 } }, 3, SPEY_INVALID },
+        { { { a, ids, 1, 1 } }, 0, SPEY_INVALID },
+        { { { a, ids, 20, 0 }, { b, ids, 26, 0 } }, 2, SPEY_INVALID },   /* tokens of a step */
+        { { { a, ids, 20, 20 }, { b, ids, 21, 21 } }, 2, SPEY_INVALID }, /* outputs */
+        { { { a, ids, 5, 0 }, { b, ids, 40, 0 } }, 2, SPEY_OK },         /* 2 + 3 blocks: all */
+        { { { a, ids, 13, 0 } }, 1, SPEY_LIMIT },                        /* none is left */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int64_t a_before = spey_kv_length(kv, a), b_before = spey_kv_length(kv, b);
+        int32_t free_before = spey_kv_free_blocks(kv);
+        assert_int_equal(step(&f, cases[i].seqs, cases[i].n, &logits), cases[i].status);
+        if (cases[i].status == SPEY_OK) {
+            spey_kv_truncate(kv, b, 0);
+            spey_kv_truncate(kv, a, 20);
+            const spey_step_seq again = { b, ids, 40, 0 };
+            assert_int_equal(step(&f, &again, 1, &logits), SPEY_OK);
+            continue;
+        }
+        assert_null(logits);
+        assert_int_equal(spey_kv_length(kv, a), a_before);
+        assert_int_equal(spey_kv_length(kv, b), b_before);
+        if (i + 1 < sizeof(cases) / sizeof(cases[0]))
+            assert_int_equal(spey_kv_free_blocks(kv), free_before);
+        assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    }
+    spey_kv_close(kv, b);
+    const spey_step_seq rest = { a, ids + 20, 20, 20 };
+    assert_int_equal(step(&f, &rest, 1, &logits), SPEY_OK);
+    assert_memory_equal(logits, wanted[20], 20 * sizeof(wanted[0]));
+    close_executor(&f);
+}
+
+static void a_sequence_ends_at_its_limit(void **state)
+{
+    (void)state;
+    int32_t ids[LONGEST];
+    make_ids(9, ids);
+    fixture f = open_executor(&tiny_default, (spey_limits_plan){ .sequence_tokens_max = 10 });
+    spey_seq_id a = open_sequence(&f);
+    float *logits;
+    const spey_step_seq all = { a, ids, 10, 1 }, one = { a, ids, 1, 1 };
+    assert_int_equal(step(&f, &all, 1, &logits), SPEY_OK);
+    assert_int_equal(step(&f, &one, 1, &logits), SPEY_LIMIT);
+    assert_int_equal(spey_kv_length(spey_executor_kv(f.executor), a), 10);
+    close_executor(&f);
+}
+
+static void rows_and_weights_are_counted(void **state)
+{
+    (void)state;
+    fixture f = open_executor(&tiny_default, wide);
+    spey_strbuf text = { 0 };
+    spey_executor_describe(f.executor, &text);
+    assert_non_null(strstr(text.data, "embed/"));
+    assert_non_null(strstr(text.data, " 15×")); /* 7 products a layer, and the logits */
+    spey_strbuf_deinit(&text);
+    /* A tied table counts once, and the one row that embed reads. */
+    uint64_t layer = 32 * 64 * 2 + 32 * 32 * 2 + 3 * 32 * 48 + 2 * 32;
+    uint64_t rest = 50 * 32 + 32 + 32 + 8;
+    assert_int_equal(spey_executor_weight_bytes(f.executor), (2 * layer + rest) * 4);
+    close_executor(&f);
+}
+
+/* What a plan says is what is taken: the host's allocations, here. */
+static void an_executor_allocates_what_its_plan_says(void **state)
+{
+    (void)state;
+    spey_engine_file *file;
+    assert_int_equal(tiny_engine_new(&tiny_default, &file), SPEY_OK);
+    spey_alloc_stats before = spey_alloc_read_stats();
+    spey_executor *executor;
+    const spey_limits_plan limits = { .threads = 1 };
+    assert_int_equal(spey_executor_new(file, &limits, &executor), SPEY_OK);
+    spey_alloc_stats after = spey_alloc_read_stats();
+    const spey_plan *plan = spey_executor_get_plan(executor);
+    uint64_t tables = plan->lines[plan->n_lines - 1].bytes;
+    assert_string_equal(plan->lines[plan->n_lines - 1].what, "tables");
+    size_t taken = after.bytes[SPEY_PURPOSE_RUNTIME] - before.bytes[SPEY_PURPOSE_RUNTIME];
+    assert_true(taken < tables + 16384); /* the executor itself */
+    assert_int_equal(after.bytes[SPEY_PURPOSE_GRAPH], before.bytes[SPEY_PURPOSE_GRAPH]);
+    spey_executor_free(executor);
+    spey_engine_file_close(file);
+}
+
+static void every_failed_allocation_is_survived(void **state)
+{
+    (void)state;
+    spey_engine_file *file;
+    assert_int_equal(tiny_engine_new(&tiny_default, &file), SPEY_OK);
+    uint64_t before = spey_alloc_read_stats().n_live;
+    const spey_limits_plan limits = { .threads = 1 };
+    spey_status status = SPEY_NOMEM;
+    int n = 0;
+    while (status == SPEY_NOMEM) {
+        spey_executor *executor;
+        spey_alloc_fail_nth((uint64_t)++n);
+        status = spey_executor_new(file, &limits, &executor);
+        spey_alloc_fail_nth(0);
+        assert_true((status == SPEY_OK) == (executor != NULL));
+        spey_executor_free(executor);
+        assert_int_equal(spey_alloc_read_stats().n_live, before);
+    }
+    assert_int_equal(status, SPEY_OK);
+    assert_true(n > 20);
+    spey_engine_file_close(file);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_are_finite_and_not_all_the_same),
+        cmocka_unit_test(chunks_give_the_same_bits),
+        cmocka_unit_test(the_number_of_threads_changes_no_bit),
+        cmocka_unit_test(block_size_and_in_place_change_no_bit),
+        cmocka_unit_test(a_batch_gives_each_sequence_its_own_bits),
+        cmocka_unit_test(truncated_tokens_leave_no_trace),
+        cmocka_unit_test(faulty_steps_change_nothing),
+        cmocka_unit_test(a_sequence_ends_at_its_limit),
+        cmocka_unit_test(rows_and_weights_are_counted),
+        cmocka_unit_test(an_executor_allocates_what_its_plan_says),
+        cmocka_unit_test(every_failed_allocation_is_survived),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
