@@ -14,6 +14,8 @@ typedef struct spey_build_options {
     bool quiet;                 /* no progress bar */
 } spey_build_options;
 
+enum { SPEY_BUILD_WARNINGS_BYTES = 1024 };
+
 typedef struct spey_build_report {
     uint64_t engine_bytes;
     uint64_t weights_bytes;
@@ -21,6 +23,9 @@ typedef struct spey_build_report {
     int n_tensors;
     int n_nodes;
     double seconds;
+    bool has_tokenizer;                       /* without one the engine takes ids only */
+    bool has_chat_template;                   /* and it can be used */
+    char warnings[SPEY_BUILD_WARNINGS_BYTES]; /* one per line; "" when all is well */
 } spey_build_report;
 
 /* Build `checkpoint` (a folder) into `engine_path`. Memory stays under 256 MiB beyond the page cache. On failure nothing is
@@ -28,8 +33,8 @@ typedef struct spey_build_report {
 spey_status spey_build_engine(const char *checkpoint, const char *engine_path,
                               const spey_build_options *options, spey_build_report *report);
 
-/* The cache key of a checkpoint: hex of a hash over names, sizes, times and small files' contents, the options and the
- * builder's version. Cheap (reads no weights). */
+/* The cache key of a checkpoint: hex of a SHA-256 over the folder's name, its files' names, sizes, times and (of small
+ * ones) contents, the options and the builder's version. Cheap: reads no weights. */
 spey_status spey_build_key(const char *checkpoint, const spey_build_options *options, char out[65]);
 
 /* A published shape ("llama-3.2-1b") with no weights: a virtual engine. SPEY_NOT_FOUND lists the known names. */

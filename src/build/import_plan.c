@@ -1,0 +1,256 @@
+#include "build/import_plan.h"
+
+#include <inttypes.h>
+
+#include "base/alloc.h"
+#include "engine/engine_format.h"
+
+spey_matrix_shape spey_weight_shape(const spey_weight *weight)
+{
+    spey_matrix_shape shape = { .rows = weight->dims[0], .cols = 1 };
+    for (int i = 1; i < weight->n_dims; i++)
+        shape.cols *= weight->dims[i];
+    return shape;
+}
+
+spey_source_rows spey_weight_rows(const spey_weight *weight)
+{
+    const spey_weight_source *source = &weight->source;
+    if (source->n_pieces == 0) return (spey_source_rows){ 0, weight->dims[0], weight->dims[0], 1 };
+    return (spey_source_rows){ source->row_begin, source->row_piece, source->row_stride,
+                               source->n_pieces };
+}
+
+/* ---- what the engine stores ---- */
+
+static spey_status add_weight(const spey_graph *graph, int32_t index, spey_import_weights *out)
+{
+    const spey_weight *weight = &graph->weights[index];
+    spey_engine_tensor *tensor = &out->tensors[out->n];
+    *tensor = (spey_engine_tensor){ .name = weight->name,
+                                    .dtype = weight->dtype,
+                                    .n_dims = weight->n_dims };
+    for (int i = 0; i < weight->n_dims; i++)
+        tensor->dims[i] = weight->dims[i];
+    uint64_t bytes;
+    if (!spey_engine_tensor_bytes((uint32_t)weight->dtype, (uint32_t)weight->n_dims, weight->dims,
+                                  &bytes))
+        return SPEY_FAIL(SPEY_FORMAT, "weight %s has an impossible shape", weight->name);
+    tensor->bytes = (size_t)bytes;
+    out->weights[out->n++] = index;
+    out->bytes += bytes;
+    int n_leaves = weight->n_parts ? weight->n_parts : 1;
+    for (int i = 0; i < n_leaves; i++) {
+        const spey_weight *leaf = weight->n_parts ? &graph->weights[weight->parts[i]] : weight;
+        spey_matrix_shape shape = spey_weight_shape(leaf);
+        if (leaf->source.tensor) out->n_parameters += (uint64_t)(shape.rows * shape.cols);
+    }
+    return SPEY_OK;
+}
+
+static spey_status list_weights(const spey_graph *graph, bool *listed, spey_import_weights *out)
+{
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const spey_node *node = &graph->nodes[n];
+        for (int w = 0; w < node->n_weights; w++) {
+            int32_t index = node->weights[w];
+            if (listed[index]) continue;
+            listed[index] = true;
+            SPEY_TRY(add_weight(graph, index, out));
+        }
+    }
+    return SPEY_OK;
+}
+
+spey_status spey_import_weights_list(const spey_graph *graph, spey_import_weights *out)
+{
+    *out = (spey_import_weights){ 0 };
+    bool *listed = spey_new_array(SPEY_PURPOSE_GENERAL, bool, graph->n_weights);
+    spey_import_weights weights = {
+        .weights = spey_new_array(SPEY_PURPOSE_GENERAL, int32_t, graph->n_weights),
+        .tensors = spey_new_array(SPEY_PURPOSE_GENERAL, spey_engine_tensor, graph->n_weights),
+    };
+    spey_status status = SPEY_NOMEM;
+    if (listed && weights.weights && weights.tensors)
+        status = list_weights(graph, listed, &weights);
+    spey_free(listed);
+    if (status)
+        spey_import_weights_deinit(&weights);
+    else
+        *out = weights;
+    return status;
+}
+
+void spey_import_weights_deinit(spey_import_weights *weights)
+{
+    spey_free(weights->weights);
+    spey_free(weights->tensors);
+    *weights = (spey_import_weights){ 0 };
+}
+
+/* ---- matching names ---- */
+
+/* A base model saved alone lacks the prefix that the full model has, and the other way round. */
+static const spey_safetensor *resolve(const spey_safetensors *tensors, const char *name)
+{
+    static const char *const prefixes[] = { "model.", "transformer." };
+    const spey_safetensor *tensor = spey_safetensors_find(tensors, name);
+    for (size_t i = 0; !tensor && i < sizeof prefixes / sizeof *prefixes; i++) {
+        size_t len = strlen(prefixes[i]);
+        if (!strncmp(name, prefixes[i], len)) tensor = spey_safetensors_find(tensors, name + len);
+    }
+    return tensor;
+}
+
+static spey_status fail_missing(const spey_safetensors *tensors, const char *name)
+{
+    const char *nearest = spey_safetensors_nearest(tensors, name);
+    if (!nearest)
+        return SPEY_FAIL(SPEY_NOT_FOUND, "the checkpoint has no tensor %s; it has none at all",
+                         name);
+    return SPEY_FAIL(SPEY_NOT_FOUND, "the checkpoint has no tensor %s (nearest: %s)", name,
+                     nearest);
+}
+
+static spey_status find_sources(spey_import *import)
+{
+    for (int i = 0; i < import->graph->n_weights; i++) {
+        const spey_weight *weight = &import->graph->weights[i];
+        if (weight->n_parts || !weight->source.tensor) continue;
+        const spey_safetensor *source = resolve(import->tensors, weight->source.tensor);
+        if (!source) return fail_missing(import->tensors, weight->source.tensor);
+        if (!spey_dtype_is_float(source->dtype))
+            return SPEY_FAIL(SPEY_UNSUPPORTED,
+                             "tensor %s is %s; weights can be read from f32, f16, bf16 and f64 (is "
+                             "this a quantized checkpoint?)",
+                             source->name, spey_dtype_name(source->dtype));
+        import->sources[i] = source;
+    }
+    return SPEY_OK;
+}
+
+/* ---- shapes ---- */
+
+/* The tensors of a set are one array. */
+static int tensor_index(const spey_safetensors *tensors, const spey_safetensor *tensor)
+{
+    return (int)(tensor - spey_safetensors_at(tensors, 0));
+}
+
+static spey_status fail_shape(const spey_safetensor *tensor, int n_dims, const int64_t *expected)
+{
+    char found_text[SPEY_SHAPE_TEXT_BYTES], expected_text[SPEY_SHAPE_TEXT_BYTES];
+    return SPEY_FAIL(SPEY_FORMAT, "tensor %s is %s, expected %s", tensor->name,
+                     spey_shape_text(found_text, tensor->n_dims, tensor->dims),
+                     spey_shape_text(expected_text, n_dims, expected));
+}
+
+/* `rows` is how many rows all leaves that read this tensor take from it. */
+static spey_status check_shape(const spey_weight *weight, const spey_safetensor *tensor,
+                               int64_t rows)
+{
+    int64_t expected[SPEY_DIMS_MAX];
+    for (int i = 0; i < weight->n_dims; i++)
+        expected[i] = weight->dims[i];
+    if (weight->source.n_pieces) expected[0] = rows;
+    if (weight->source.transpose) {
+        SPEY_ASSERT(weight->n_dims == 2);
+        expected[1] = expected[0];
+        expected[0] = weight->dims[1];
+    }
+    if (tensor->n_dims != weight->n_dims) return fail_shape(tensor, weight->n_dims, expected);
+    for (int i = 0; i < weight->n_dims; i++)
+        if (tensor->dims[i] != expected[i]) return fail_shape(tensor, weight->n_dims, expected);
+    spey_source_rows from = spey_weight_rows(weight);
+    SPEY_ASSERT(from.n_pieces * from.piece == weight->dims[0]);
+    int64_t last = from.begin + (from.n_pieces - 1) * from.stride + from.piece;
+    int64_t held = expected[weight->source.transpose ? 1 : 0];
+    if (from.begin < 0 || last > held)
+        return SPEY_FAIL(SPEY_INTERNAL,
+                         "weight %s reads row %" PRId64 " of tensor %s, which has %" PRId64,
+                         weight->name, last - 1, tensor->name, held);
+    return SPEY_OK;
+}
+
+/* Fused tensors are read by several leaves, each taking some of the rows: together they take all of them. */
+static spey_status check_shapes(const spey_import *import, int64_t *rows)
+{
+    const spey_graph *graph = import->graph;
+    for (int i = 0; i < graph->n_weights; i++)
+        if (import->sources[i] && graph->weights[i].source.n_pieces)
+            rows[tensor_index(import->tensors, import->sources[i])] += graph->weights[i].dims[0];
+    for (int i = 0; i < graph->n_weights; i++) {
+        const spey_safetensor *source = import->sources[i];
+        if (source)
+            SPEY_TRY(check_shape(&graph->weights[i], source,
+                                 rows[tensor_index(import->tensors, source)]));
+    }
+    return SPEY_OK;
+}
+
+/* ---- tensors that nobody reads ---- */
+
+static spey_status check_unused(const spey_import *import, const spey_model *model, bool *used)
+{
+    enum { NAMED_MAX = 5 };
+    const spey_safetensors *tensors = import->tensors;
+    for (int i = 0; i < import->graph->n_weights; i++)
+        if (import->sources[i]) used[tensor_index(tensors, import->sources[i])] = true;
+    spey_strbuf names = { .max = SPEY_ERROR_BYTES_MAX };
+    int n_unused = 0;
+    for (int i = 0; i < spey_safetensors_count(tensors); i++) {
+        const char *name = spey_safetensors_at(tensors, i)->name;
+        if (used[i] || spey_model_ignores_tensor(model, name)) continue;
+        if (n_unused < NAMED_MAX)
+            spey_strbuf_printf(&names, "%s%.150s", n_unused ? ", " : "", name);
+        n_unused++;
+    }
+    spey_status status = SPEY_OK;
+    if (n_unused)
+        status = SPEY_FAIL(
+            SPEY_FORMAT, "%d tensors of the checkpoint belong to nothing in the model: %s%s",
+            n_unused, names.data ? names.data : "", n_unused > NAMED_MAX ? ", …" : "");
+    spey_strbuf_deinit(&names);
+    return status;
+}
+
+static spey_status fill_plan(spey_import *import, const spey_model *model)
+{
+    size_t n_tensors = (size_t)spey_safetensors_count(import->tensors);
+    import->sources =
+        spey_new_array(SPEY_PURPOSE_GENERAL, const spey_safetensor *, import->graph->n_weights);
+    int64_t *rows = spey_new_array(SPEY_PURPOSE_GENERAL, int64_t, n_tensors);
+    bool *used = spey_new_array(SPEY_PURPOSE_GENERAL, bool, n_tensors);
+    spey_status status = import->sources && rows && used ? SPEY_OK : SPEY_NOMEM;
+    if (!status) status = find_sources(import);
+    if (!status) status = check_shapes(import, rows);
+    if (!status) status = check_unused(import, model, used);
+    spey_free(rows);
+    spey_free(used);
+    return status;
+}
+
+spey_status spey_import_plan(const spey_graph *graph, const spey_model *model,
+                             const spey_safetensors *tensors, spey_import **out)
+{
+    *out = NULL;
+    spey_import *import = spey_new(SPEY_PURPOSE_GENERAL, spey_import);
+    if (!import) return SPEY_NOMEM;
+    import->graph = graph;
+    import->tensors = tensors;
+    spey_status status = fill_plan(import, model);
+    if (status) {
+        spey_import_free(import);
+        return status;
+    }
+    *out = import;
+    return SPEY_OK;
+}
+
+void spey_import_free(spey_import *import)
+{
+    if (!import) return;
+    spey_free((void *)(uintptr_t)import->sources);
+    spey_free(import->buffer);
+    spey_free(import);
+}

@@ -1,0 +1,28 @@
+/* What import_plan.c and import_stream.c share. */
+#ifndef SPEY_BUILD_IMPORT_PLAN_H
+#define SPEY_BUILD_IMPORT_PLAN_H
+
+#include "build/import.h"
+
+struct spey_import {
+    const spey_graph *graph;
+    const spey_safetensors *tensors;
+    const spey_safetensor **sources; /* of each graph weight; NULL: computed, or folded */
+    uint8_t *buffer;                 /* for streaming; grows to what one row needs */
+    size_t buffer_bytes;
+};
+
+/* Rows and columns of a weight or a tensor: dimension 0, and the product of the others. */
+typedef struct spey_matrix_shape {
+    int64_t rows, cols;
+} spey_matrix_shape;
+
+/* The rows of a source as the graph asks for them: n_pieces runs of `piece` rows, `stride` apart. */
+typedef struct spey_source_rows {
+    int64_t begin, piece, stride, n_pieces;
+} spey_source_rows;
+
+spey_matrix_shape spey_weight_shape(const spey_weight *weight);
+spey_source_rows spey_weight_rows(const spey_weight *weight);
+
+#endif

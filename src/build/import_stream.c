@@ -1,0 +1,178 @@
+/* Bytes of a weight, in slices that stay in the cache: what bounds this is the disk, or the memory behind the page cache.
+ * Slices of 1 MiB keep the copy, its checksum and the write to one pass over memory; what was consumed leaves our
+ * mapping (not the page cache), so that resident memory stays bounded as well. */
+#include <inttypes.h>
+
+#include "base/alloc.h"
+#include "build/import_plan.h"
+
+enum {
+    SLICE_BYTES = 1 << 20,
+    TRANSPOSE_BYTES = 16 << 20, /* larger: every pass over the source is strided */
+    TILE = 32,
+};
+
+/* One leaf on its way: n elements of the source's type become the weight's. */
+typedef struct stream {
+    const spey_weight *weight;
+    const spey_safetensor *source;
+    spey_engine_writer *writer;
+    uint8_t *converted; /* SLICE_BYTES */
+} stream;
+
+static spey_status fail_overflow(const stream *s, const uint8_t *src, int64_t at)
+{
+    double value = 0;
+    spey_convert(&value, SPEY_F64, src + (size_t)at * spey_dtype_bytes(s->source->dtype),
+                 s->source->dtype, 1);
+    return SPEY_FAIL(SPEY_FORMAT,
+                     "tensor %s holds %g, which does not fit %s: build with --dtype %s",
+                     s->source->name, value, spey_dtype_name(s->weight->dtype),
+                     s->weight->dtype == SPEY_F16 ? "bf16" : "f32");
+}
+
+/* n consecutive elements. */
+static spey_status put_run(const stream *s, const uint8_t *src, size_t n)
+{
+    spey_dtype from = s->source->dtype, to = s->weight->dtype;
+    size_t from_bytes = spey_dtype_bytes(from), to_bytes = spey_dtype_bytes(to);
+    size_t step = SLICE_BYTES / (from_bytes > to_bytes ? from_bytes : to_bytes);
+    for (size_t done = 0; done < n;) {
+        size_t count = n - done < step ? n - done : step;
+        const uint8_t *slice = src + done * from_bytes;
+        const void *bytes = slice;
+        if (from != to) {
+            spey_convert(s->converted, to, slice, from, count);
+            int64_t at = spey_convert_find_overflow(s->converted, to, slice, from, count);
+            if (at >= 0) return fail_overflow(s, slice, at);
+            bytes = s->converted;
+        }
+        SPEY_TRY(spey_engine_writer_append(s->writer, bytes, count * to_bytes));
+        done += count;
+    }
+    return SPEY_OK;
+}
+
+/* ---- transposition ---- */
+
+/* dst[r][c] = src[c][r], tile by tile: dst rows are `cols` long, src rows `src_pitch`. */
+#define TRANSPOSE_FUNCTION(name, bits)                                                        \
+    static void name(uint8_t *dst, const uint8_t *src, int64_t rows, int64_t cols,            \
+                     int64_t src_pitch)                                                       \
+    {                                                                                         \
+        const int64_t size = bits / 8;                                                        \
+        for (int64_t r0 = 0; r0 < rows; r0 += TILE)                                           \
+            for (int64_t c0 = 0; c0 < cols; c0 += TILE)                                       \
+                for (int64_t r = r0; r < rows && r < r0 + TILE; r++)                          \
+                    for (int64_t c = c0; c < cols && c < c0 + TILE; c++)                      \
+                        memcpy(dst + (r * cols + c) * size, src + (c * src_pitch + r) * size, \
+                               bits / 8);                                                     \
+    }
+TRANSPOSE_FUNCTION(transpose_16, 16)
+TRANSPOSE_FUNCTION(transpose_32, 32)
+TRANSPOSE_FUNCTION(transpose_64, 64)
+#undef TRANSPOSE_FUNCTION
+
+static void transpose(size_t element_bytes, uint8_t *dst, const uint8_t *src,
+                      spey_matrix_shape shape, int64_t src_pitch)
+{
+    switch (element_bytes) {
+    case 2: transpose_16(dst, src, shape.rows, shape.cols, src_pitch); break;
+    case 4: transpose_32(dst, src, shape.rows, shape.cols, src_pitch); break;
+    default: transpose_64(dst, src, shape.rows, shape.cols, src_pitch); break;
+    }
+}
+
+/* `rows` rows of the weight that are columns `first`… of the source. */
+static spey_status put_columns(const stream *s, spey_import *import, int64_t first, int64_t rows)
+{
+    spey_matrix_shape shape = spey_weight_shape(s->weight);
+    size_t element_bytes = spey_dtype_bytes(s->source->dtype);
+    int64_t pitch = s->source->dims[1];
+    uint8_t *turned = import->buffer + SLICE_BYTES;
+    int64_t step = (int64_t)((import->buffer_bytes - SLICE_BYTES) / element_bytes) / shape.cols;
+    for (int64_t done = 0; done < rows;) {
+        int64_t count = rows - done < step ? rows - done : step;
+        transpose(element_bytes, turned,
+                  (const uint8_t *)s->source->data + (size_t)(first + done) * element_bytes,
+                  (spey_matrix_shape){ count, shape.cols }, pitch);
+        SPEY_TRY(put_run(s, turned, (size_t)(count * shape.cols)));
+        done += count;
+    }
+    return SPEY_OK;
+}
+
+/* ---- leaves ---- */
+
+/* Room for a slice and, for a transposed weight, for TRANSPOSE_BYTES or one row, whichever is more. */
+static spey_status reserve(spey_import *import, const spey_weight *weight,
+                           const spey_safetensor *source)
+{
+    size_t need = SLICE_BYTES;
+    if (weight->source.transpose) {
+        size_t row = (size_t)spey_weight_shape(weight).cols * spey_dtype_bytes(source->dtype);
+        need += row > TRANSPOSE_BYTES ? row : TRANSPOSE_BYTES;
+    }
+    if (need <= import->buffer_bytes) return SPEY_OK;
+    spey_free(import->buffer);
+    import->buffer_bytes = 0;
+    import->buffer = spey_alloc(SPEY_PURPOSE_GENERAL, need);
+    if (!import->buffer) return SPEY_NOMEM;
+    import->buffer_bytes = need;
+    return SPEY_OK;
+}
+
+/* A table that the model computed, as a tensor. */
+static spey_safetensor as_tensor(const spey_weight *weight)
+{
+    spey_matrix_shape shape = spey_weight_shape(weight);
+    return (spey_safetensor){ .name = weight->name,
+                              .dtype = SPEY_F32,
+                              .n_dims = 2,
+                              .dims = { shape.rows, shape.cols },
+                              .data = weight->source.values,
+                              .bytes = (size_t)(shape.rows * shape.cols) * sizeof(float) };
+}
+
+static void drop(const spey_import *import, const spey_safetensor *source, size_t offset,
+                 size_t bytes)
+{
+    const spey_file_map *map = spey_safetensors_file_map(import->tensors, source->file);
+    spey_file_map_drop(map, (size_t)((const uint8_t *)source->data - map->data) + offset, bytes);
+}
+
+static spey_status stream_leaf(spey_import *import, int32_t index, spey_engine_writer *writer)
+{
+    const spey_weight *weight = &import->graph->weights[index];
+    const spey_safetensor *source = import->sources[index];
+    const spey_safetensor computed = as_tensor(weight);
+    bool is_mapped = source != NULL;
+    if (!source) source = &computed;
+    SPEY_TRY(reserve(import, weight, source));
+    const stream s = { weight, source, writer, import->buffer };
+    spey_source_rows rows = spey_weight_rows(weight);
+    size_t row_bytes = (size_t)spey_weight_shape(weight).cols * spey_dtype_bytes(source->dtype);
+    size_t row_elements = (size_t)spey_weight_shape(weight).cols;
+    for (int64_t i = 0; i < rows.n_pieces; i++) {
+        int64_t first = rows.begin + i * rows.stride;
+        if (weight->source.transpose) {
+            SPEY_TRY(put_columns(&s, import, first, rows.piece));
+            continue;
+        }
+        size_t offset = (size_t)first * row_bytes;
+        SPEY_TRY(
+            put_run(&s, (const uint8_t *)source->data + offset, (size_t)rows.piece * row_elements));
+        if (is_mapped) drop(import, source, offset, (size_t)rows.piece * row_bytes);
+    }
+    if (weight->source.transpose && is_mapped) drop(import, source, 0, source->bytes);
+    return SPEY_OK;
+}
+
+spey_status spey_import_stream(spey_import *import, int32_t index, spey_engine_writer *writer)
+{
+    const spey_weight *weight = &import->graph->weights[index];
+    if (!weight->n_parts) return stream_leaf(import, index, writer);
+    for (int i = 0; i < weight->n_parts; i++)
+        SPEY_TRY(stream_leaf(import, weight->parts[i], writer));
+    return SPEY_OK;
+}
