@@ -53,10 +53,28 @@ static spey_status pad(spey_engine_writer *writer, uint64_t bytes)
     return spey_file_writer_append(writer->file, zeros, (size_t)bytes);
 }
 
+/* The entry of the weights is the last one while they are written. */
+static spey_engine_section_entry *weights_entry(spey_engine_writer *writer)
+{
+    SPEY_ASSERT(writer->hash);
+    return &writer->sections[writer->n_sections - 1];
+}
+
+static void end_weights(spey_engine_writer *writer)
+{
+    if (!writer->hash) return;
+    SPEY_ASSERT(writer->tensor == writer->n_tensors);
+    spey_engine_section_entry *entry = weights_entry(writer);
+    entry->bytes = spey_file_writer_offset(writer->file) - entry->offset;
+    entry->checksum = spey_xxh3_digest(writer->hash);
+    spey_xxh3_free(writer->hash);
+    writer->hash = NULL;
+}
+
 static spey_status begin_section(spey_engine_writer *writer, const char *name, uint64_t align,
                                  spey_engine_section_entry **out)
 {
-    SPEY_ASSERT(!writer->hash); /* the weights are complete */
+    end_weights(writer);
     if (writer->n_sections == SPEY_ENGINE_SECTIONS_MAX)
         return SPEY_FAIL(SPEY_LIMIT, "an engine has at most %d sections", SPEY_ENGINE_SECTIONS_MAX);
     size_t len = strlen(name);
@@ -141,13 +159,6 @@ spey_status spey_engine_writer_tensors(spey_engine_writer *writer,
     return SPEY_OK;
 }
 
-/* The entry of the weights is the last one while they are written. */
-static spey_engine_section_entry *weights_entry(spey_engine_writer *writer)
-{
-    SPEY_ASSERT(writer->hash);
-    return &writer->sections[writer->n_sections - 1];
-}
-
 spey_status spey_engine_writer_append(spey_engine_writer *writer, const void *bytes, size_t n)
 {
     SPEY_ASSERT(writer->tensor < writer->n_tensors);
@@ -166,17 +177,6 @@ spey_status spey_engine_writer_append(spey_engine_writer *writer, const void *by
         writer->tensor_done = 0;
     }
     return SPEY_OK;
-}
-
-static void end_weights(spey_engine_writer *writer)
-{
-    if (!writer->hash) return;
-    SPEY_ASSERT(writer->tensor == writer->n_tensors);
-    spey_engine_section_entry *entry = weights_entry(writer);
-    entry->bytes = spey_file_writer_offset(writer->file) - entry->offset;
-    entry->checksum = spey_xxh3_digest(writer->hash);
-    spey_xxh3_free(writer->hash);
-    writer->hash = NULL;
 }
 
 static spey_status finish(spey_engine_writer *writer)
