@@ -187,12 +187,27 @@ static uint64_t best_offset(const planner *p, int n_placed, const storage *s)
     return best == UINT64_MAX ? top : best;
 }
 
+/* The output goes behind everything, so it comes last. */
+static void move_to_end(planner *p, spey_value root)
+{
+    int i = 0;
+    while (i < p->n_storages && p->by_size[i]->root != root)
+        i++;
+    for (; i + 1 < p->n_storages; i++) {
+        storage *s = p->by_size[i];
+        p->by_size[i] = p->by_size[i + 1];
+        p->by_size[i + 1] = s;
+    }
+}
+
 static spey_status place_storages(planner *p)
 {
+    spey_value output = p->plan->values[p->graph->output].storage;
     qsort(p->by_size, (size_t)p->n_storages, sizeof *p->by_size, larger_first);
+    move_to_end(p, output);
     for (int i = 0; i < p->n_storages; i++) {
         storage *s = p->by_size[i];
-        s->offset = best_offset(p, i, s);
+        s->offset = s->root == output ? p->plan->arena_bytes : best_offset(p, i, s);
         uint64_t end = s->offset + s->bytes;
         if (end > (uint64_t)1 << 60) return SPEY_FAIL(SPEY_LIMIT, "activations exceed 2^60 bytes");
         if (end > p->plan->arena_bytes) p->plan->arena_bytes = end;

@@ -8,7 +8,8 @@
  *   rope_append               the queries over the first columns of qkv
  *
  * Storage begins at a multiple of 64 bytes, and so does every row. The one exception is rope_table: its result is F32
- * whatever element_bytes says, and dense. */
+ * whatever element_bytes says, and dense. The output lies behind everything else: who keeps the logits elsewhere ends
+ * the arena where they begin. */
 #ifndef SPEY_GRAPH_MEMPLAN_H
 #define SPEY_GRAPH_MEMPLAN_H
 

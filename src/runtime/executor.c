@@ -53,7 +53,7 @@ static spey_status take_device_memory(spey_executor *e)
 {
     const spey_layout *layout = &e->layout;
     SPEY_TRY(take_memory(e, spey_weights_copied_bytes(&e->program), "weights", &e->weights));
-    SPEY_TRY(take_memory(e, layout->memplan->arena_bytes, "activations", &e->activations));
+    SPEY_TRY(take_memory(e, layout->arena_bytes, "activations", &e->activations));
     SPEY_TRY(take_memory(e, layout->sizes.workspace_bytes, "workspace", &e->workspace));
     SPEY_TRY(take_memory(e, layout->logits_bytes, "logits", &e->logits));
     SPEY_TRY(take_memory(e, layout->tables.bytes, "tables", &e->tables));

@@ -207,11 +207,21 @@ static void add_lines(spey_layout *layout, const spey_program *program)
         add_line(plan, "weights (mapped from the file)", spey_weights_bytes(program), false);
     add_line(plan, kept, copied, true);
     add_line(plan, "kv cache", plan->limits.kv_bytes, true);
-    add_line(plan, "activations", layout->memplan->arena_bytes, true);
+    add_line(plan, "activations", layout->arena_bytes, true);
     add_line(plan, "workspace", layout->sizes.workspace_bytes, true);
     add_line(plan, "logits", layout->logits_bytes, true);
     uint64_t tables = add_sat(layout->tables.bytes, spey_kv_cache_bytes(&layout->kv));
     add_line(plan, "tables", add_sat(tables, spey_binding_bytes(layout->sizes.n_steps)), true);
+}
+
+/* End the arena where the logits begin: they lie behind everything else. */
+static void cut_arena(spey_layout *layout, const spey_program *program)
+{
+    const spey_placement *places = layout->memplan->values;
+    spey_value logits = places[program->graph->output].storage;
+    layout->arena_bytes = places[logits].offset;
+    for (int v = 0; v < layout->memplan->n_values; v++)
+        SPEY_ASSERT(places[v].storage == logits || places[v].offset < layout->arena_bytes);
 }
 
 static spey_status lay_out(spey_layout *layout, const spey_program *program)
@@ -225,6 +235,7 @@ static spey_status lay_out(spey_layout *layout, const spey_program *program)
                                .in_place = !limits->no_in_place };
     SPEY_TRY(spey_memplan_new(program->graph, &layout->memplan_limits, &layout->memplan));
     SPEY_TRY(spey_memplan_check(program->graph, &layout->memplan_limits, layout->memplan));
+    cut_arena(layout, program);
     lay_out_tables(layout);
     layout->logits_bytes = mul_sat(
         mul_sat((uint64_t)limits->outputs_max, (uint64_t)program->info->vocab_size), sizeof(float));

@@ -32,6 +32,7 @@ typedef struct spey_layout {
     spey_plan plan;
     spey_memplan_limits memplan_limits;
     spey_memplan *memplan;
+    uint64_t arena_bytes; /* the memory plan's but for the logits, which have a buffer */
     spey_kv_limits kv;
     spey_dtype kv_dtype;
     spey_kv_pool pools[SPEY_CACHE_GROUPS_MAX];
