@@ -4,10 +4,13 @@
 
 #include "graph/graph.h"
 
+/* Adds the number of places it changed to *n_changes. After a failure the graph is only good for freeing. */
+typedef spey_status spey_pass_run(spey_graph *graph, int *n_changes);
+
 typedef struct spey_pass {
     const char *name; /* "fold_qkv" */
     const char *what; /* one line for --help */
-    spey_status (*run)(spey_graph *graph, int *n_changes);
+    spey_pass_run *run;
 } spey_pass;
 
 /* All passes in order; *n their number. */
