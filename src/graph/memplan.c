@@ -4,15 +4,15 @@
 
 #include "base/alloc.h"
 
-/* Three steps: when each value is last read; which values share storage; where each storage lies. The third is greedy by
- * size, into the tightest gap between storages that live at the same time: large ones find the room they need first. */
+/* Three steps: when each value is last read; which values share storage; where each storage lies. The third is greedy,
+ * into the tightest gap between storages that live at the same time, in several orders of which the best is kept. */
 
 enum { ALIGN = 64 };
 
 typedef struct storage {
     spey_value root;
     int32_t first, last; /* nodes between which it is in use */
-    uint64_t bytes, offset;
+    uint64_t bytes, offset, best_offset;
 } storage;
 
 typedef struct planner {
@@ -23,7 +23,7 @@ typedef struct planner {
     int64_t *begin;    /* first column of a value inside its storage */
     spey_value *next;  /* chain of the values in one storage, from its root */
     storage *storages;
-    storage **by_size;   /* all, largest first */
+    storage **list;      /* all, in the order that is tried */
     storage **by_offset; /* those placed, in the order of offsets */
     int n_storages;
 } planner;
@@ -163,12 +163,35 @@ static spey_status measure(planner *p, spey_value root, storage *out)
     return SPEY_OK;
 }
 
+/* Orders in which to place storages. None is best for all graphs, all are cheap, so each is tried. */
+
+static int by_root(const storage *x, const storage *y)
+{
+    return x->root < y->root ? -1 : x->root > y->root;
+}
+
 static int larger_first(const void *a, const void *b)
 {
     const storage *x = *(storage *const *)a, *y = *(storage *const *)b;
     if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
-    return x->root < y->root ? -1 : 1;
+    return by_root(x, y);
 }
+
+static int longer_first(const void *a, const void *b)
+{
+    const storage *x = *(storage *const *)a, *y = *(storage *const *)b;
+    int32_t x_nodes = x->last - x->first, y_nodes = y->last - y->first;
+    if (x_nodes != y_nodes) return x_nodes < y_nodes ? 1 : -1;
+    return larger_first(a, b);
+}
+
+static int earlier_first(const void *a, const void *b)
+{
+    return by_root(*(storage *const *)a, *(storage *const *)b);
+}
+
+static int (*const orders[])(const void *, const void *) = { larger_first, longer_first,
+                                                             earlier_first };
 
 /* The tightest gap between placed storages that live while `s` does; else the place behind them. */
 static uint64_t best_offset(const planner *p, int n_placed, const storage *s)
@@ -187,36 +210,35 @@ static uint64_t best_offset(const planner *p, int n_placed, const storage *s)
     return best == UINT64_MAX ? top : best;
 }
 
-/* The output goes behind everything, so it comes last. */
-static void move_to_end(planner *p, spey_value root)
+/* Place all storages in the order of `list`; the end of the last one. */
+static uint64_t place_in_order(planner *p)
 {
-    int i = 0;
-    while (i < p->n_storages && p->by_size[i]->root != root)
-        i++;
-    for (; i + 1 < p->n_storages; i++) {
-        storage *s = p->by_size[i];
-        p->by_size[i] = p->by_size[i + 1];
-        p->by_size[i + 1] = s;
-    }
-}
-
-static spey_status place_storages(planner *p)
-{
-    spey_value output = p->plan->values[p->graph->output].storage;
-    qsort(p->by_size, (size_t)p->n_storages, sizeof *p->by_size, larger_first);
-    move_to_end(p, output);
+    uint64_t arena_bytes = 0;
     for (int i = 0; i < p->n_storages; i++) {
-        storage *s = p->by_size[i];
-        s->offset = s->root == output ? p->plan->arena_bytes : best_offset(p, i, s);
-        uint64_t end = s->offset + s->bytes;
-        if (end > (uint64_t)1 << 60) return SPEY_FAIL(SPEY_LIMIT, "activations exceed 2^60 bytes");
-        if (end > p->plan->arena_bytes) p->plan->arena_bytes = end;
+        storage *s = p->list[i];
+        s->offset = best_offset(p, i, s);
+        if (s->offset + s->bytes > arena_bytes) arena_bytes = s->offset + s->bytes;
         int at = i;
         for (; at > 0 && p->by_offset[at - 1]->offset > s->offset; at--)
             p->by_offset[at] = p->by_offset[at - 1];
         p->by_offset[at] = s;
     }
-    return SPEY_OK;
+    return arena_bytes;
+}
+
+/* Try the orders until one needs no more than the lower bound; keep the best. */
+static void place_storages(planner *p)
+{
+    p->plan->arena_bytes = UINT64_MAX;
+    for (size_t o = 0; o < sizeof orders / sizeof *orders; o++) {
+        qsort(p->list, (size_t)p->n_storages, sizeof *p->list, orders[o]);
+        uint64_t arena_bytes = place_in_order(p);
+        if (arena_bytes >= p->plan->arena_bytes) continue;
+        p->plan->arena_bytes = arena_bytes;
+        for (int i = 0; i < p->n_storages; i++)
+            p->storages[i].best_offset = p->storages[i].offset;
+        if (arena_bytes == p->plan->peak_live_bytes) break;
+    }
 }
 
 /* The largest sum of storage in use at one node. */
@@ -242,6 +264,7 @@ static spey_status find_peak(planner *p)
 
 static spey_status make_plan(planner *p)
 {
+    uint64_t total = 0;
     find_last_uses(p);
     for (int n = 0; n < p->graph->n_nodes; n++)
         place_outputs(p, n);
@@ -249,14 +272,18 @@ static spey_status make_plan(planner *p)
         if (p->plan->values[v].storage != v) continue;
         storage *s = &p->storages[p->n_storages];
         SPEY_TRY(measure(p, v, s));
-        p->by_size[p->n_storages++] = s;
+        /* All of them side by side must be addressable: then every placement is. */
+        total += s->bytes;
+        if (total > (uint64_t)1 << 60)
+            return SPEY_FAIL(SPEY_LIMIT, "activations exceed 2^60 bytes");
+        p->list[p->n_storages++] = s;
     }
-    SPEY_TRY(place_storages(p));
     SPEY_TRY(find_peak(p));
+    place_storages(p);
     for (int i = 0; i < p->n_storages; i++) {
         size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, p->storages[i].root);
         for (spey_value v = p->storages[i].root; v != SPEY_NO_VALUE; v = p->next[v])
-            p->plan->values[v].offset = p->storages[i].offset + (uint64_t)p->begin[v] * bytes;
+            p->plan->values[v].offset = p->storages[i].best_offset + (uint64_t)p->begin[v] * bytes;
     }
     return SPEY_OK;
 }
@@ -287,16 +314,16 @@ spey_status spey_memplan_new(const spey_graph *graph, const spey_memplan_limits 
     p.begin = spey_new_array(SPEY_PURPOSE_GRAPH, int64_t, n);
     p.next = spey_new_array(SPEY_PURPOSE_GRAPH, spey_value, n);
     p.storages = spey_new_array(SPEY_PURPOSE_GRAPH, storage, n);
-    p.by_size = spey_new_array(SPEY_PURPOSE_GRAPH, storage *, n);
+    p.list = spey_new_array(SPEY_PURPOSE_GRAPH, storage *, n);
     p.by_offset = spey_new_array(SPEY_PURPOSE_GRAPH, storage *, n);
     bool memory =
-        p.plan->values && p.last_use && p.begin && p.next && p.storages && p.by_size && p.by_offset;
+        p.plan->values && p.last_use && p.begin && p.next && p.storages && p.list && p.by_offset;
     spey_status status = memory ? make_plan(&p) : SPEY_NOMEM;
     spey_free(p.last_use);
     spey_free(p.begin);
     spey_free(p.next);
     spey_free(p.storages);
-    spey_free(p.by_size);
+    spey_free(p.list);
     spey_free(p.by_offset);
     if (status)
         spey_memplan_free(p.plan);
