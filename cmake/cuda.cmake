@@ -60,9 +60,10 @@ add_library(spey_cuda SHARED ${spey_cuda_objects}
     src/kernels/gemm/gemm_cublaslt.c)
 target_include_directories(spey_cuda SYSTEM PRIVATE ${SPEY_CUDA_INCLUDE} ${SPEY_CUBLASLT_INCLUDE})
 target_link_libraries(spey_cuda PRIVATE spey_flags ${SPEY_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
-target_link_options(spey_cuda PRIVATE -Wl,--exclude-libs,ALL)
+set(spey_cuda_map ${CMAKE_SOURCE_DIR}/src/kernels/cuda/plugin.map)
+target_link_options(spey_cuda PRIVATE -Wl,--version-script=${spey_cuda_map})
 set_target_properties(spey_cuda PROPERTIES
-    OUTPUT_NAME spey-cuda LINKER_LANGUAGE C LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
+    OUTPUT_NAME spey-cuda LINK_DEPENDS ${spey_cuda_map} LINKER_LANGUAGE C LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
     SKIP_BUILD_RPATH OFF BUILD_RPATH "\$ORIGIN;/usr/local/cuda/lib64") # where cuBLASLt may lie
 # Programs in tests/FOLDER find the plug-in by their RUNPATH; spey itself lies beside it.
 set(CMAKE_BUILD_RPATH "\$ORIGIN/../..")
@@ -78,4 +79,6 @@ if(Python3_FOUND)
     add_test(NAME cuda/ptxas COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tools/check-ptxas
              --self-test ${SPEY_NVCC} ${CMAKE_BINARY_DIR}/cuda)
 endif()
+add_test(NAME cuda/exports COMMAND ${CMAKE_NM} -D --defined-only --format=posix $<TARGET_FILE:spey_cuda>)
+set_tests_properties(cuda/exports PROPERTIES PASS_REGULAR_EXPRESSION "^spey_backend_plugin T [^\n]*\n$")
 add_test(NAME cuda/plugin COMMAND checkcuda $<TARGET_FILE:spey_cuda>)

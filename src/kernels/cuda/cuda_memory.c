@@ -139,15 +139,15 @@ static spey_status refuse_in_capture(const spey_device *device, const char *what
 spey_status spey_cuda_upload(spey_device *device, void *dst, const void *host, size_t bytes)
 {
     SPEY_TRY(refuse_in_capture(device, "upload"));
-    SPEY_CUDA_TRY(copy_in_parts(device, copy_up, dst, host, bytes));
-    return SPEY_OK;
+    cudaError_t error = copy_in_parts(device, copy_up, dst, host, bytes);
+    return error == cudaSuccess ? SPEY_OK : spey_cuda_failed(error, "upload");
 }
 
 spey_status spey_cuda_download(spey_device *device, void *host, const void *src, size_t bytes)
 {
     SPEY_TRY(refuse_in_capture(device, "download"));
-    SPEY_CUDA_TRY(copy_in_parts(device, copy_down, host, src, bytes));
-    return SPEY_OK;
+    cudaError_t error = copy_in_parts(device, copy_down, host, src, bytes);
+    return error == cudaSuccess ? SPEY_OK : spey_cuda_failed(error, "download");
 }
 
 spey_status spey_cuda_memory_new(spey_device *device, size_t bytes, void **out)

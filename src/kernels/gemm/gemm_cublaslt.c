@@ -242,16 +242,20 @@ static cublasStatus_t try_matmul(spey_device *device, const matmul *m, int64_t p
                       &d.y, &plan->algo, lt->workspace, plan->workspace_bytes, device->stream);
 }
 
-static void run_matmul(spey_device *device, const matmul *m)
+/* An algorithm that suits the bucket's size but not this one is refused before anything is launched. */
+static cublasStatus_t run_matmul(spey_device *device, const matmul *m)
 {
-    /* An algorithm that suits the bucket's size but not this one is refused before anything is launched. */
     cublasStatus_t status = try_matmul(device, m, row_bucket(m->rows));
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
         status = try_matmul(device, m, m->rows);
-    if (status != CUBLAS_STATUS_SUCCESS)
-        spey_cuda_note(device, SPEY_DEVICE, "%s for %lld x %lld x %lld, alignment %d",
-                       device->cublaslt->GetStatusName(status), (long long)m->rows, (long long)m->n,
-                       (long long)m->k, common_alignment(m));
+    return status;
+}
+
+static void note_failure(spey_device *device, const matmul *m, cublasStatus_t status)
+{
+    spey_cuda_note(device, SPEY_DEVICE, "%s for %lld x %lld x %lld, alignment %d",
+                   device->cublaslt->GetStatusName(status), (long long)m->rows, (long long)m->n,
+                   (long long)m->k, common_alignment(m));
 }
 
 static cublasLtEpilogue_t fused_epilogue(const spey_gemm_args *a)
@@ -279,8 +283,9 @@ static void run_rows(spey_device *device, const spey_gemm_args *a, float *sums)
                  .x_type = cuda_type(a->w_dtype),
                  .y_type = in_place ? cuda_type(a->y_dtype) : CUDA_R_32F,
                  .epilogue = fused ? fused_epilogue(a) : CUBLASLT_EPILOGUE_DEFAULT };
-    if (a->k > 0) run_matmul(device, &m);
-    if (a->k > 0 && fused) return;
+    cublasStatus_t status = a->k > 0 ? run_matmul(device, &m) : CUBLAS_STATUS_SUCCESS;
+    if (status != CUBLAS_STATUS_SUCCESS) note_failure(device, &m, status);
+    if (status != CUBLAS_STATUS_SUCCESS || (a->k > 0 && fused)) return;
     const spey_gemm_finish finish = { .rows = a->rows,
                                       .cols = a->n,
                                       .sums = a->k > 0 ? m.y : NULL,
