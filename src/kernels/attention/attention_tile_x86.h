@@ -1,0 +1,235 @@
+/* The inner loops of attention for x86: scores, softmax and weighted sums of a block of rows over one tile of the cache.
+ * A row is one query head of one token. Nothing here depends on the other rows of a block: a row's bits are a function
+ * of its own query, its own range of tokens and the cache. */
+#ifndef SPEY_KERNELS_ATTENTION_ATTENTION_TILE_X86_H
+#define SPEY_KERNELS_ATTENTION_ATTENTION_TILE_X86_H
+
+#include <math.h>
+
+#include "kernels/attention/attention_pack_x86.h"
+
+/* Rows of a register block; with BLOCK_VECS vectors of tokens or of dimensions it fills the registers: 24 of 32, or 12
+ * of 16. */
+#ifdef __AVX512F__
+enum { BLOCK_ROWS = 6 };
+#else
+enum { BLOCK_ROWS = 3 };
+#endif
+enum { BLOCK_VECS = 4 };
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+static inline float scalar_exp(float x)
+{
+    float lanes[VEC_LANES];
+    vec_store_f32(lanes, vec_exp(vec_set1(x)));
+    return lanes[0];
+}
+
+/* ---- scores ---- */
+
+static ALWAYS_INLINE void scores_block(const int rows, const float *q, int64_t k_dim,
+                                       const float *kt, float *s)
+{
+    for (int part = 0; part < TILE_VECS; part += BLOCK_VECS) {
+        const float *k = kt + part * VEC_LANES;
+        vec sums[BLOCK_ROWS][BLOCK_VECS];
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < BLOCK_VECS; v++)
+                sums[r][v] = vec_zero();
+        for (int64_t d = 0; d < k_dim; d++) {
+            for (int r = 0; r < rows; r++) {
+                vec x = vec_set1(q[r * k_dim + d]);
+                for (int v = 0; v < BLOCK_VECS; v++)
+                    sums[r][v] = vec_fma(x, vec_load_f32(k + d * TILE + v * VEC_LANES), sums[r][v]);
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < BLOCK_VECS; v++)
+                vec_store_f32(s + r * TILE + (part + v) * VEC_LANES, sums[r][v]);
+    }
+}
+
+/* s[rows][TILE] = q[rows][k_dim] · kt[k_dim][TILE] */
+static inline void scores(int64_t rows, const float *q, int64_t k_dim, const float *kt, float *s)
+{
+    switch (rows) {
+    case 1: scores_block(1, q, k_dim, kt, s); break;
+    case 2: scores_block(2, q, k_dim, kt, s); break;
+    case 3: scores_block(3, q, k_dim, kt, s); break;
+#ifdef __AVX512F__
+    case 4: scores_block(4, q, k_dim, kt, s); break;
+    case 5: scores_block(5, q, k_dim, kt, s); break;
+    case 6: scores_block(6, q, k_dim, kt, s); break;
+#endif
+    default: break;
+    }
+}
+
+/* ---- softmax ---- */
+
+/* A row's online softmax (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018) over a split. */
+typedef struct row_state {
+    int64_t begin, end; /* cache indices that it sees */
+    int64_t index;      /* its own */
+    float slope;        /* ALiBi */
+    float max, sum;
+    float rescale; /* what the accumulator is to be multiplied with before this tile is added */
+} row_state;
+
+static ALWAYS_INLINE vec finish_scores(const spey_attention_args *a, const row_state *row, vec s,
+                                       int64_t first)
+{
+    static const float lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    if (a->softcap > 0) {
+        vec cap = vec_set1(a->softcap);
+        s = vec_mul(cap, vec_tanh(vec_div(s, cap)));
+    }
+    if (a->alibi_slopes) {
+        vec distance = vec_add(vec_set1((float)(first - row->index)), vec_load_f32(lanes));
+        s = vec_fma(vec_set1(row->slope), distance, s);
+    }
+    return s;
+}
+
+/* -infinity outside of [begin, end), lane 0 being token `first`. */
+static inline vec mask_scores(const row_state *row, vec s, int64_t first)
+{
+    static const float lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    const vec lane = vec_load_f32(lanes), out = vec_set1(-INFINITY);
+    int64_t begin = row->begin - first, end = row->end - first;
+    float low = begin < 0 ? 0 : begin > VEC_LANES ? VEC_LANES : (float)begin;
+    float high = end < 0 ? 0 : end > VEC_LANES ? VEC_LANES : (float)end;
+    s = vec_select(vec_less(lane, vec_set1(low)), out, s);
+    return vec_select(vec_less(lane, vec_set1(high)), s, out);
+}
+
+/* s of one row becomes its weights. `tile` is the cache index of the first column. */
+static inline void softmax_row(const spey_attention_args *a, row_state *row, int64_t tile, float *s)
+{
+    bool masked = row->begin > tile || row->end < tile + TILE;
+    vec x[TILE_VECS], most = vec_set1(row->max);
+    for (int v = 0; v < TILE_VECS; v++) {
+        int64_t first = tile + v * VEC_LANES;
+        x[v] = finish_scores(a, row, vec_load_f32(s + v * VEC_LANES), first);
+        if (masked) x[v] = mask_scores(row, x[v], first);
+        most = vec_max(most, x[v]);
+    }
+    float max = vec_max_lane(most);
+    row->rescale = max == row->max ? 1 : scalar_exp(row->max - max);
+    row->max = max;
+    vec sums[4] = { vec_zero(), vec_zero(), vec_zero(), vec_zero() }, m = vec_set1(max);
+    for (int v = 0; v < TILE_VECS; v++) {
+        x[v] = vec_exp(vec_sub(x[v], m));
+        vec_store_f32(s + v * VEC_LANES, x[v]);
+        sums[v % 4] = vec_add(sums[v % 4], x[v]);
+    }
+    float sum = vec_sum(vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3])));
+    row->sum = row->sum * row->rescale + sum;
+}
+
+/* ---- weighted sums ---- */
+
+static ALWAYS_INLINE vec load_v(const uint8_t *p, spey_dtype dtype, int64_t i)
+{
+    const uint16_t *h = (const uint16_t *)(const void *)p;
+    if (dtype == SPEY_F32) return vec_load_f32((const float *)(const void *)p + i);
+    return dtype == SPEY_BF16 ? vec_load_bf16(h + i) : vec_load_f16(h + i);
+}
+
+/* `vecs` vectors of dimensions from i on, for `rows` rows. */
+static ALWAYS_INLINE void weigh_columns(const int rows, const int vecs, spey_dtype dtype,
+                                        const float *p, const uint8_t *const *v, int64_t begin,
+                                        int64_t end, const row_state *state, int64_t i, float *acc,
+                                        int64_t pitch)
+{
+    vec sums[BLOCK_ROWS][BLOCK_VECS];
+    for (int r = 0; r < rows; r++)
+        for (int k = 0; k < vecs; k++)
+            sums[r][k] = vec_mul(vec_load_f32(acc + r * pitch + i + k * VEC_LANES),
+                                 vec_set1(state[r].rescale));
+    for (int64_t t = begin; t < end; t++) {
+        vec value[BLOCK_VECS];
+        for (int k = 0; k < vecs; k++)
+            value[k] = load_v(v[t], dtype, i + k * VEC_LANES);
+        for (int r = 0; r < rows; r++) {
+            vec weight = vec_set1(p[r * TILE + t]);
+            for (int k = 0; k < vecs; k++)
+                sums[r][k] = vec_fma(weight, value[k], sums[r][k]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int k = 0; k < vecs; k++)
+            vec_store_f32(acc + r * pitch + i + k * VEC_LANES, sums[r][k]);
+}
+
+static ALWAYS_INLINE void weigh_block(const int rows, spey_dtype dtype, const float *p,
+                                      const uint8_t *const *v, int64_t begin, int64_t end,
+                                      const row_state *state, float *acc, int64_t pitch)
+{
+    int64_t i = 0;
+    for (; i + BLOCK_VECS * VEC_LANES <= pitch; i += BLOCK_VECS * VEC_LANES)
+        weigh_columns(rows, BLOCK_VECS, dtype, p, v, begin, end, state, i, acc, pitch);
+    for (; i < pitch; i += VEC_LANES)
+        weigh_columns(rows, 1, dtype, p, v, begin, end, state, i, acc, pitch);
+}
+
+static ALWAYS_INLINE void weigh_any(int64_t rows, spey_dtype dtype, const float *p,
+                                    const uint8_t *const *v, int64_t begin, int64_t end,
+                                    const row_state *state, float *acc, int64_t pitch)
+{
+    switch (rows) {
+    case 1: weigh_block(1, dtype, p, v, begin, end, state, acc, pitch); break;
+    case 2: weigh_block(2, dtype, p, v, begin, end, state, acc, pitch); break;
+    case 3: weigh_block(3, dtype, p, v, begin, end, state, acc, pitch); break;
+#ifdef __AVX512F__
+    case 4: weigh_block(4, dtype, p, v, begin, end, state, acc, pitch); break;
+    case 5: weigh_block(5, dtype, p, v, begin, end, state, acc, pitch); break;
+    case 6: weigh_block(6, dtype, p, v, begin, end, state, acc, pitch); break;
+#endif
+    default: break;
+    }
+}
+
+/* acc[rows][pitch] = rescale · acc + Σ p[rows][t] v[t] for columns [begin, end) of the tile. */
+static void weigh(int64_t rows, spey_dtype dtype, const float *p, const uint8_t *const *v,
+                  int64_t begin, int64_t end, const row_state *state, float *acc, int64_t pitch)
+{
+    if (dtype == SPEY_F32)
+        weigh_any(rows, SPEY_F32, p, v, begin, end, state, acc, pitch);
+    else if (dtype == SPEY_F16)
+        weigh_any(rows, SPEY_F16, p, v, begin, end, state, acc, pitch);
+    else
+        weigh_any(rows, SPEY_BF16, p, v, begin, end, state, acc, pitch);
+}
+
+/* The same for rows whose ranges differ: those columns that all of them see are done together, the others row by row.
+ * A row never touches a column that it does not see, so not even a NaN there reaches it. */
+static inline void weigh_ranges(int64_t rows, spey_dtype dtype, const float *p,
+                                const uint8_t *const *v, int64_t tile, row_state *state, float *acc,
+                                int64_t pitch)
+{
+    int64_t low[BLOCK_ROWS] = { 0 }, high[BLOCK_ROWS] = { 0 }, begin = 0, end = TILE;
+    for (int r = 0; r < rows; r++) {
+        low[r] = state[r].begin > tile ? state[r].begin - tile : 0;
+        high[r] = state[r].end < tile + TILE ? state[r].end - tile : TILE;
+        if (low[r] > begin) begin = low[r];
+        if (high[r] < end) end = high[r];
+    }
+    bool together = begin < end;
+    for (int r = 0; r < rows; r++) {
+        int64_t stop = together ? begin : high[r];
+        if (low[r] >= stop) continue;
+        weigh(1, dtype, p + r * TILE, v, low[r], stop, state + r, acc + r * pitch, pitch);
+        state[r].rescale = 1;
+    }
+    if (!together) return;
+    weigh(rows, dtype, p, v, begin, end, state, acc, pitch);
+    for (int r = 0; r < rows; r++) {
+        state[r].rescale = 1;
+        if (end < high[r])
+            weigh(1, dtype, p + r * TILE, v, end, high[r], state + r, acc + r * pitch, pitch);
+    }
+}
+
+#endif

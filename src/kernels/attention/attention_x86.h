@@ -1,0 +1,451 @@
+/* The body of attention for x86: include vec512.h or vec256.h first. FlashAttention (Dao et al., 2022) on the paged
+ * cache, with Flash-Decoding's splits (Dao et al., 2023).
+ *
+ *   item   one KV head and up to ROWS_MAX rows of one sequence that read it: the query heads of its group, of as many
+ *          tokens as fit. Each K and V element is loaded and widened once for all of them.
+ *   tile   64 tokens, split 512 tokens, both at multiples of 64 and 512 of the cache index. Per tile: K is transposed
+ *          (attention_pack_x86.h), then scores, online softmax and weighted sum (attention_tile_x86.h). A split begins
+ *          with an empty softmax; its result (max, sum, accumulator) is merged into the row's total, in order.
+ *
+ *          cache index  0        512       1024      1536
+ *          row's total  ---------+---------+---------+---      each split from nothing, then merged left to right
+ *
+ * So the bits of a row depend on its query, its range and the cache alone: not on the item that it was in, nor on which
+ * lane did a split. That is what makes both batch invariance and sharing of one long sequence possible:
+ *
+ *   many items  lanes take items from a counter.
+ *   few items   the work is cut into equal pieces, one a lane, at borders of splits. An item that is cut is `shared`:
+ *               its splits go to the workspace, and after a barrier the lanes merge them. At most one item begins in a
+ *               lane and ends in another, so a lane needs one slot.
+ *
+ * Decode is bound by memory: every K and V byte once. Prefill is bound by FMA: 2 (k_dim + v_dim) flops a score; the
+ * packing costs about as much as one row, of ROWS_MAX.
+ * Tried: dot products along k_dim (no transposition): the horizontal sums cost a third of prefill's time. */
+#ifndef SPEY_KERNELS_ATTENTION_ATTENTION_X86_H
+#define SPEY_KERNELS_ATTENTION_ATTENTION_X86_H
+
+#include "device/cpu.h"
+#include "device/pool.h"
+#include "kernels/attention/attention_tile_x86.h"
+
+enum {
+    SPLIT = 512,
+    ROWS_MAX = 48,
+    SHARED_ROWS_MAX = 24, /* an item with more rows is done by one lane: there are many of those */
+    DYNAMIC_ITEMS = 8     /* this many items a lane: no need to cut any */
+};
+
+typedef struct item {
+    int64_t seq, kv_head;
+    int64_t token, n_tokens; /* of the batch */
+    int64_t head, n_heads;   /* query heads */
+    int64_t begin, end;      /* cache indices that some row sees */
+} item;
+
+static inline int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline int64_t padded(int64_t n)
+{
+    return (n + VEC_LANES - 1) / VEC_LANES * VEC_LANES;
+}
+
+/* ---- shape of the work ---- */
+
+typedef struct shape {
+    const spey_attention_args *a;
+    int64_t group;       /* query heads of a KV head */
+    int64_t chunk;       /* of which an item takes so many */
+    int64_t n_chunks;    /* in a group */
+    int64_t item_tokens; /* tokens of an item */
+    int64_t v_padded;
+    int64_t n_items;
+} shape;
+
+static shape shape_of(const spey_attention_args *a)
+{
+    shape w = { .a = a, .group = a->n_heads / a->n_kv_heads };
+    w.n_chunks = (w.group + ROWS_MAX - 1) / ROWS_MAX;
+    w.chunk = (w.group + w.n_chunks - 1) / w.n_chunks;
+    w.item_tokens = ROWS_MAX / w.chunk;
+    w.v_padded = padded(a->v_dim);
+    return w;
+}
+
+static int64_t items_of(const shape *w, int64_t seq)
+{
+    const int32_t *start = w->a->batch->seq_start;
+    int64_t tiles = (start[seq + 1] - start[seq] + w->item_tokens - 1) / w->item_tokens;
+    return tiles * w->a->n_kv_heads * w->n_chunks;
+}
+
+/* What token `token` of the batch, in sequence seq, sees. */
+static void visible(const spey_attention_args *a, int64_t seq, int64_t token, int64_t *index,
+                    int64_t *begin, int64_t *end)
+{
+    *index = a->batch->kv_len[seq] - a->batch->seq_start[seq + 1] + token;
+    *end = a->causal ? *index + 1 : a->batch->kv_len[seq];
+    *begin = a->window > 0 ? most(0, *index - a->window + 1) : 0;
+}
+
+/* Items come in order; the cursor remembers the sequence of the last one. */
+typedef struct cursor {
+    int64_t seq, before; /* items of the sequences before seq */
+} cursor;
+
+static item item_at(const shape *w, cursor *at, int64_t index)
+{
+    const spey_attention_args *a = w->a;
+    while (index >= at->before + items_of(w, at->seq))
+        at->before += items_of(w, at->seq++);
+    int64_t inside = index - at->before, chunk = inside % w->n_chunks;
+    int64_t kv_head = inside / w->n_chunks % a->n_kv_heads;
+    int64_t tile = inside / w->n_chunks / a->n_kv_heads;
+    item it = { .seq = at->seq, .kv_head = kv_head };
+    it.token = a->batch->seq_start[at->seq] + tile * w->item_tokens;
+    it.n_tokens = least(w->item_tokens, a->batch->seq_start[at->seq + 1] - it.token);
+    it.head = kv_head * w->group + chunk * w->chunk;
+    it.n_heads = least(w->chunk, w->group - chunk * w->chunk);
+    int64_t index_unused, end_unused, begin_unused;
+    visible(a, it.seq, it.token, &index_unused, &it.begin, &end_unused);
+    visible(a, it.seq, it.token + it.n_tokens - 1, &index_unused, &begin_unused, &it.end);
+    return it;
+}
+
+static int64_t first_split(const item *it)
+{
+    return it->begin / SPLIT;
+}
+
+static int64_t split_count(const item *it)
+{
+    return (it->end + SPLIT - 1) / SPLIT - it->begin / SPLIT;
+}
+
+/* ---- workspace: one slot a lane, each with the splits of one shared item ---- */
+
+static int64_t shared_rows(const spey_attention_args *a)
+{
+    return most(SHARED_ROWS_MAX, shape_of(a).chunk);
+}
+
+/* Floats of one row of a split: the accumulator, max and sum. */
+static int64_t partial_floats(const spey_attention_args *a)
+{
+    return padded(a->v_dim) + VEC_LANES;
+}
+
+static int64_t slot_floats(const spey_attention_args *a)
+{
+    return (a->kv_len_max + SPLIT - 1) / SPLIT * shared_rows(a) * partial_floats(a);
+}
+
+static int slot_count(void)
+{
+    return (int)most(4, spey_cpu_cores());
+}
+
+static size_t workspace(const void *args)
+{
+    return (size_t)(slot_count() * slot_floats(args)) * sizeof(float);
+}
+
+static bool supports(const void *args)
+{
+    const spey_attention_args *a = args;
+    return a->dtype == SPEY_F32 &&
+           (a->kv.dtype == SPEY_F32 || a->kv.dtype == SPEY_F16 || a->kv.dtype == SPEY_BF16) &&
+           a->k_dim <= SPEY_HEAD_DIM_MAX && a->v_dim <= SPEY_HEAD_DIM_MAX;
+}
+
+/* ---- one item ---- */
+
+/* A lane's scratch, laid out by what the item needs, so that small heads stay in the caches. */
+typedef struct scratch {
+    row_state rows[ROWS_MAX];
+    float total_max[ROWS_MAX], total_sum[ROWS_MAX];
+    float *q, *k, *v, *s, *acc, *total;
+} scratch;
+
+enum {
+    SCRATCH_FLOATS = (3 * ROWS_MAX + 2 * TILE) * (SPEY_HEAD_DIM_MAX + VEC_LANES) + ROWS_MAX * TILE
+};
+
+static void scratch_lay_out(scratch *x, const shape *w, float *floats)
+{
+    int64_t k_dim = padded(w->a->k_dim);
+    x->q = floats;
+    x->s = x->q + ROWS_MAX * k_dim;
+    x->acc = x->s + ROWS_MAX * TILE;
+    x->total = x->acc + ROWS_MAX * w->v_padded;
+    x->k = x->total + ROWS_MAX * w->v_padded;
+    x->v = x->k + TILE * k_dim;
+}
+
+/* Queries times scale, and what each row sees. Row order: token, then head. */
+static void load_rows(const shape *w, const item *it, scratch *x)
+{
+    const spey_attention_args *a = w->a;
+    const vec scale = vec_set1(a->scale);
+    int64_t r = 0;
+    for (int64_t t = it->token; t < it->token + it->n_tokens; t++) {
+        for (int64_t h = it->head; h < it->head + it->n_heads; h++, r++) {
+            row_state *row = &x->rows[r];
+            visible(a, it->seq, t, &row->index, &row->begin, &row->end);
+            row->slope = a->alibi_slopes ? a->alibi_slopes[h] : 0;
+            const float *q = (const float *)a->q + t * a->q_pitch + h * a->k_dim;
+            for (int64_t i = 0; i < a->k_dim; i += VEC_LANES) {
+                int64_t n = least(VEC_LANES, a->k_dim - i);
+                vec_store_f32_n(x->q + r * a->k_dim + i, vec_mul(scale, vec_load_f32_n(q + i, n)),
+                                n);
+            }
+        }
+    }
+}
+
+/* Rows [r, r + n) over one tile that is packed. */
+static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, spey_dtype v_dtype,
+                            int64_t r, int64_t n)
+{
+    const spey_attention_args *a = w->a;
+    int64_t first = tile->begin / TILE * TILE;
+    float *s = x->s + r * TILE;
+    scores(n, x->q + r * a->k_dim, a->k_dim, x->k, s);
+    for (int64_t k = 0; k < n; k++) {
+        row_state *row = &x->rows[r + k];
+        if (row->begin < first + TILE && row->end > first) softmax_row(a, row, first, s + k * TILE);
+    }
+    weigh_ranges(n, v_dtype, s, tile->v, first, x->rows + r, x->acc + r * w->v_padded, w->v_padded);
+}
+
+/* All rows of the item over one split; the result is in rows[].max, .sum and acc. */
+static void do_split(const shape *w, const item *it, scratch *x, int64_t split)
+{
+    const spey_attention_args *a = w->a;
+    int64_t n_rows = it->n_tokens * it->n_heads;
+    for (int64_t r = 0; r < n_rows; r++) {
+        x->rows[r].max = -INFINITY;
+        x->rows[r].sum = 0;
+    }
+    memset(x->acc, 0, (size_t)(n_rows * w->v_padded) * sizeof(float));
+    int64_t begin = most(it->begin, split * SPLIT), end = least(it->end, (split + 1) * SPLIT);
+    /* Rows of V are used where they lie when each is used once, or needs no widening. */
+    bool in_place = a->v_dim == w->v_padded && (a->kv.dtype == SPEY_F32 || n_rows <= BLOCK_ROWS);
+    int64_t n_blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    for (int64_t i = begin; i < end;) {
+        int64_t next = least(end, i / TILE * TILE + TILE);
+        kv_tile tile;
+        kv_tile_find(a, it->seq, it->kv_head, i, next, &tile);
+        pack_k(&tile, a->kv.dtype, a->k_dim, x->k);
+        if (!in_place) pack_v(&tile, a->kv.dtype, a->v_dim, w->v_padded, x->v);
+        for (int64_t b = 0, r = 0; b < n_blocks; b++) {
+            int64_t n = (n_rows - r + n_blocks - b - 1) / (n_blocks - b);
+            block_over_tile(w, x, &tile, in_place ? a->kv.dtype : SPEY_F32, r, n);
+            r += n;
+        }
+        i = next;
+    }
+}
+
+/* total = total ⊕ partial, both (max, sum, accumulator). A split that the row does not see changes nothing. */
+static void merge(int64_t v_padded, float max, float sum, const float *acc, float *total_max,
+                  float *total_sum, float *total)
+{
+    if (max == -INFINITY && sum == 0) return;
+    float top = max > *total_max ? max : *total_max;
+    float old_weight = scalar_exp(*total_max - top), new_weight = scalar_exp(max - top);
+    vec p = vec_set1(old_weight), n = vec_set1(new_weight);
+    for (int64_t i = 0; i < v_padded; i += VEC_LANES)
+        vec_store_f32(total + i,
+                      vec_fma(vec_load_f32(acc + i), n, vec_mul(vec_load_f32(total + i), p)));
+    *total_sum = *total_sum * old_weight + sum * new_weight;
+    *total_max = top;
+}
+
+/* The row's result, with the sink in its denominator. */
+static void finish_row(const shape *w, int64_t token, int64_t head, float max, float sum,
+                       const float *total)
+{
+    const spey_attention_args *a = w->a;
+    float weight = 1;
+    if (a->sinks) {
+        float top = max > a->sinks[head] ? max : a->sinks[head];
+        weight = scalar_exp(max - top);
+        sum = sum * weight + scalar_exp(a->sinks[head] - top);
+    }
+    float *out = (float *)a->out + token * a->out_pitch + head * a->v_dim;
+    const vec factor = vec_set1(weight / sum);
+    for (int64_t i = 0; i < a->v_dim; i += VEC_LANES)
+        vec_store_f32_n(out + i, vec_mul(vec_load_f32(total + i), factor),
+                        least(VEC_LANES, a->v_dim - i));
+}
+
+static void do_item(const shape *w, const item *it, scratch *x)
+{
+    int64_t n_rows = it->n_tokens * it->n_heads;
+    load_rows(w, it, x);
+    for (int64_t r = 0; r < n_rows; r++) {
+        x->total_max[r] = -INFINITY;
+        x->total_sum[r] = 0;
+    }
+    memset(x->total, 0, (size_t)(n_rows * w->v_padded) * sizeof(float));
+    for (int64_t k = 0; k < split_count(it); k++) {
+        do_split(w, it, x, first_split(it) + k);
+        for (int64_t r = 0; r < n_rows; r++)
+            merge(w->v_padded, x->rows[r].max, x->rows[r].sum, x->acc + r * w->v_padded,
+                  &x->total_max[r], &x->total_sum[r], x->total + r * w->v_padded);
+    }
+    for (int64_t r = 0; r < n_rows; r++)
+        finish_row(w, it->token + r / it->n_heads, it->head + r % it->n_heads, x->total_max[r],
+                   x->total_sum[r], x->total + r * w->v_padded);
+}
+
+/* ---- few items: equal pieces ---- */
+
+/* Where a lane's piece begins: split `split` of item `index`. */
+typedef struct border {
+    int64_t index, split;
+} border;
+
+/* Work of one split of an item, in rows; packing counts as two. */
+static int64_t split_cost(const item *it)
+{
+    return it->n_tokens * it->n_heads + 2;
+}
+
+static bool can_share(const shape *w, const item *it)
+{
+    return it->n_tokens * it->n_heads <= shared_rows(w->a) && split_count(it) > 1;
+}
+
+/* borders[l] begins lane l's piece, borders[count] is the end. Every lane computes the same. */
+static void cut(const shape *w, int count, border *borders)
+{
+    int64_t total = 0, before = 0;
+    cursor at = { 0 };
+    for (int64_t i = 0; i < w->n_items; i++) {
+        item it = item_at(w, &at, i);
+        total += split_cost(&it) * split_count(&it);
+    }
+    at = (cursor){ 0 };
+    int l = 1;
+    borders[0] = (border){ 0, 0 };
+    for (int64_t i = 0; i < w->n_items; i++) {
+        item it = item_at(w, &at, i);
+        int64_t n = split_count(&it), cost = split_cost(&it);
+        for (; l < count && total * l / count < before + n * cost; l++) {
+            int64_t split = (total * l / count - before + cost / 2) / cost;
+            /* The piece before this border owns the item; beyond the slots there is nowhere to put its splits. */
+            if (!can_share(w, &it) || l > slot_count()) split = 2 * split < n ? 0 : n;
+            borders[l] = split < n ? (border){ i, split } : (border){ i + 1, 0 };
+        }
+        before += n * cost;
+    }
+    for (; l <= count; l++)
+        borders[l] = (border){ w->n_items, 0 };
+}
+
+/* The lane in whose piece item i begins, when it ends in another; -1 when it is not shared. */
+static int owner_of(const border *borders, int count, int64_t i)
+{
+    int owner = -1;
+    for (int l = 1; l < count; l++) {
+        if (borders[l].index != i || borders[l].split == 0) continue;
+        if (owner < 0) owner = l - 1;
+    }
+    return owner;
+}
+
+static float *partial_at(const spey_attention_args *a, int slot, int64_t split, int64_t row)
+{
+    return (float *)a->workspace + slot * slot_floats(a) +
+           (split * shared_rows(a) + row) * partial_floats(a);
+}
+
+static void do_splits(const shape *w, const item *it, scratch *x, int slot, int64_t begin,
+                      int64_t end)
+{
+    int64_t n_rows = it->n_tokens * it->n_heads;
+    load_rows(w, it, x);
+    for (int64_t k = begin; k < end; k++) {
+        do_split(w, it, x, first_split(it) + k);
+        for (int64_t r = 0; r < n_rows; r++) {
+            float *p = partial_at(w->a, slot, k, r);
+            memcpy(p, x->acc + r * w->v_padded, (size_t)w->v_padded * sizeof(float));
+            p[w->v_padded] = x->rows[r].max;
+            p[w->v_padded + 1] = x->rows[r].sum;
+        }
+    }
+}
+
+/* Merge row r of a shared item. */
+static void combine_row(const shape *w, const item *it, scratch *x, int slot, int64_t r)
+{
+    float max = -INFINITY, sum = 0;
+    memset(x->total, 0, (size_t)w->v_padded * sizeof(float));
+    for (int64_t k = 0; k < split_count(it); k++) {
+        const float *p = partial_at(w->a, slot, k, r);
+        merge(w->v_padded, p[w->v_padded], p[w->v_padded + 1], p, &max, &sum, x->total);
+    }
+    finish_row(w, it->token + r / it->n_heads, it->head + r % it->n_heads, max, sum, x->total);
+}
+
+static void run_pieces(const shape *w, const spey_lane *lane, scratch *x)
+{
+    border borders[SPEY_THREADS_MAX + 1];
+    cut(w, lane->count, borders);
+    border from = borders[lane->index], to = borders[lane->index + 1];
+    cursor at = { 0 };
+    for (int64_t i = from.index; i < w->n_items && i <= to.index; i++) {
+        item it = item_at(w, &at, i);
+        int owner = owner_of(borders, lane->count, i);
+        int64_t begin = i == from.index ? from.split : 0;
+        int64_t end = i == to.index ? to.split : split_count(&it);
+        if (begin >= end) continue;
+        if (owner < 0)
+            do_item(w, &it, x);
+        else
+            do_splits(w, &it, x, owner, begin, end);
+    }
+    spey_lane_barrier(lane);
+    at = (cursor){ 0 };
+    int64_t turn = 0, last = -1;
+    for (int l = 1; l < lane->count; l++) {
+        if (borders[l].split == 0 || borders[l].index == last) continue;
+        last = borders[l].index;
+        item it = item_at(w, &at, last);
+        for (int64_t r = 0; r < it.n_tokens * it.n_heads; r++)
+            if (turn++ % lane->count == lane->index) combine_row(w, &it, x, l - 1, r);
+    }
+}
+
+static void run(const void *args, const spey_lane *lane)
+{
+    const spey_attention_args *a = args;
+    shape w = shape_of(a);
+    for (int64_t s = 0; s < a->batch->n_seqs; s++)
+        w.n_items += items_of(&w, s);
+    if (a->rows == 0 || w.n_items == 0) return;
+    scratch x;
+    float floats[SCRATCH_FLOATS] __attribute__((aligned(64)));
+    scratch_lay_out(&x, &w, floats);
+    if (lane->count > 1 && w.n_items < (int64_t)DYNAMIC_ITEMS * lane->count) {
+        run_pieces(&w, lane, &x);
+        return;
+    }
+    cursor at = { 0 };
+    int64_t begin, end;
+    while (spey_lane_chunk(lane, w.n_items, 1, &begin, &end)) {
+        item it = item_at(&w, &at, begin);
+        do_item(&w, &it, &x);
+    }
+}
+
+#endif

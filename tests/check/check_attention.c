@@ -1,0 +1,233 @@
+#include <math.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "kernels/attention/attention.h"
+
+/* clang-format off */
+static const struct attention_case {
+    const char *what;
+    int64_t n_heads, n_kv_heads, k_dim, v_dim;
+    spey_dtype dtype, kv;
+    int32_t block_tokens, group;
+    bool holes;
+    int64_t pad;          /* of the pitches */
+    float scale, softcap;
+    int64_t window;
+    bool causal, alibi, sinks;
+    double sharpness;     /* of the queries: large ones make the softmax pick few tokens */
+    check_seq seqs[6];    /* ends with kv_len 0 */
+} cases[] = {
+    { "one token",        1, 1,   1,   1, SPEY_F32, SPEY_F32,   1, 0, false, 0, 1.0f,    0, 0, true,  false, false, 1, { { 1, 1 } } },
+    { "no tokens",        2, 1,  16,  16, SPEY_F32, SPEY_F32,  16, 0, false, 0, 1.0f,    0, 0, true,  false, false, 1, { { 0, 5 } } },
+    { "prefill",          2, 2,  64,  64, SPEY_F32, SPEY_F32,  16, 0, false, 0, 0.125f,  0, 0, true,  false, false, 1, { { 63, 63 } } },
+    { "prefill, tile+1",  4, 2,  64,  64, SPEY_F32, SPEY_F16,  16, 0, true,  3, 0.125f,  0, 0, true,  false, false, 1, { { 65, 65 }, { 64, 64 } } },
+    { "decode",           8, 2, 128, 128, SPEY_F32, SPEY_BF16, 16, 1, true,  3, 0.088f,  0, 0, true,  false, false, 1, { { 1, 1 }, { 1, 64 }, { 1, 65 }, { 1, 200 }, { 1, 513 } } },
+    { "mixed",            6, 2,  64,  64, SPEY_F32, SPEY_BF16, 32, 0, true,  0, 0.125f,  0, 0, true,  false, false, 1, { { 1, 100 }, { 37, 37 }, { 12, 90 }, { 0, 7 }, { 1, 33 } } },
+    { "decode, splits",   4, 1,  64,  64, SPEY_F32, SPEY_F16,  16, 0, false, 0, 0.125f,  0, 0, true,  false, false, 1, { { 1, 2000 }, { 2, 1025 } } },
+    { "decode, splits",  10, 2,  32,  48, SPEY_F32, SPEY_F32,  64, 0, true,  0, 0.2f,    0, 0, true,  false, true,  1, { { 1, 1537 } } },
+    { "chunk over split", 3, 1,  64,  64, SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.125f,  0, 0, true,  false, false, 1, { { 40, 530 } } },
+    { "group of 7",      14, 2,  96,  96, SPEY_F32, SPEY_F16,  16, 0, true,  0, 0.1f,    0, 0, true,  false, false, 1, { { 9, 80 }, { 1, 80 } } },
+    { "group of 50",     50, 1,  24,  24, SPEY_F32, SPEY_F32,   8, 0, true,  0, 0.2f,    0, 0, true,  false, true,  1, { { 3, 70 }, { 1, 700 } } },
+    { "odd sizes",        3, 1,  19,  37, SPEY_F32, SPEY_F16,   5, 2, true,  1, 0.23f,   0, 0, true,  false, false, 1, { { 11, 71 }, { 1, 5 } } },
+    { "odd sizes",        3, 3,  21,   7, SPEY_F32, SPEY_BF16,  7, 2, true,  1, 0.23f,   0, 0, true,  false, false, 1, { { 11, 71 }, { 1, 6 } } },
+    { "wide head",        2, 1, 256, 256, SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.0625f, 0, 0, true,  false, false, 1, { { 5, 130 } } },
+    { "k wider than v",   4, 1, 192, 128, SPEY_F32, SPEY_F32,  16, 0, true,  0, 0.07f,   0, 0, true,  false, false, 1, { { 5, 70 } } },
+    { "window 1",         2, 1,  16,  16, SPEY_F32, SPEY_F32,  16, 0, false, 0, 0.25f,   0, 1, true,  false, false, 1, { { 20, 100 }, { 1, 17 } } },
+    { "window 40",        4, 2,  64,  64, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f,  0, 40, true, false, false, 1, { { 100, 180 }, { 1, 300 }, { 10, 10 } } },
+    { "window, splits",   4, 2,  64,  64, SPEY_F32, SPEY_F16,  16, 0, true,  0, 0.125f,  0, 600, true, false, true, 1, { { 3, 1300 }, { 1, 1100 } } },
+    { "softcap",          4, 2,  64,  64, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f, 3.0f, 0, true, false, false, 6, { { 20, 90 }, { 1, 70 } } },
+    { "alibi",            4, 4,  64,  64, SPEY_F32, SPEY_F16,  16, 0, true,  0, 0.125f,  0, 0, true,  true,  false, 1, { { 20, 90 }, { 1, 600 } } },
+    { "alibi, softcap",   4, 1,  40,  40, SPEY_F32, SPEY_F16,  16, 0, true,  0, 0.125f, 5.0f, 70, true, true, true, 4, { { 20, 90 }, { 1, 600 } } },
+    { "sinks",            8, 2,  64,  64, SPEY_F32, SPEY_F32,  16, 0, true,  0, 0.125f,  0, 0, true,  false, true,  1, { { 20, 90 }, { 1, 1 }, { 1, 600 } } },
+    { "all to all",       4, 2,  64,  64, SPEY_F32, SPEY_F32,  16, 0, true,  0, 0.125f,  0, 0, false, false, false, 1, { { 70, 70 }, { 1, 600 } } },
+    { "sharp",            4, 2,  64,  64, SPEY_F32, SPEY_F32,  16, 0, false, 0, 0.125f,  0, 0, true,  false, false, 60, { { 70, 70 }, { 1, 600 } } },
+    { "bf16",             8, 2, 128, 128, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.088f, 0, 0, true,  false, false, 1, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
+    { "bf16 all options", 8, 2,  64,  64, SPEY_BF16, SPEY_BF16, 16, 1, true,  8, 0.125f, 9.0f, 90, true, true, true, 2, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
+    { "f16",              4, 1,  64,  64, SPEY_F16, SPEY_F16,  64, 0, false, 8, 0.125f,  0, 0, true,  false, true,  1, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
+};
+/* clang-format on */
+
+/* Random K and V where some token of the whole step may look; the rest of the pool stays NaN. Fast: for the bench. */
+static void fill_cache(check *c, const struct attention_case *k, const spey_attention_args *a,
+                       const check_step *step, check_buffer *pool)
+{
+    for (int s = 0; s < step->n_seqs; s++) {
+        int64_t first = step->seqs[s].kv_len - step->seqs[s].n_tokens;
+        int64_t begin = k->window > 0 && first >= k->window ? first - k->window + 1 : 0;
+        for (int64_t i = begin; i < step->seqs[s].kv_len; i++) {
+            for (int64_t h = 0; h < k->n_kv_heads; h++) {
+                check_fill(c, pool, check_cache_k(c, &a->kv, s, h, i), 1, k->k_dim, 0, 0, 1);
+                check_fill(c, pool, check_cache_v(c, &a->kv, s, h, i), 1, k->v_dim, 0, 0, 1);
+            }
+        }
+    }
+}
+
+static void set_shape(const struct attention_case *k, spey_attention_args *a)
+{
+    a->n_heads = k->n_heads;
+    a->n_kv_heads = k->n_kv_heads;
+    a->k_dim = k->k_dim;
+    a->v_dim = k->v_dim;
+    a->scale = k->scale;
+    a->softcap = k->softcap;
+    a->window = k->window;
+    a->causal = k->causal;
+    a->dtype = k->dtype;
+    a->q_pitch = k->n_heads * k->k_dim + k->pad;
+    a->out_pitch = k->n_heads * k->v_dim + 2 * k->pad;
+}
+
+static bool make_attention(check *c, const struct attention_case *k, spey_attention_args *a)
+{
+    int n_seqs = 0;
+    while (n_seqs < 6 && k->seqs[n_seqs].kv_len)
+        n_seqs++;
+    check_step step, whole = { .seqs = k->seqs, .n_seqs = n_seqs, .seq = -1 };
+    if (!check_step_init(&step, c, k->seqs, n_seqs)) return false;
+    /* Without a causal mask a token sees the tokens after it, so a step cannot be cut. */
+    if (!k->causal && check_part(c) > n_seqs) return false;
+    check_name(c, "%s, %lld/%lld heads of %lld/%lld, %s cache", k->what, (long long)k->n_heads,
+               (long long)k->n_kv_heads, (long long)k->k_dim, (long long)k->v_dim,
+               spey_dtype_name(k->kv));
+    set_shape(k, a);
+    spey_ragged *batch = check_batch(c, &a->batch, &step, 100);
+    int64_t rows = check_step_tokens(&whole), first = check_step_first(&step);
+    a->rows = check_step_tokens(&step);
+    check_buffer *q =
+        check_matrix(c, "q", k->dtype, rows, k->n_heads * k->k_dim, a->q_pitch, 0, k->sharpness);
+    check_bind(c, &a->q, q, first * a->q_pitch);
+    int64_t width = k->n_heads * k->v_dim;
+    check_buffer *out =
+        check_buffer_new(c, "out", k->dtype, rows ? (rows - 1) * a->out_pitch + width : 0);
+    check_bind(c, &a->out, out, first * a->out_pitch);
+    check_output(c, out, first * a->out_pitch, a->rows, width, a->out_pitch);
+    if (k->alibi)
+        check_bind(c, &a->alibi_slopes,
+                   check_matrix(c, "slopes", SPEY_F32, 1, k->n_heads, k->n_heads, 0.05, 0.02), 0);
+    if (k->sinks)
+        check_bind(c, &a->sinks,
+                   check_matrix(c, "sinks", SPEY_F32, 1, k->n_heads, k->n_heads, 1, 2), 0);
+    const check_cache cache = { .dtype = k->kv,
+                                .group = k->group,
+                                .block_tokens = k->block_tokens,
+                                .n_heads = k->n_kv_heads,
+                                .k_dim = k->k_dim,
+                                .v_dim = k->v_dim,
+                                .pad = k->holes,
+                                .window = k->window };
+    check_buffer *pool = check_cache_new(c, &cache, &step, batch, &a->kv);
+    fill_cache(c, k, a, &whole, pool);
+    a->seqs_max = n_seqs;
+    for (int s = 0; s < n_seqs; s++)
+        if (k->seqs[s].kv_len > a->kv_len_max) a->kv_len_max = k->seqs[s].kv_len;
+    check_workspace(c, &a->workspace);
+    return true;
+}
+
+static bool make(check *c, int index, void *args)
+{
+    return index < (int)(sizeof cases / sizeof cases[0]) && make_attention(c, &cases[index], args);
+}
+
+/* docs/numerics.md, "Attention". Of one head of one token: the largest error of a score, then of the output. */
+static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t h,
+                      check_buffer *out)
+{
+    const double u = 0x1p-24;
+    int s = a->batch->token_seq[r];
+    int64_t index = a->batch->kv_len[s] - a->batch->seq_start[s + 1] + r;
+    int64_t end = a->causal ? index + 1 : a->batch->kv_len[s];
+    int64_t begin = a->window > 0 && index >= a->window ? index - a->window + 1 : 0;
+    int64_t kv_head = h / (a->n_heads / a->n_kv_heads), n = end - begin;
+    check_buffer *pool = check_bound_to(c, &a->kv.base);
+    double *score = malloc((size_t)n * sizeof(double)), max = -1e300, score_error = 0;
+    for (int64_t j = begin; j < end; j++) {
+        double dot = 0, absolute = 0;
+        int64_t k = check_cache_k(c, &a->kv, s, kv_head, j);
+        for (int64_t d = 0; d < a->k_dim; d++) {
+            double x = check_scalar(a->q, a->dtype, r * a->q_pitch + h * a->k_dim + d) *
+                       check_get(pool, k + d) * (double)a->scale;
+            dot += x;
+            absolute += fabs(x);
+        }
+        double error = ((double)a->k_dim + 2) * u * absolute;
+        if (a->softcap > 0) {
+            dot = (double)a->softcap * tanh(dot / (double)a->softcap);
+            error += 6 * u * fabs(dot);
+        }
+        if (a->alibi_slopes) {
+            dot += (double)a->alibi_slopes[h] * (double)(j - index);
+            error += 2 * u * (fabs(dot) + fabs((double)a->alibi_slopes[h] * (double)(j - index)));
+        }
+        score[j - begin] = dot;
+        if (dot > max) max = dot;
+        if (error > score_error) score_error = error;
+    }
+    if (a->sinks && (double)a->sinks[h] > max) max = (double)a->sinks[h];
+    double lowest = max;
+    for (int64_t j = 0; j < n; j++)
+        if (score[j] < lowest) lowest = score[j];
+    /* A weight is off by the errors of its score, of the difference from the maximum, of exp and of the rescalings: one
+     * a tile and one a split. */
+    double tiles = (double)(n / 64 + 2);
+    double weight_error = 2 * score_error + u * (max - lowest) + (4 + 3 * tiles) * u;
+    double sum_error = weight_error + ((double)n + 2) * u;
+    double sum = a->sinks ? exp((double)a->sinks[h] - max) : 0;
+    for (int64_t j = 0; j < n; j++)
+        sum += score[j] = exp(score[j] - max);
+    for (int64_t d = 0; d < a->v_dim; d++) {
+        double absolute = 0;
+        for (int64_t j = 0; j < n; j++)
+            absolute += score[j] *
+                        fabs(check_get(pool, check_cache_v(c, &a->kv, s, kv_head, begin + j) + d));
+        int64_t at = r * a->out_pitch + h * a->v_dim + d;
+        double reference = check_reference(out, at);
+        check_set_bound(out, at,
+                        absolute / sum * (weight_error + ((double)n + 2) * u) +
+                            fabs(reference) * (sum_error + 4 * u) +
+                            check_rounding(a->dtype, reference));
+    }
+    free(score);
+}
+
+static void bound(check *c, const void *args)
+{
+    const spey_attention_args *a = args;
+    check_buffer *out = check_bound_to(c, &a->out);
+    for (int64_t r = 0; r < a->rows; r++)
+        for (int64_t h = 0; h < a->n_heads; h++)
+            bound_row(c, a, r, h, out);
+}
+
+static bool bench(check *c, int index, void *args)
+{
+    /* clang-format off */
+    static const struct attention_case shapes[] = {
+        { "decode 16k",     32, 8, 128, 128, SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 16384 } } },
+        { "decode 16k",     32, 8, 128, 128, SPEY_F32, SPEY_F16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 16384 } } },
+        { "decode 16k",      8, 8, 128, 128, SPEY_F32, SPEY_F32, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 16384 } } },
+        { "decode 16k",     32, 4, 64,  64,  SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.125f, 0, 0, true, false, false, 1, { { 1, 16384 } } },
+        { "decode 4 x 4k",  16, 16, 64, 64,  SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.125f, 0, 0, true, false, false, 1, { { 1, 4096 }, { 1, 4096 }, { 1, 4096 }, { 1, 4096 } } },
+        { "prefill 1k",     32, 8, 128, 128, SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1024, 1024 } } },
+        { "prefill 1k",     16, 16, 64, 64,  SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.125f, 0, 0, true, false, false, 1, { { 1024, 1024 } } },
+        { "chunk 256/8k",   16, 4, 128, 128, SPEY_F32, SPEY_F16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 256, 8192 } } },
+    };
+    /* clang-format on */
+    if (index >= (int)(sizeof shapes / sizeof shapes[0])) return false;
+    const struct attention_case *k = &shapes[index];
+    make_attention(c, k, args);
+    double scores = 0, bytes = 0;
+    for (int s = 0; s < 6 && k->seqs[s].kv_len; s++) {
+        double n = k->seqs[s].n_tokens, length = k->seqs[s].kv_len;
+        scores += n * (length - (n - 1) / 2) * (double)k->n_heads;
+        bytes += length * (double)(k->n_kv_heads * (k->k_dim + k->v_dim)) *
+                 (double)spey_dtype_bytes(k->kv);
+        bytes += n * (double)(k->n_heads * (k->k_dim + k->v_dim)) * 4;
+    }
+    check_work(c, bytes, scores * 2 * (double)(k->k_dim + k->v_dim));
+    return true;
+}
+
+const check_op check_attention = { sizeof(spey_attention_args), make, bound, bench };
