@@ -9,17 +9,22 @@
 #include "kernels/x86/vec.h"
 #include "tensor/dtype.h"
 
-/* n elements from or to an F32, F16 or BF16 array at element i. */
+/* n elements (0 <= n <= lanes) from or to an F32, F16 or BF16 array at element i; other lanes read as 0. */
 static inline vec vec_load_n(const void *array, spey_dtype dtype, int64_t i, int64_t n)
 {
-    if (dtype == SPEY_F32) return vec_load_f32_n((const float *)array + i, n);
-    if (dtype == SPEY_BF16) return vec_load_bf16_n((const uint16_t *)array + i, n);
-    return vec_load_f16_n((const uint16_t *)array + i, n);
+    const float *f = (const float *)array + i;
+    const uint16_t *h = (const uint16_t *)array + i;
+    const bool whole = n == VEC_LANES; /* masks cost more than the branch */
+    if (dtype == SPEY_F32) return whole ? vec_load_f32(f) : vec_load_f32_n(f, n);
+    if (dtype == SPEY_BF16) return whole ? vec_load_bf16(h) : vec_load_bf16_n(h, n);
+    return whole ? vec_load_f16(h) : vec_load_f16_n(h, n);
 }
 
 static inline void vec_store_n(void *array, spey_dtype dtype, int64_t i, vec a, int64_t n)
 {
-    if (dtype == SPEY_F32)
+    if (dtype == SPEY_F32 && n == VEC_LANES)
+        vec_store_f32((float *)array + i, a);
+    else if (dtype == SPEY_F32)
         vec_store_f32_n((float *)array + i, a, n);
     else if (dtype == SPEY_BF16)
         vec_store_bf16_n((uint16_t *)array + i, a, n);

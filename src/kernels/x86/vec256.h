@@ -51,6 +51,10 @@ static inline __m128i vec256_load_16_n(const uint16_t *p, int64_t n)
 
 static inline void vec256_store_16_n(uint16_t *p, __m128i h, int64_t n)
 {
+    if (n == 8) {
+        _mm_storeu_si128((__m128i *)(void *)p, h);
+        return;
+    }
     uint16_t all[8];
     _mm_storeu_si128((__m128i *)(void *)all, h);
     memcpy(p, all, (size_t)n * sizeof(*p));
