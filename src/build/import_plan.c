@@ -90,15 +90,13 @@ void spey_import_weights_deinit(spey_import_weights *weights)
 
 /* ---- matching names ---- */
 
-/* A base model saved alone lacks the prefix that the full model has, and the other way round. */
+/* By the name itself, then by the others that the checkpoint may use for it. */
 static const spey_safetensor *resolve(const spey_safetensors *tensors, const char *name)
 {
-    static const char *const prefixes[] = { "model.", "transformer." };
     const spey_safetensor *tensor = spey_safetensors_find(tensors, name);
-    for (size_t i = 0; !tensor && i < sizeof prefixes / sizeof *prefixes; i++) {
-        size_t len = strlen(prefixes[i]);
-        if (!strncmp(name, prefixes[i], len)) tensor = spey_safetensors_find(tensors, name + len);
-    }
+    char alias[SPEY_NAME_BYTES_MAX];
+    for (int i = 0; !tensor && spey_model_tensor_alias(name, i, alias); i++)
+        tensor = spey_safetensors_find(tensors, alias);
     return tensor;
 }
 
