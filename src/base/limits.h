@@ -27,6 +27,10 @@ enum {
     SPEY_ENGINE_SECTIONS_MAX = 256,
     SPEY_TEMPLATE_BYTES_MAX = 1 << 20, /* chat template source */
     SPEY_TEMPLATE_STEPS_MAX = 1 << 22, /* statements and loop turns of one rendering */
+    SPEY_TEMPLATE_OUTPUT_MAX = 16 << 20,  /* bytes of one rendering */
+    SPEY_TEMPLATE_MEMORY_MAX = 256 << 20, /* bytes of all values of one rendering */
+    SPEY_TEMPLATE_NESTING_MAX = 100,      /* brackets and statements of a source */
+    SPEY_TEMPLATE_DEPTH_MAX = 1000,       /* nested evaluations and calls */
     SPEY_STOP_STRINGS_MAX = 32,
     SPEY_STOP_BYTES_MAX = 1024, /* length of one stop string */
     SPEY_BAD_WORDS_MAX = 1024,
