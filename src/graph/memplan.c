@@ -23,9 +23,10 @@ typedef struct planner {
     int64_t *begin;    /* first column of a value inside its storage */
     spey_value *next;  /* chain of the values in one storage, from its root */
     storage *storages;
-    storage **list;      /* all, in the order that is tried */
+    storage *output;
+    storage **list;      /* all others, in the order that is tried */
     storage **by_offset; /* those placed, in the order of offsets */
-    int n_storages;
+    int n_storages, n_list;
 } planner;
 
 size_t spey_memplan_element_bytes(const spey_graph *graph, const spey_memplan_limits *limits,
@@ -214,7 +215,7 @@ static uint64_t best_offset(const planner *p, int n_placed, const storage *s)
 static uint64_t place_in_order(planner *p)
 {
     uint64_t arena_bytes = 0;
-    for (int i = 0; i < p->n_storages; i++) {
+    for (int i = 0; i < p->n_list; i++) {
         storage *s = p->list[i];
         s->offset = best_offset(p, i, s);
         if (s->offset + s->bytes > arena_bytes) arena_bytes = s->offset + s->bytes;
@@ -226,35 +227,38 @@ static uint64_t place_in_order(planner *p)
     return arena_bytes;
 }
 
-/* Try the orders until one needs no more than the lower bound; keep the best. */
-static void place_storages(planner *p)
+/* Try the orders until one needs no more than the lower bound; keep the best. The output goes behind everything. */
+static void place_storages(planner *p, uint64_t peak_live_bytes)
 {
     p->plan->arena_bytes = UINT64_MAX;
     for (size_t o = 0; o < sizeof orders / sizeof *orders; o++) {
-        qsort(p->list, (size_t)p->n_storages, sizeof *p->list, orders[o]);
+        qsort(p->list, (size_t)p->n_list, sizeof *p->list, orders[o]);
         uint64_t arena_bytes = place_in_order(p);
         if (arena_bytes >= p->plan->arena_bytes) continue;
         p->plan->arena_bytes = arena_bytes;
         for (int i = 0; i < p->n_storages; i++)
             p->storages[i].best_offset = p->storages[i].offset;
-        if (arena_bytes == p->plan->peak_live_bytes) break;
+        if (arena_bytes == peak_live_bytes) break;
     }
+    p->output->best_offset = p->plan->arena_bytes;
+    p->plan->arena_bytes += p->output->bytes;
+    p->plan->peak_live_bytes = peak_live_bytes + p->output->bytes;
 }
 
-/* The largest sum of storage in use at one node. */
-static spey_status find_peak(planner *p)
+/* The largest sum of storage in use at one node, but for the output's. */
+static spey_status find_peak(const planner *p, uint64_t *peak_live_bytes)
 {
     size_t n = (size_t)p->graph->n_nodes + 2;
     int64_t *change = spey_new_array(SPEY_PURPOSE_GRAPH, int64_t, n);
     if (!change) return SPEY_NOMEM;
-    for (int i = 0; i < p->n_storages; i++) {
-        change[p->storages[i].first] += (int64_t)p->storages[i].bytes;
-        change[p->storages[i].last + 1] -= (int64_t)p->storages[i].bytes;
+    for (int i = 0; i < p->n_list; i++) {
+        change[p->list[i]->first] += (int64_t)p->list[i]->bytes;
+        change[p->list[i]->last + 1] -= (int64_t)p->list[i]->bytes;
     }
     int64_t live = 0;
     for (size_t i = 0; i < n; i++) {
         live += change[i];
-        if ((uint64_t)live > p->plan->peak_live_bytes) p->plan->peak_live_bytes = (uint64_t)live;
+        if ((uint64_t)live > *peak_live_bytes) *peak_live_bytes = (uint64_t)live;
     }
     spey_free(change);
     return SPEY_OK;
@@ -264,22 +268,25 @@ static spey_status find_peak(planner *p)
 
 static spey_status make_plan(planner *p)
 {
-    uint64_t total = 0;
+    uint64_t total = 0, peak_live_bytes = 0;
     find_last_uses(p);
     for (int n = 0; n < p->graph->n_nodes; n++)
         place_outputs(p, n);
     for (spey_value v = 0; v < p->graph->n_values; v++) {
         if (p->plan->values[v].storage != v) continue;
-        storage *s = &p->storages[p->n_storages];
+        storage *s = &p->storages[p->n_storages++];
         SPEY_TRY(measure(p, v, s));
         /* All of them side by side must be addressable: then every placement is. */
         total += s->bytes;
         if (total > (uint64_t)1 << 60)
             return SPEY_FAIL(SPEY_LIMIT, "activations exceed 2^60 bytes");
-        p->list[p->n_storages++] = s;
+        if (v == p->plan->values[p->graph->output].storage)
+            p->output = s;
+        else
+            p->list[p->n_list++] = s;
     }
-    SPEY_TRY(find_peak(p));
-    place_storages(p);
+    SPEY_TRY(find_peak(p, &peak_live_bytes));
+    place_storages(p, peak_live_bytes);
     for (int i = 0; i < p->n_storages; i++) {
         size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, p->storages[i].root);
         for (spey_value v = p->storages[i].root; v != SPEY_NO_VALUE; v = p->next[v])

@@ -33,7 +33,8 @@ typedef struct spey_memplan {
     spey_placement *values; /* one per value of the graph */
     int n_values;
     uint64_t arena_bytes;
-    uint64_t peak_live_bytes; /* lower bound: the largest sum of live storage at one node */
+    uint64_t
+        peak_live_bytes; /* lower bound: the output, and the largest sum of other live storage at one node */
 } spey_memplan;
 
 /* Plan for a graph that obeys spey_graph_check. SPEY_LIMIT when sizes overflow. */
