@@ -1,0 +1,160 @@
+/* Every architecture against Hugging Face transformers: the logits of its fixture, by the interpreter, from the graph as
+ * drawn, from the graph after all passes in an arena laid out by the planner, and with each pass switched off. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "checkpoint_weights.h"
+#include "graph/memplan.h"
+#include "graph/passes.h"
+#include "model/model.h"
+#include "tensor/safetensors.h"
+
+enum { N_SEQS = 2 };
+
+typedef struct fixture {
+    char folder[256];
+    spey_model *model;
+    spey_safetensors *weights, *expected;
+    int64_t n_prompt, n_tokens, vocab; /* of each sequence */
+    const int64_t *ids;                /* [N_SEQS, n_tokens] */
+    const float *logits;               /* [N_SEQS, n_tokens, vocab] */
+} fixture;
+
+static void open_fixture(fixture *f, const char *name)
+{
+    char path[512];
+    json_t *config;
+    snprintf(f->folder, sizeof f->folder, "tests/data/architectures/%s", name);
+    snprintf(path, sizeof path, "%s/config.json", f->folder);
+    if (spey_json_read(path, &config)) fail_msg("%s", spey_last_error());
+    if (spey_model_new(path, config, &f->model)) fail_msg("%s", spey_last_error());
+    json_decref(config);
+    snprintf(path, sizeof path, "%s/model.safetensors", f->folder);
+    if (spey_safetensors_open(path, &f->weights)) fail_msg("%s", spey_last_error());
+    snprintf(path, sizeof path, "%s/expected.safetensors", f->folder);
+    if (spey_safetensors_open(path, &f->expected)) fail_msg("%s", spey_last_error());
+    const spey_safetensor *logits = spey_safetensors_find(f->expected, "logits");
+    f->n_prompt = spey_safetensors_find(f->expected, "input_ids")->dims[1];
+    assert_int_equal(logits->dims[0], N_SEQS);
+    f->n_tokens = logits->dims[1];
+    f->vocab = logits->dims[2];
+    f->ids = spey_safetensors_find(f->expected, "sequence")->data;
+    f->logits = logits->data;
+}
+
+static void close_fixture(fixture *f)
+{
+    spey_safetensors_close(f->weights);
+    spey_safetensors_close(f->expected);
+    spey_model_free(f->model);
+}
+
+/* Tokens [begin, end) of both sequences in one step, all logits; the largest difference to the fixture's. */
+static double step(const fixture *f, interpreter *in, int64_t begin, int64_t end)
+{
+    int n = (int)(N_SEQS * (end - begin)), i = 0, seqs[256], rows[256];
+    int64_t ids[256];
+    for (int s = 0; s < N_SEQS; s++)
+        for (int64_t t = begin; t < end; t++, i++) {
+            ids[i] = f->ids[s * f->n_tokens + t];
+            seqs[i] = s;
+            rows[i] = i;
+        }
+    double *logits = spey_new_array(SPEY_PURPOSE_GENERAL, double, n * f->vocab), worst = 0;
+    interpreter_step(in, &(interpreter_step_args){ n, ids, seqs, n, rows, logits });
+    for (i = 0; i < n; i++) {
+        int64_t t = begin + i % (end - begin);
+        const float *expected = f->logits + (seqs[i] * f->n_tokens + t) * f->vocab;
+        for (int64_t c = 0; c < f->vocab; c++) {
+            double difference = fabs(logits[i * f->vocab + c] - (double)expected[c]);
+            if (!(difference <= worst)) worst = difference;
+        }
+    }
+    spey_free(logits);
+    return worst;
+}
+
+/* The prompt in two pieces, then token by token. */
+static double run(const fixture *f, const spey_graph *graph, const spey_memplan *plan)
+{
+    interpreter_options options = { .read = read_checkpoint_weight,
+                                    .context = f->weights,
+                                    .n_seqs = N_SEQS,
+                                    .tokens_max = N_SEQS * f->n_tokens,
+                                    .plan = plan };
+    interpreter *in = interpreter_new(graph, &options);
+    double worst = step(f, in, 0, f->n_prompt / 2);
+    worst = fmax(worst, step(f, in, f->n_prompt / 2, f->n_prompt));
+    for (int64_t t = f->n_prompt; t < f->n_tokens; t++)
+        worst = fmax(worst, step(f, in, t, t + 1));
+    interpreter_free(in);
+    return worst;
+}
+
+/* The graph with some passes off, planned. */
+static double run_planned(const fixture *f, const char *disabled)
+{
+    spey_graph *graph;
+    spey_memplan *plan;
+    spey_memplan_limits limits = { .tokens_max = N_SEQS * f->n_tokens,
+                                   .outputs_max = N_SEQS * f->n_tokens,
+                                   .element_bytes = sizeof(double),
+                                   .in_place = true };
+    if (spey_model_draw(f->model, SPEY_BF16, &graph)) fail_msg("%s", spey_last_error());
+    if (spey_passes_run(graph, disabled)) fail_msg("%s", spey_last_error());
+    if (spey_memplan_new(graph, &limits, &plan)) fail_msg("%s", spey_last_error());
+    if (spey_memplan_check(graph, &limits, plan)) fail_msg("%s", spey_last_error());
+    double worst = run(f, graph, plan);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+    return worst;
+}
+
+/* The fixtures are sums in FP32 and up to 20 in size; a wrong model is off by tenths. */
+static const double TOLERANCE = 1e-4;
+
+static void check_fixture(void **state)
+{
+    fixture f;
+    open_fixture(&f, *state);
+    spey_graph *graph;
+    if (spey_model_draw(f.model, SPEY_BF16, &graph)) fail_msg("%s", spey_last_error());
+    double drawn = run(&f, graph, NULL), all = run_planned(&f, NULL);
+    spey_graph_free(graph);
+    if (!(drawn <= TOLERANCE && all <= TOLERANCE))
+        fail_msg("%s: off by %g as drawn, by %g after passes", f.folder, drawn, all);
+    int n;
+    const spey_pass *passes = spey_passes(&n);
+    for (int p = 0; p < n; p++) {
+        double worst = run_planned(&f, passes[p].name);
+        if (!(worst <= TOLERANCE))
+            fail_msg("%s without %s: off by %g", f.folder, passes[p].name, worst);
+    }
+    print_message("%-16s off by %.2g\n", (const char *)*state, all);
+    close_fixture(&f);
+}
+
+/* The name is the test's name and its state. */
+#define FIXTURE(folder)                                              \
+    {                                                                \
+        folder, check_fixture, NULL, NULL, (void *)(uintptr_t)folder \
+    }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FIXTURE("llama2"),
+        FIXTURE("llama3"),
+        FIXTURE("llama-tied-bias"),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
