@@ -47,6 +47,14 @@ static const struct norm_case {
     { "f16",              9, 2048,  1, SPEY_NORM_RMS,   SPEY_F16,  8, true,  1, false, true,  false, 1, 1e-6f, 0, 1 },
     { "bf16 QK norm",     9,  128,  8, SPEY_NORM_RMS,   SPEY_BF16, 8, false, 0, true,  true,  false, 0, 1e-6f, 0, 1 },
     { "bf16 odd",         9,   37,  3, SPEY_NORM_RMS,   SPEY_BF16, 1, true,  3, false, true,  false, 0, 1e-6f, 0, 1 },
+    /* One past and at the tiles of GPU rows, which hold a row in registers. */
+    { "bf16 tile",        3, 1024,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  1, false, true,  false, 0, 1e-6f, 0, 1 },
+    { "bf16 tile",        3, 4096,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  2, false, true,  false, 0, 1e-6f, 0, 1 },
+    { "bf16 tile",        2, 8192,  1, SPEY_NORM_LAYER, SPEY_BF16, 0, true,  3, false, true,  true,  0, 1e-6f, 0, 1 },
+    { "bf16 tile",        2, 8200,  1, SPEY_NORM_LAYER, SPEY_BF16, 0, false, 0, true,  true,  true,  0, 1e-6f, 1, 1 },
+    { "f16 tile",         2, 32768, 1, SPEY_NORM_RMS,   SPEY_F16,  0, true,  1, false, true,  false, 1, 1e-6f, 0, 1 },
+    { "bf16 long",        2, 32776, 1, SPEY_NORM_LAYER, SPEY_BF16, 0, true,  2, false, true,  true,  0, 1e-6f, 1, 1 },
+    { "long",             2, 16385, 1, SPEY_NORM_RMS,   SPEY_F32,  1, true,  3, false, true,  true,  0, 1e-6f, 0, 1 },
 };
 /* clang-format on */
 

@@ -512,6 +512,48 @@ static double spot_check(const spey_gemm_args *a, const uint16_t *x, const uint1
     return worst;
 }
 
+/* 16-bit results with an activation go through bounded scratch: 300 rows in chunks of 128. */
+static void long_batches_go_in_chunks(void)
+{
+    const int64_t rows = 300, n = 140000, k = 64;
+    uint16_t *x, *w, *y = malloc((size_t)(rows * n) * 2);
+    spey_gemm_args a = { .rows = rows,
+                         .n = n,
+                         .k = k,
+                         .x = upload_bf16((size_t)(rows * k), 1, 7, &x),
+                         .x_dtype = SPEY_BF16,
+                         .x_pitch = k,
+                         .w = upload_bf16((size_t)(n * k), 0.1, 8, &w),
+                         .w_dtype = SPEY_BF16,
+                         .w_pitch = k,
+                         .activation = SPEY_ACT_SIGMOID,
+                         .precision = SPEY_PRECISION_16,
+                         .y = memory((size_t)(rows * n) * 2),
+                         .y_dtype = SPEY_BF16,
+                         .y_pitch = n };
+    const spey_step step = { row("gemm/cublaslt"), &a };
+    size_t scratch = step.kernel->workspace(&a);
+    a.workspace = memory(scratch);
+    must(cuda->run(device, &step, 1), "run");
+    must(cuda->download(device, y, a.y, (size_t)(rows * n) * 2), "download");
+    int n_bad = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t j = i == rows - 1 ? n - 1 : i * 467 % n;
+        double sum = 0;
+        for (int64_t l = 0; l < k; l++)
+            sum += (double)spey_bf16_to_f32(x[i * k + l]) * (double)spey_bf16_to_f32(w[j * k + l]);
+        double want = 1 / (1 + exp(-sum));
+        n_bad += !(fabs((double)spey_bf16_to_f32(y[i * n + j]) - want) <= 0x1p-8 * want);
+    }
+    claim(!n_bad && scratch < (size_t)80 << 20, "long batches go in chunks",
+          "%d of %lld rows wrong, %zu MiB of scratch", n_bad, (long long)rows, scratch >> 20);
+    cuda->memory_free(device, (void *)(uintptr_t)a.x, 0);
+    cuda->memory_free(device, (void *)(uintptr_t)a.w, 0);
+    cuda->memory_free(device, a.y, 0);
+    cuda->memory_free(device, a.workspace, scratch);
+    free(x), free(w), free(y);
+}
+
 static void bench_gemm(int64_t n, int64_t k)
 {
     static const int64_t rows[] = { 1, 16, 64, 256, 1024, 4096 };
@@ -581,6 +623,7 @@ static void check_device(bool bench, const char *folder)
     a_graph_replays_what_was_run();
     a_refused_step_leaves_no_trace();
     a_device_opens_twice();
+    long_batches_go_in_chunks();
     if (bench) {
         copies_are_fast(folder);
         bench_norm();
