@@ -17,7 +17,13 @@ foreach(part SPEY_NVCC SPEY_CUDA_INCLUDE SPEY_CUBLASLT_INCLUDE SPEY_CUDART)
         return()
     endif()
 endforeach()
-message(STATUS "CUDA plug-in: ${SPEY_NVCC}")
+execute_process(COMMAND ${SPEY_NVCC} --version OUTPUT_VARIABLE spey_nvcc_version ERROR_QUIET)
+string(REGEX REPLACE ".*release ([0-9.]+).*" "\\1" spey_nvcc_version "${spey_nvcc_version}")
+if(NOT spey_nvcc_version VERSION_GREATER_EQUAL 12.8)
+    message(STATUS "CUDA plug-in: left out (nvcc 12.8 or newer is needed, ${SPEY_NVCC} is ${spey_nvcc_version})")
+    return()
+endif()
+message(STATUS "CUDA plug-in: ${SPEY_NVCC} ${spey_nvcc_version}")
 
 # The targets of a file are in its name. _sm80 runs everywhere, newer cards than these compile its PTX at first use.
 set(spey_cuda_sm80 -gencode=arch=compute_80,code=[sm_80,compute_80] -gencode=arch=compute_89,code=sm_89
