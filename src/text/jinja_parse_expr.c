@@ -99,7 +99,7 @@ static spey_status parse_product(jinja_parser *parser, jinja_node **out)
     const operator_level *found;
     while ((found = operator_at(parser, level))) {
         SPEY_TRY(two_children(parser, JINJA_NODE_BINARY, &parser->token, *out, NULL, out));
-        (*out)->op = found->op;
+        (*out)->op = (uint8_t)found->op;
         SPEY_TRY(spey_jinja_parser_next(parser));
         SPEY_TRY(parse_power(parser, &(*out)->b));
     }
@@ -129,7 +129,7 @@ static spey_status parse_sum(jinja_parser *parser, jinja_node **out)
     const operator_level *found;
     while ((found = operator_at(parser, level))) {
         SPEY_TRY(two_children(parser, JINJA_NODE_BINARY, &parser->token, *out, NULL, out));
-        (*out)->op = found->op;
+        (*out)->op = (uint8_t)found->op;
         SPEY_TRY(spey_jinja_parser_next(parser));
         SPEY_TRY(parse_concat(parser, &(*out)->b));
     }
