@@ -16,10 +16,14 @@ static const char *const cut_names[] = { "none", "rows", "cols" };
 
 /* ---- writing ---- */
 
-/* The fewest digits that read back as the same number. */
+/* The fewest digits that read back as the same number; whole numbers in full. */
 static void write_number(spey_strbuf *out, double number)
 {
     char text[40];
+    if (fabs(number) < 1e15 && floor(number) == number) {
+        spey_strbuf_printf(out, "%.0f", number);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, number);
         if (strtod(text, NULL) == number) break;
@@ -451,8 +455,9 @@ static spey_status parse_text(parser *p, const char *text, size_t n)
         p->end = newline ? newline : end;
         line = newline ? newline + 1 : end;
         if (!begun) {
-            SPEY_TRY(expect(p, "spey-graph 1"));
-            if (p->at != p->end) return BAD(p, "unknown version of the graph format");
+            SPEY_TRY(expect(p, "spey-graph "));
+            if (p->end - p->at != 1 || *p->at != '1')
+                return BAD(p, "unknown version of the graph format, expected 1");
             begun = true;
         } else if (p->at != p->end && *p->at != '#') {
             SPEY_TRY(parse_line(p));

@@ -1,0 +1,303 @@
+/* Memory plans: what shares memory and what must not, that the checker sees every kind of fault, and that graphs mean the
+ * same in a planned arena as with a place for every value. */
+#include "graph_test.h"
+
+#include <math.h>
+
+#include "base/rng.h"
+#include "graph/memplan.h"
+#include "graph/passes.h"
+#include "interpreter.h"
+#include "random_graph.h"
+
+static const spey_memplan_limits limits = {
+    .tokens_max = 10, .outputs_max = 3, .element_bytes = 4, .in_place = true
+};
+
+static spey_memplan *plan_of(const spey_graph *graph, const spey_memplan_limits *with)
+{
+    spey_memplan *plan;
+    must(spey_memplan_new(graph, with, &plan));
+    must(spey_memplan_check(graph, with, plan));
+    return plan;
+}
+
+static void expect_storage(const spey_memplan *plan, spey_value value, spey_value storage)
+{
+    if (plan->values[value].storage != storage)
+        fail_msg("%%%d lies in %%%d, expected %%%d", value, plan->values[value].storage, storage);
+}
+
+/* ---- what shares ---- */
+
+#define HEADER                                                                    \
+    "spey-graph 1\nweight e f32 [9,16]\nweight m f32 [16,16]\nweight f f32 [2]\n" \
+    "cache 0 kv layers=1 heads=1 k_dim=4 v_dim=4\n"
+
+static void a_slice_is_a_view(void **state)
+{
+    (void)state;
+    spey_graph *graph = graph_of(HEADER "%0 = embed() e : tokens 16\n"
+                                        "%1 = slice(%0) : tokens 5 {begin=3 cols=5}\n"
+                                        "%2 = gather(%1) : outputs 5\noutput %2\n");
+    spey_memplan *plan = plan_of(graph, &limits);
+    expect_storage(plan, 1, 0);
+    assert_int_equal(plan->values[1].offset, plan->values[0].offset + 3 * 4);
+    assert_int_equal(plan->values[1].pitch, plan->values[0].pitch);
+    expect_storage(plan, 2, 2);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
+static void element_ops_write_over_what_dies(void **state)
+{
+    (void)state;
+    spey_graph *graph = graph_of(HEADER "%0 = embed() e : tokens 16\n"
+                                        "%1 = unary(%0) : tokens 16 {act=relu}\n" /* %0 lives on */
+                                        "%2 = unary(%1) : tokens 16 {act=tanh}\n" /* over %1 */
+                                        "%3 = add(%0, %2) : tokens 16\n"          /* over %0 */
+                                        "%4 = glu(%2, %3) : tokens 16\n"          /* over %2 */
+                                        "%5 = norm(%4) : tokens 16 {kind=rms eps=0}\n"
+                                        "%6 = gather(%5) : outputs 16\noutput %6\n");
+    spey_memplan *plan = plan_of(graph, &limits);
+    expect_storage(plan, 1, 1);
+    expect_storage(plan, 2, 1);
+    expect_storage(plan, 3, 0);
+    expect_storage(plan, 4, 1);
+    expect_storage(plan, 5, 1);
+    expect_storage(plan, 6, 6);
+    spey_memplan_free(plan);
+
+    spey_memplan_limits apart = limits;
+    apart.in_place = false;
+    plan = plan_of(graph, &apart);
+    for (spey_value v = 0; v < graph->n_values; v++)
+        expect_storage(plan, v, v);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
+static void a_product_never_writes_over_its_input(void **state)
+{
+    (void)state;
+    spey_graph *graph =
+        graph_of(HEADER "%0 = embed() e : tokens 16\n%1 = linear(%0) m : tokens 16\n"
+                        "%2 = gather(%1) : outputs 16\noutput %2\n");
+    spey_memplan *plan = plan_of(graph, &limits);
+    expect_storage(plan, 1, 1);
+    assert_true(plan->values[0].offset != plan->values[1].offset);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
+static void a_slice_that_others_still_read_is_safe(void **state)
+{
+    (void)state;
+    spey_graph *graph =
+        graph_of(HEADER "%0 = embed() e : tokens 16\n"
+                        "%1 = slice(%0) : tokens 8 {begin=0 cols=8}\n"
+                        "%2 = slice(%0) : tokens 8 {begin=4 cols=8}\n"
+                        "%3 = slice(%0) : tokens 8 {begin=8 cols=8}\n"
+                        "%4 = unary(%1) : tokens 8 {act=relu}\n" /* %2 overlaps: its own */
+                        "%5 = unary(%3) : tokens 8 {act=relu}\n" /* so does this */
+                        "%6 = add(%2, %4) : tokens 8\n"          /* now %2 dies */
+                        "%7 = add(%6, %5) : tokens 8\n"
+                        "%8 = gather(%7) : outputs 8\noutput %8\n");
+    spey_memplan *plan = plan_of(graph, &limits);
+    expect_storage(plan, 4, 4);
+    expect_storage(plan, 5, 5);
+    expect_storage(plan, 6, 0);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
+static void the_sum_lies_over_the_residual_and_the_norm_over_x(void **state)
+{
+    (void)state;
+    spey_graph *graph =
+        graph_of(HEADER "%0 = embed() e : tokens 16\n%1 = linear(%0) m : tokens 16\n"
+                        "%2, %3 = add_norm(%1, %0) : tokens 16, tokens 16 {kind=rms eps=0}\n"
+                        "%4 = add(%2, %3) : tokens 16\n%5 = gather(%4) : outputs 16\noutput %5\n");
+    spey_memplan *plan = plan_of(graph, &limits);
+    expect_storage(plan, 2, 0);
+    expect_storage(plan, 3, 1);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+
+    /* x and residual are one: only one result fits there. */
+    graph =
+        graph_of(HEADER "%0 = embed() e : tokens 16\n"
+                        "%1, %2 = add_norm(%0, %0) : tokens 16, tokens 16 {kind=rms eps=0}\n"
+                        "%3 = add(%1, %2) : tokens 16\n%4 = gather(%3) : outputs 16\noutput %4\n");
+    plan = plan_of(graph, &limits);
+    expect_storage(plan, 1, 0);
+    expect_storage(plan, 2, 2);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
+static void queries_stay_in_the_fused_row(void **state)
+{
+    (void)state;
+    spey_graph *graph = graph_of(
+        HEADER
+        "%0 = embed() e : tokens 16\n%1 = rope_table() f : tokens 4 {rotary=4}\n"
+        "%2 = rope_append(%0, %1) : tokens 8 {heads=2 kv_heads=1 k_dim=4 rotary=4 cache=0 layer=0}\n"
+        "%3 = attention(%2) : tokens 8 {scale=1 heads=2 kv_heads=1 k_dim=4 v_dim=4 cache=0 layer=0}\n"
+        "%4 = gather(%3) : outputs 8\noutput %4\n");
+    spey_memplan *plan = plan_of(graph, &limits);
+    expect_storage(plan, 2, 0);
+    assert_int_equal(plan->values[2].offset, plan->values[0].offset);
+    assert_int_equal(plan->values[2].pitch, plan->values[0].pitch);
+    expect_storage(plan, 3, 3);
+    assert_int_equal(plan->values[1].pitch, 4); /* tables are dense */
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
+static void rows_begin_at_64_bytes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        spey_graph *graph = random_graph(seed);
+        spey_memplan *plan = plan_of(graph, &limits);
+        for (spey_value v = 0; v < graph->n_values; v++) {
+            if (plan->values[v].storage != v) continue;
+            assert_int_equal(plan->values[v].offset % 64, 0);
+            if (spey_graph_producer(graph, v)->op != SPEY_GRAPH_ROPE_TABLE)
+                assert_int_equal(plan->values[v].pitch * 4 % 64, 0);
+        }
+        spey_memplan_free(plan);
+        spey_graph_free(graph);
+    }
+}
+
+/* ---- the checker ---- */
+
+/* Move each value in turn to the place of another: where the graph's meaning can suffer, the checker must object. That it
+ * does not object too much is what the plans above show. */
+static void the_checker_sees_faults(void **state)
+{
+    (void)state;
+    int n_faults = 0;
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        spey_graph *graph = random_graph(seed);
+        spey_memplan_limits apart = limits;
+        apart.in_place = false;
+        spey_memplan *plan = plan_of(graph, &apart);
+        for (int n = 0; n < graph->n_nodes; n++) {
+            const spey_node *node = &graph->nodes[n];
+            if (node->op != SPEY_GRAPH_LINEAR && node->op != SPEY_GRAPH_ATTENTION) continue;
+            spey_placement *place = &plan->values[node->outputs[0]], kept = *place;
+            place->offset = plan->values[node->inputs[0]].offset;
+            must_fail(spey_memplan_check(graph, &apart, plan), SPEY_INTERNAL, "plan: ");
+            *place = kept;
+            place->offset = plan->arena_bytes;
+            must_fail(spey_memplan_check(graph, &apart, plan), SPEY_INTERNAL, "beyond the arena");
+            *place = kept;
+            place->pitch = graph->values[node->outputs[0]].cols - 1;
+            must_fail(spey_memplan_check(graph, &apart, plan), SPEY_INTERNAL, "pitch");
+            *place = kept;
+            place->offset += 1;
+            must_fail(spey_memplan_check(graph, &apart, plan), SPEY_INTERNAL, "offset");
+            *place = kept;
+            n_faults += 4;
+        }
+        must(spey_memplan_check(graph, &apart, plan));
+        spey_memplan_free(plan);
+        spey_graph_free(graph);
+    }
+    assert_true(n_faults > 200);
+}
+
+/* ---- meaning ---- */
+
+static double *logits_of(const spey_graph *graph, const spey_memplan *plan)
+{
+    static const int64_t ids[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 0 };
+    static const int seqs[] = { 0, 0, 0, 0, 1, 1, 2, 2, 2, 2 }, rows[] = { 3, 5, 9 };
+    interpreter_options options = {
+        .read = read_random_weight, .n_seqs = 3, .tokens_max = 10, .plan = plan
+    };
+    interpreter *in = interpreter_new(graph, &options);
+    int64_t cols = graph->values[graph->output].cols;
+    double *logits = spey_new_array(SPEY_PURPOSE_GENERAL, double, 3 * cols);
+    interpreter_step(in, &(interpreter_step_args){ 10, ids, seqs, 3, rows, logits });
+    interpreter_free(in);
+    return logits;
+}
+
+static void a_planned_arena_does_not_change_the_numbers(void **state)
+{
+    (void)state;
+    spey_memplan_limits wide = limits;
+    wide.element_bytes = sizeof(double);
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        spey_graph *graph = random_graph(seed);
+        if (seed % 2) must(spey_passes_run(graph, NULL));
+        spey_memplan *plan = plan_of(graph, &wide);
+        assert_true(plan->peak_live_bytes <= plan->arena_bytes);
+        double *expected = logits_of(graph, NULL), *got = logits_of(graph, plan);
+        if (memcmp(expected, got, (size_t)(3 * graph->values[graph->output].cols) * sizeof *got) !=
+            0)
+            fail_msg("seed %llu: the plan changes the logits", (unsigned long long)seed);
+        spey_free(expected);
+        spey_free(got);
+        spey_memplan_free(plan);
+        spey_graph_free(graph);
+    }
+}
+
+static void sizes_that_overflow_are_refused(void **state)
+{
+    (void)state;
+    spey_graph *graph = random_graph(1);
+    spey_memplan *plan;
+    spey_memplan_limits huge = limits;
+    huge.tokens_max = INT64_MAX;
+    must_fail(spey_memplan_new(graph, &huge, &plan), SPEY_LIMIT, "do not fit memory");
+    huge.tokens_max = 0;
+    must_fail(spey_memplan_new(graph, &huge, &plan), SPEY_INVALID, "0 tokens");
+    huge = limits;
+    huge.element_bytes = 3;
+    must_fail(spey_memplan_new(graph, &huge, &plan), SPEY_INVALID, "elements of 3 bytes");
+    assert_null(plan);
+    spey_graph_free(graph);
+}
+
+static void planning_survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    spey_graph *graph = random_graph(2);
+    uint64_t live = spey_alloc_read_stats().n_live;
+    for (uint64_t n = 1;; n++) {
+        spey_memplan *plan;
+        spey_alloc_fail_nth(n);
+        spey_status status = spey_memplan_new(graph, &limits, &plan);
+        if (status == SPEY_OK) status = spey_memplan_check(graph, &limits, plan);
+        spey_alloc_fail_nth(0);
+        spey_memplan_free(plan);
+        assert_int_equal(spey_alloc_read_stats().n_live, live);
+        if (status == SPEY_OK) break;
+        assert_int_equal(status, SPEY_NOMEM);
+    }
+    spey_graph_free(graph);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_slice_is_a_view),
+        cmocka_unit_test(element_ops_write_over_what_dies),
+        cmocka_unit_test(a_product_never_writes_over_its_input),
+        cmocka_unit_test(a_slice_that_others_still_read_is_safe),
+        cmocka_unit_test(the_sum_lies_over_the_residual_and_the_norm_over_x),
+        cmocka_unit_test(queries_stay_in_the_fused_row),
+        cmocka_unit_test(rows_begin_at_64_bytes),
+        cmocka_unit_test(the_checker_sees_faults),
+        cmocka_unit_test(a_planned_arena_does_not_change_the_numbers),
+        cmocka_unit_test(sizes_that_overflow_are_refused),
+        cmocka_unit_test(planning_survives_every_failed_allocation),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
