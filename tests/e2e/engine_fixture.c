@@ -1,0 +1,89 @@
+#include "engine_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+
+void e2e_ok(spey_status status, const char *what)
+{
+    if (status != SPEY_OK) {
+        spey_alloc_seal(false);
+        fail_msg("%s: %s", what, spey_last_error());
+    }
+}
+
+spey_engine_file *e2e_build(const char *checkpoint, const char *dtype, const char *disable_passes)
+{
+    char folder[] = "/tmp/spey-e2e-XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/engine.spey", folder);
+    const spey_build_options options = { .dtype = dtype,
+                                         .disable_passes = disable_passes,
+                                         .quiet = true };
+    spey_engine_file *engine = NULL;
+    spey_status status = spey_build_engine(checkpoint, path, &options, NULL);
+    if (status == SPEY_OK) status = spey_engine_file_open(path, NULL, &engine);
+    unlink(path); /* the mapping stays */
+    rmdir(folder);
+    e2e_ok(status, checkpoint);
+    return engine;
+}
+
+spey_executor *e2e_executor(const spey_engine_file *engine, const spey_limits_plan *limits)
+{
+    spey_executor *executor;
+    e2e_ok(spey_executor_new(engine, limits, &executor), "executor");
+    return executor;
+}
+
+void e2e_feed(spey_executor *executor, spey_seq_id seq, const int32_t *ids, int64_t n,
+              int64_t chunk, int64_t vocab, float *out)
+{
+    for (int64_t at = 0; at < n; at += chunk) {
+        int32_t n_ids = (int32_t)(n - at < chunk ? n - at : chunk);
+        const spey_step_seq s = { .seq = seq, .ids = ids + at, .n_ids = n_ids, .n_outputs = n_ids };
+        float *logits;
+        spey_alloc_seal(true);
+        e2e_ok(spey_executor_step(executor, &s, 1, &logits), "step");
+        spey_alloc_seal(false);
+        memcpy(out + at * vocab, logits, (size_t)(n_ids * vocab) * sizeof(float));
+    }
+}
+
+void e2e_logits(spey_executor *executor, const int32_t *ids, int64_t n, int64_t chunk,
+                int64_t vocab, float *out)
+{
+    spey_kv_cache *kv = spey_executor_kv(executor);
+    spey_seq_id seq;
+    e2e_ok(spey_kv_open(kv, &seq), "sequence");
+    e2e_feed(executor, seq, ids, n, chunk, vocab, out);
+    e2e_ok(spey_kv_check(kv), "kv cache");
+    spey_kv_close(kv, seq);
+}
+
+double e2e_nmse(const float *got, const float *wanted, int64_t n)
+{
+    double error = 0, power = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double difference = (double)got[i] - (double)wanted[i];
+        error += difference * difference;
+        power += (double)wanted[i] * (double)wanted[i];
+    }
+    return error / power;
+}
+
+int32_t e2e_argmax(const float *logits, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    return (int32_t)best;
+}

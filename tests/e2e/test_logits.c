@@ -1,0 +1,259 @@
+/* Whole models against the logits that Hugging Face Transformers computes in FP32 (tests/data/architectures). */
+#include <dirent.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine_fixture.h"
+#include "tensor/safetensors.h"
+
+enum { SEQS = 2, LENGTH = 32, VOCAB = 256, MODELS_MAX = 64 };
+enum { ROW = VOCAB, SEQ = LENGTH * VOCAB };
+
+static const char root[] = "tests/data/architectures";
+
+/* Normalised mean square errors. FP32: some hundred roundings of 2^-24 in sequence stay under 1e-10 even if they all
+ * add up. 16 bits: an operand rounded to bf16 is off by at most 2^-9, 1.3e-6 in the mean of squares, and each of the
+ * two dozen products in a row adds as much, amplified by softmax and SwiGLU. */
+static const double bound_f32 = 1e-9, bound_16 = 1e-4;
+
+typedef struct model {
+    char path[512];
+    int32_t ids[SEQS][LENGTH];
+    float logits[SEQS][LENGTH][VOCAB];
+} model;
+
+static model models[MODELS_MAX];
+static int n_models;
+static float got[SEQS][LENGTH][VOCAB], other[SEQS][LENGTH][VOCAB];
+
+static int load_models(void **state)
+{
+    (void)state;
+    struct dirent **names;
+    int n = scandir(root, &names, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        bool wanted = !strncmp(names[i]->d_name, "llama", 5) && n_models < MODELS_MAX;
+        if (wanted) {
+            model *m = &models[n_models++];
+            char path[600];
+            spey_safetensors *file;
+            snprintf(m->path, sizeof(m->path), "%s/%.200s", root, names[i]->d_name);
+            snprintf(path, sizeof(path), "%s/expected.safetensors", m->path);
+            if (spey_safetensors_open(path, &file)) return -1;
+            const spey_safetensor *ids = spey_safetensors_find(file, "sequence");
+            const spey_safetensor *logits = spey_safetensors_find(file, "logits");
+            if (!ids || !logits || ids->bytes != SEQS * LENGTH * 8 ||
+                logits->bytes != sizeof(m->logits))
+                return -1;
+            for (int k = 0; k < SEQS * LENGTH; k++) {
+                int64_t id;
+                memcpy(&id, (const char *)ids->data + k * 8, 8);
+                m->ids[k / LENGTH][k % LENGTH] = (int32_t)id;
+            }
+            memcpy(m->logits, logits->data, sizeof(m->logits));
+            spey_safetensors_close(file);
+        }
+        free(names[i]);
+    }
+    free(names);
+    return n_models ? 0 : -1;
+}
+
+/* One sequence at a time. */
+static void run(const spey_engine_file *engine, const model *m, spey_limits_plan limits,
+                int64_t chunk, float out[SEQS][LENGTH][VOCAB])
+{
+    limits.outputs_max = LENGTH;
+    if (!limits.threads) limits.threads = 2;
+    spey_executor *executor = e2e_executor(engine, &limits);
+    for (int s = 0; s < SEQS; s++)
+        e2e_logits(executor, m->ids[s], LENGTH, chunk, VOCAB, out[s][0]);
+    spey_executor_free(executor);
+}
+
+static void check_bound(const model *m, const char *what, double bound)
+{
+    double worst = 0;
+    for (int s = 0; s < SEQS; s++) {
+        double nmse = e2e_nmse(got[s][0], m->logits[s][0], SEQ);
+        if (!(nmse <= worst)) worst = nmse;
+    }
+    print_message("%s, %s: NMSE %.2g\n", m->path + sizeof(root), what, worst);
+    assert_true(worst <= bound);
+}
+
+/* The likeliest token is the expected one wherever it leads by more than errors of the size that the bound allows: of a
+ * row's 256 errors hardly one is beyond four times their root mean square, and two logits may move towards each other. */
+static void check_greedy(const model *m, double bound)
+{
+    int checked = 0;
+    for (int i = 0; i < SEQS * LENGTH; i++) {
+        const float *wanted = m->logits[i / LENGTH][i % LENGTH], *is = got[i / LENGTH][i % LENGTH];
+        int32_t best = e2e_argmax(wanted, VOCAB);
+        double second = -INFINITY, power = 0;
+        for (int k = 0; k < VOCAB; k++) {
+            if (k != best && (double)wanted[k] > second) second = (double)wanted[k];
+            power += (double)wanted[k] * (double)wanted[k];
+        }
+        if ((double)wanted[best] - second <= 8 * sqrt(bound * power / VOCAB)) continue;
+        assert_int_equal(e2e_argmax(is, VOCAB), best);
+        checked++;
+    }
+    print_message("  likeliest token checked in %d of %d rows\n", checked, SEQS * LENGTH);
+    assert_true(checked > SEQS * LENGTH / 2);
+}
+
+static void f32_engines_give_the_expected_logits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < n_models; i++) {
+        spey_engine_file *engine = e2e_build(models[i].path, "f32", NULL);
+        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+        check_bound(&models[i], "f32", bound_f32);
+        check_greedy(&models[i], bound_f32);
+        spey_engine_file_close(engine);
+    }
+}
+
+static void engines_of_16_bits_stay_close(void **state)
+{
+    (void)state;
+    static const char *const dtypes[] = { "bf16", "f16" };
+    for (int i = 0; i < n_models; i++)
+        for (int d = 0; d < 2; d++) {
+            spey_engine_file *engine = e2e_build(models[i].path, dtypes[d], NULL);
+            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+            check_bound(&models[i], dtypes[d], bound_16);
+            check_greedy(&models[i], bound_16);
+            spey_engine_file_close(engine);
+        }
+}
+
+static void engines_without_passes_stay_close(void **state)
+{
+    (void)state;
+    for (int i = 0; i < n_models; i++) {
+        spey_engine_file *engine = e2e_build(models[i].path, "f32", "all");
+        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+        check_bound(&models[i], "f32 without passes", bound_f32);
+        spey_engine_file_close(engine);
+        engine = e2e_build(models[i].path, "bf16", "all");
+        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+        check_bound(&models[i], "bf16 without passes", bound_16);
+        spey_engine_file_close(engine);
+    }
+}
+
+static void chunks_give_the_same_bits(void **state)
+{
+    (void)state;
+    static const char *const dtypes[] = { "f32", "bf16" };
+    static const int64_t chunks[] = { 5, 1 };
+    for (int i = 0; i < n_models; i++)
+        for (int d = 0; d < 2; d++) {
+            spey_engine_file *engine = e2e_build(models[i].path, dtypes[d], NULL);
+            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+            for (int c = 0; c < 2; c++) {
+                run(engine, &models[i], (spey_limits_plan){ 0 }, chunks[c], other);
+                assert_memory_equal(got, other, sizeof(got));
+            }
+            spey_engine_file_close(engine);
+        }
+}
+
+/* One ragged step of both, 19 tokens and 7, then the rest of the first beside single tokens of the second. */
+static void a_ragged_batch_gives_the_same_bits(void **state)
+{
+    (void)state;
+    const model *m = &models[0];
+    spey_engine_file *engine = e2e_build(m->path, "bf16", NULL);
+    run(engine, m, (spey_limits_plan){ 0 }, LENGTH, got);
+    const spey_limits_plan limits = { .threads = 2, .sequences_max = 2, .outputs_max = 64 };
+    spey_executor *executor = e2e_executor(engine, &limits);
+    spey_seq_id seqs[2];
+    for (int s = 0; s < 2; s++)
+        e2e_ok(spey_kv_open(spey_executor_kv(executor), &seqs[s]), "sequence");
+    static const int32_t pieces[][2] = { { 19, 7 }, { 1, 1 }, { 10, 1 }, { 1, 20 }, { 1, 3 } };
+    int32_t at[2] = { 0, 0 };
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+        spey_step_seq batch[2];
+        for (int s = 0; s < 2; s++)
+            batch[s] = (spey_step_seq){ .seq = seqs[s],
+                                        .ids = m->ids[s] + at[s],
+                                        .n_ids = pieces[i][s],
+                                        .n_outputs = pieces[i][s] };
+        float *logits;
+        e2e_ok(spey_executor_step(executor, batch, 2, &logits), "step");
+        for (int s = 0; s < 2; s++) {
+            size_t n = (size_t)pieces[i][s] * ROW;
+            assert_memory_equal(logits, got[s][at[s]], n * sizeof(float));
+            logits += n;
+            at[s] += pieces[i][s];
+        }
+    }
+    assert_int_equal(at[0], LENGTH);
+    assert_int_equal(at[1], LENGTH);
+    spey_executor_free(executor);
+    spey_engine_file_close(engine);
+}
+
+static void block_sizes_and_threads_give_the_same_bits(void **state)
+{
+    (void)state;
+    static const int32_t blocks[] = { 1, 7, 16, 32 };
+    for (int i = 0; i < n_models; i++) {
+        spey_engine_file *engine = e2e_build(models[i].path, "bf16", NULL);
+        run(engine, &models[i], (spey_limits_plan){ 0 }, 11, got);
+        for (int b = 0; b < 4; b++)
+            for (int threads = 1; threads <= 2; threads++) {
+                const spey_limits_plan limits = { .kv_block_tokens = blocks[b],
+                                                  .threads = threads };
+                run(engine, &models[i], limits, 11, other);
+                assert_memory_equal(got, other, sizeof(got));
+            }
+        run(engine, &models[i], (spey_limits_plan){ .no_in_place = true }, 11, other);
+        assert_memory_equal(got, other, sizeof(got));
+        spey_engine_file_close(engine);
+    }
+}
+
+static void kv_dtypes_stay_close(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *dtype;
+        double bound;
+    } kinds[] = { { "f32", 1e-9 }, { "f16", 1e-6 }, { "bf16", 1e-4 } };
+    for (int i = 0; i < n_models; i++) {
+        spey_engine_file *engine = e2e_build(models[i].path, "f32", NULL);
+        for (int k = 0; k < 3; k++) {
+            run(engine, &models[i], (spey_limits_plan){ .kv_dtype = kinds[k].dtype }, 9, got);
+            char what[32];
+            snprintf(what, sizeof(what), "f32, cache %s", kinds[k].dtype);
+            check_bound(&models[i], what, kinds[k].bound);
+        }
+        spey_engine_file_close(engine);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(f32_engines_give_the_expected_logits),
+        cmocka_unit_test(engines_of_16_bits_stay_close),
+        cmocka_unit_test(engines_without_passes_stay_close),
+        cmocka_unit_test(chunks_give_the_same_bits),
+        cmocka_unit_test(a_ragged_batch_gives_the_same_bits),
+        cmocka_unit_test(block_sizes_and_threads_give_the_same_bits),
+        cmocka_unit_test(kv_dtypes_stay_close),
+    };
+    return cmocka_run_group_tests(tests, load_models, NULL);
+}
