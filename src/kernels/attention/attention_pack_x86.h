@@ -50,6 +50,24 @@ static inline void kv_tile_find(const spey_attention_args *a, int64_t s, int64_t
         tile->k[i] = tile->v[i] = zeros;
 }
 
+/* The rows of the next tile, asked for one by one while the current tile is worked on. Random blocks of 4 kB are too short
+ * for hardware prefetchers; asking for many lines at once stalls for want of miss buffers. */
+typedef struct prefetcher {
+    const kv_tile *tile;
+    int row, end; /* 0 … TILE - 1: K, then V */
+    int64_t k_bytes, v_bytes;
+} prefetcher;
+
+static inline void prefetch_row(prefetcher *f)
+{
+    if (f->row == f->end) return;
+    const uint8_t *row = f->row < TILE ? f->tile->k[f->row] : f->tile->v[f->row - TILE];
+    int64_t bytes = f->row < TILE ? f->k_bytes : f->v_bytes;
+    for (int64_t i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)row + i, _MM_HINT_T0);
+    f->row++;
+}
+
 /* ---- transposition of VEC_LANES rows of VEC_LANES words ---- */
 
 #ifdef __AVX512F__
@@ -194,9 +212,10 @@ static inline void words_transpose(words r[8])
 
 /* ---- K ---- */
 
-static inline void pack_k_f32(const uint8_t *const *k, int64_t k_dim, float *out)
+static inline void pack_k_f32(const uint8_t *const *k, int64_t k_dim, prefetcher *f, float *out)
 {
     for (int64_t d = 0; d < k_dim; d += VEC_LANES) {
+        prefetch_row(f);
         int64_t n = k_dim - d < VEC_LANES ? k_dim - d : VEC_LANES;
         words r[VEC_LANES];
         for (int t = 0; t < VEC_LANES; t++)
@@ -207,9 +226,12 @@ static inline void pack_k_f32(const uint8_t *const *k, int64_t k_dim, float *out
     }
 }
 
-static inline void pack_k_16(const uint8_t *const *k, int64_t k_dim, bool is_bf16, float *out)
+static inline void pack_k_16(const uint8_t *const *k, int64_t k_dim, bool is_bf16, prefetcher *f,
+                             float *out)
 {
     for (int64_t d = 0; d < k_dim; d += 2 * VEC_LANES) {
+        prefetch_row(f);
+        prefetch_row(f);
         int64_t n = k_dim - d < 2 * VEC_LANES ? k_dim - d : 2 * VEC_LANES;
         words r[VEC_LANES];
         for (int t = 0; t < VEC_LANES; t++)
@@ -225,14 +247,17 @@ static inline void pack_k_16(const uint8_t *const *k, int64_t k_dim, bool is_bf1
 }
 
 /* K of the tile into out[k_dim][TILE]; columns of vectors without a token are left as they are. */
-static inline void pack_k(const kv_tile *tile, spey_dtype dtype, int64_t k_dim, float *out)
+static inline void pack_k(const kv_tile *tile, spey_dtype dtype, int64_t k_dim, prefetcher *f,
+                          float *out)
 {
     int64_t first = tile->begin % TILE, last = first + tile->end - tile->begin;
     for (int64_t t = first / VEC_LANES * VEC_LANES; t < last; t += VEC_LANES) {
         if (dtype == SPEY_F32)
-            pack_k_f32(tile->k + t, k_dim, out + t);
+            pack_k_f32(tile->k + t, k_dim, f, out + t);
+        else if (dtype == SPEY_BF16)
+            pack_k_16(tile->k + t, k_dim, true, f, out + t);
         else
-            pack_k_16(tile->k + t, k_dim, dtype == SPEY_BF16, out + t);
+            pack_k_16(tile->k + t, k_dim, false, f, out + t);
     }
 }
 

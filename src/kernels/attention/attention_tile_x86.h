@@ -29,7 +29,7 @@ static inline float scalar_exp(float x)
 /* ---- scores ---- */
 
 static ALWAYS_INLINE void scores_block(const int rows, const float *q, int64_t k_dim,
-                                       const float *kt, float *s)
+                                       const float *kt, prefetcher *f, float *s)
 {
     for (int part = 0; part < TILE_VECS; part += BLOCK_VECS) {
         const float *k = kt + part * VEC_LANES;
@@ -38,6 +38,7 @@ static ALWAYS_INLINE void scores_block(const int rows, const float *q, int64_t k
             for (int v = 0; v < BLOCK_VECS; v++)
                 sums[r][v] = vec_zero();
         for (int64_t d = 0; d < k_dim; d++) {
+            if (d % 4 == 0) prefetch_row(f);
             for (int r = 0; r < rows; r++) {
                 vec x = vec_set1(q[r * k_dim + d]);
                 for (int v = 0; v < BLOCK_VECS; v++)
@@ -51,16 +52,17 @@ static ALWAYS_INLINE void scores_block(const int rows, const float *q, int64_t k
 }
 
 /* s[rows][TILE] = q[rows][k_dim] · kt[k_dim][TILE] */
-static inline void scores(int64_t rows, const float *q, int64_t k_dim, const float *kt, float *s)
+static inline void scores(int64_t rows, const float *q, int64_t k_dim, const float *kt,
+                          prefetcher *f, float *s)
 {
     switch (rows) {
-    case 1: scores_block(1, q, k_dim, kt, s); break;
-    case 2: scores_block(2, q, k_dim, kt, s); break;
-    case 3: scores_block(3, q, k_dim, kt, s); break;
+    case 1: scores_block(1, q, k_dim, kt, f, s); break;
+    case 2: scores_block(2, q, k_dim, kt, f, s); break;
+    case 3: scores_block(3, q, k_dim, kt, f, s); break;
 #ifdef __AVX512F__
-    case 4: scores_block(4, q, k_dim, kt, s); break;
-    case 5: scores_block(5, q, k_dim, kt, s); break;
-    case 6: scores_block(6, q, k_dim, kt, s); break;
+    case 4: scores_block(4, q, k_dim, kt, f, s); break;
+    case 5: scores_block(5, q, k_dim, kt, f, s); break;
+    case 6: scores_block(6, q, k_dim, kt, f, s); break;
 #endif
     default: break;
     }
@@ -140,8 +142,8 @@ static ALWAYS_INLINE vec load_v(const uint8_t *p, spey_dtype dtype, int64_t i)
 /* `vecs` vectors of dimensions from i on, for `rows` rows. */
 static ALWAYS_INLINE void weigh_columns(const int rows, const int vecs, spey_dtype dtype,
                                         const float *p, const uint8_t *const *v, int64_t begin,
-                                        int64_t end, const row_state *state, int64_t i, float *acc,
-                                        int64_t pitch)
+                                        int64_t end, const row_state *state, int64_t i,
+                                        prefetcher *f, float *acc, int64_t pitch)
 {
     vec sums[BLOCK_ROWS][BLOCK_VECS];
     for (int r = 0; r < rows; r++)
@@ -149,6 +151,7 @@ static ALWAYS_INLINE void weigh_columns(const int rows, const int vecs, spey_dty
             sums[r][k] = vec_mul(vec_load_f32(acc + r * pitch + i + k * VEC_LANES),
                                  vec_set1(state[r].rescale));
     for (int64_t t = begin; t < end; t++) {
+        if (t % 2 == 0) prefetch_row(f);
         vec value[BLOCK_VECS];
         for (int k = 0; k < vecs; k++)
             value[k] = load_v(v[t], dtype, i + k * VEC_LANES);
@@ -165,27 +168,29 @@ static ALWAYS_INLINE void weigh_columns(const int rows, const int vecs, spey_dty
 
 static ALWAYS_INLINE void weigh_block(const int rows, spey_dtype dtype, const float *p,
                                       const uint8_t *const *v, int64_t begin, int64_t end,
-                                      const row_state *state, float *acc, int64_t pitch)
+                                      const row_state *state, prefetcher *f, float *acc,
+                                      int64_t pitch)
 {
     int64_t i = 0;
     for (; i + BLOCK_VECS * VEC_LANES <= pitch; i += BLOCK_VECS * VEC_LANES)
-        weigh_columns(rows, BLOCK_VECS, dtype, p, v, begin, end, state, i, acc, pitch);
+        weigh_columns(rows, BLOCK_VECS, dtype, p, v, begin, end, state, i, f, acc, pitch);
     for (; i < pitch; i += VEC_LANES)
-        weigh_columns(rows, 1, dtype, p, v, begin, end, state, i, acc, pitch);
+        weigh_columns(rows, 1, dtype, p, v, begin, end, state, i, f, acc, pitch);
 }
 
 static ALWAYS_INLINE void weigh_any(int64_t rows, spey_dtype dtype, const float *p,
                                     const uint8_t *const *v, int64_t begin, int64_t end,
-                                    const row_state *state, float *acc, int64_t pitch)
+                                    const row_state *state, prefetcher *f, float *acc,
+                                    int64_t pitch)
 {
     switch (rows) {
-    case 1: weigh_block(1, dtype, p, v, begin, end, state, acc, pitch); break;
-    case 2: weigh_block(2, dtype, p, v, begin, end, state, acc, pitch); break;
-    case 3: weigh_block(3, dtype, p, v, begin, end, state, acc, pitch); break;
+    case 1: weigh_block(1, dtype, p, v, begin, end, state, f, acc, pitch); break;
+    case 2: weigh_block(2, dtype, p, v, begin, end, state, f, acc, pitch); break;
+    case 3: weigh_block(3, dtype, p, v, begin, end, state, f, acc, pitch); break;
 #ifdef __AVX512F__
-    case 4: weigh_block(4, dtype, p, v, begin, end, state, acc, pitch); break;
-    case 5: weigh_block(5, dtype, p, v, begin, end, state, acc, pitch); break;
-    case 6: weigh_block(6, dtype, p, v, begin, end, state, acc, pitch); break;
+    case 4: weigh_block(4, dtype, p, v, begin, end, state, f, acc, pitch); break;
+    case 5: weigh_block(5, dtype, p, v, begin, end, state, f, acc, pitch); break;
+    case 6: weigh_block(6, dtype, p, v, begin, end, state, f, acc, pitch); break;
 #endif
     default: break;
     }
@@ -193,21 +198,22 @@ static ALWAYS_INLINE void weigh_any(int64_t rows, spey_dtype dtype, const float 
 
 /* acc[rows][pitch] = rescale · acc + Σ p[rows][t] v[t] for columns [begin, end) of the tile. */
 static void weigh(int64_t rows, spey_dtype dtype, const float *p, const uint8_t *const *v,
-                  int64_t begin, int64_t end, const row_state *state, float *acc, int64_t pitch)
+                  int64_t begin, int64_t end, const row_state *state, prefetcher *f, float *acc,
+                  int64_t pitch)
 {
     if (dtype == SPEY_F32)
-        weigh_any(rows, SPEY_F32, p, v, begin, end, state, acc, pitch);
+        weigh_any(rows, SPEY_F32, p, v, begin, end, state, f, acc, pitch);
     else if (dtype == SPEY_F16)
-        weigh_any(rows, SPEY_F16, p, v, begin, end, state, acc, pitch);
+        weigh_any(rows, SPEY_F16, p, v, begin, end, state, f, acc, pitch);
     else
-        weigh_any(rows, SPEY_BF16, p, v, begin, end, state, acc, pitch);
+        weigh_any(rows, SPEY_BF16, p, v, begin, end, state, f, acc, pitch);
 }
 
 /* The same for rows whose ranges differ: those columns that all of them see are done together, the others row by row.
  * A row never touches a column that it does not see, so not even a NaN there reaches it. */
 static inline void weigh_ranges(int64_t rows, spey_dtype dtype, const float *p,
-                                const uint8_t *const *v, int64_t tile, row_state *state, float *acc,
-                                int64_t pitch)
+                                const uint8_t *const *v, int64_t tile, row_state *state,
+                                prefetcher *f, float *acc, int64_t pitch)
 {
     int64_t low[BLOCK_ROWS] = { 0 }, high[BLOCK_ROWS] = { 0 }, begin = 0, end = TILE;
     for (int r = 0; r < rows; r++) {
@@ -220,15 +226,15 @@ static inline void weigh_ranges(int64_t rows, spey_dtype dtype, const float *p,
     for (int r = 0; r < rows; r++) {
         int64_t stop = together ? begin : high[r];
         if (low[r] >= stop) continue;
-        weigh(1, dtype, p + r * TILE, v, low[r], stop, state + r, acc + r * pitch, pitch);
+        weigh(1, dtype, p + r * TILE, v, low[r], stop, state + r, f, acc + r * pitch, pitch);
         state[r].rescale = 1;
     }
     if (!together) return;
-    weigh(rows, dtype, p, v, begin, end, state, acc, pitch);
+    weigh(rows, dtype, p, v, begin, end, state, f, acc, pitch);
     for (int r = 0; r < rows; r++) {
         state[r].rescale = 1;
         if (end < high[r])
-            weigh(1, dtype, p + r * TILE, v, end, high[r], state + r, acc + r * pitch, pitch);
+            weigh(1, dtype, p + r * TILE, v, end, high[r], state + r, f, acc + r * pitch, pitch);
     }
 }
 

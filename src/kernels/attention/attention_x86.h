@@ -172,6 +172,9 @@ typedef struct scratch {
     row_state rows[ROWS_MAX];
     float total_max[ROWS_MAX], total_sum[ROWS_MAX];
     float *q, *k, *v, *s, *acc, *total;
+    kv_tile tiles[2]; /* the current one and the next */
+    int current;
+    prefetcher ahead;
 } scratch;
 
 enum {
@@ -195,6 +198,7 @@ static void load_rows(const shape *w, const item *it, scratch *x)
     const spey_attention_args *a = w->a;
     const vec scale = vec_set1(a->scale);
     int64_t r = 0;
+    x->tiles[0].end = x->tiles[1].end = 0;
     for (int64_t t = it->token; t < it->token + it->n_tokens; t++) {
         for (int64_t h = it->head; h < it->head + it->n_heads; h++, r++) {
             row_state *row = &x->rows[r];
@@ -217,12 +221,29 @@ static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, spe
     const spey_attention_args *a = w->a;
     int64_t first = tile->begin / TILE * TILE;
     float *s = x->s + r * TILE;
-    scores(n, x->q + r * a->k_dim, a->k_dim, x->k, s);
+    scores(n, x->q + r * a->k_dim, a->k_dim, x->k, &x->ahead, s);
     for (int64_t k = 0; k < n; k++) {
         row_state *row = &x->rows[r + k];
         if (row->begin < first + TILE && row->end > first) softmax_row(a, row, first, s + k * TILE);
     }
-    weigh_ranges(n, v_dtype, s, tile->v, first, x->rows + r, x->acc + r * w->v_padded, w->v_padded);
+    weigh_ranges(n, v_dtype, s, tile->v, first, x->rows + r, &x->ahead, x->acc + r * w->v_padded,
+                 w->v_padded);
+}
+
+/* The tile that begins at cache index i becomes the current one, the one after it the one to prefetch. */
+static kv_tile *advance_tile(const shape *w, const item *it, scratch *x, int64_t i)
+{
+    const spey_attention_args *a = w->a;
+    int64_t end = least(it->end, i / TILE * TILE + TILE), size = a->kv.dtype == SPEY_F32 ? 4 : 2;
+    x->current ^= 1;
+    kv_tile *tile = &x->tiles[x->current], *next = &x->tiles[x->current ^ 1];
+    if (tile->begin != i || tile->end != end) kv_tile_find(a, it->seq, it->kv_head, i, end, tile);
+    x->ahead = (prefetcher){ .tile = next, .k_bytes = a->k_dim * size, .v_bytes = a->v_dim * size };
+    if (end < it->end) {
+        kv_tile_find(a, it->seq, it->kv_head, end, least(it->end, end + TILE), next);
+        x->ahead.end = 2 * TILE;
+    }
+    return tile;
 }
 
 /* All rows of the item over one split; the result is in rows[].max, .sum and acc. */
@@ -235,22 +256,20 @@ static void do_split(const shape *w, const item *it, scratch *x, int64_t split)
         x->rows[r].sum = 0;
     }
     memset(x->acc, 0, (size_t)(n_rows * w->v_padded) * sizeof(float));
-    int64_t begin = most(it->begin, split * SPLIT), end = least(it->end, (split + 1) * SPLIT);
+    int64_t end = least(it->end, (split + 1) * SPLIT);
     /* Rows of V are used where they lie when each is used once, or needs no widening. */
     bool in_place = a->v_dim == w->v_padded && (a->kv.dtype == SPEY_F32 || n_rows <= BLOCK_ROWS);
     int64_t n_blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    for (int64_t i = begin; i < end;) {
-        int64_t next = least(end, i / TILE * TILE + TILE);
-        kv_tile tile;
-        kv_tile_find(a, it->seq, it->kv_head, i, next, &tile);
-        pack_k(&tile, a->kv.dtype, a->k_dim, x->k);
-        if (!in_place) pack_v(&tile, a->kv.dtype, a->v_dim, w->v_padded, x->v);
+    for (int64_t i = most(it->begin, split * SPLIT); i < end;) {
+        kv_tile *tile = advance_tile(w, it, x, i);
+        pack_k(tile, a->kv.dtype, a->k_dim, &x->ahead, x->k);
+        if (!in_place) pack_v(tile, a->kv.dtype, a->v_dim, w->v_padded, x->v);
         for (int64_t b = 0, r = 0; b < n_blocks; b++) {
             int64_t n = (n_rows - r + n_blocks - b - 1) / (n_blocks - b);
-            block_over_tile(w, x, &tile, in_place ? a->kv.dtype : SPEY_F32, r, n);
+            block_over_tile(w, x, tile, in_place ? a->kv.dtype : SPEY_F32, r, n);
             r += n;
         }
-        i = next;
+        i = tile->end;
     }
 }
 
@@ -433,7 +452,7 @@ static void run(const void *args, const spey_lane *lane)
     for (int64_t s = 0; s < a->batch->n_seqs; s++)
         w.n_items += items_of(&w, s);
     if (a->rows == 0 || w.n_items == 0) return;
-    scratch x;
+    scratch x = { .current = 0 };
     float floats[SCRATCH_FLOATS] __attribute__((aligned(64)));
     scratch_lay_out(&x, &w, floats);
     if (lane->count > 1 && w.n_items < (int64_t)DYNAMIC_ITEMS * lane->count) {
