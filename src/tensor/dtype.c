@@ -194,12 +194,34 @@ static bool has_infinite_16(const unsigned char *p, size_t n, uint16_t infinity)
     return found != 0;
 }
 
+static bool has_infinite_32(const unsigned char *p, size_t n)
+{
+    uint32_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, p + 4 * i, 4);
+        found |= (uint32_t)((u & 0x7fffffffu) == 0x7f800000u);
+    }
+    return found != 0;
+}
+
 int64_t spey_convert_find_overflow(const void *dst, spey_dtype dst_dtype, const void *src,
                                    spey_dtype src_dtype, size_t n)
 {
+    /* A first look that the vectoriser likes; nearly always it is all. */
     if (dst_dtype == src_dtype) return -1;
-    if (dst_dtype == SPEY_F16 && !has_infinite_16(dst, n, 0x7c00)) return -1;
-    if (dst_dtype == SPEY_BF16 && !has_infinite_16(dst, n, 0x7f80)) return -1;
+    switch (dst_dtype) {
+    case SPEY_F16:
+        if (!has_infinite_16(dst, n, 0x7c00)) return -1;
+        break;
+    case SPEY_BF16:
+        if (!has_infinite_16(dst, n, 0x7f80)) return -1;
+        break;
+    case SPEY_F32:
+        if (src_dtype != SPEY_F64 || !has_infinite_32(dst, n)) return -1;
+        break;
+    default: return -1; /* nothing is wider */
+    }
     size_t dst_bytes = spey_dtype_bytes(dst_dtype), src_bytes = spey_dtype_bytes(src_dtype);
     for (size_t i = 0; i < n; i++)
         if (is_infinite((const unsigned char *)dst + i * dst_bytes, dst_dtype) &&

@@ -21,7 +21,7 @@ static int open_model(void **state)
     spey_status status = spey_json_parse("config", config, strlen(config), &root);
     if (!status) status = spey_model_new("config", root, &model);
     json_decref(root);
-    return status;
+    return status != SPEY_OK;
 }
 
 static int close_model(void **state)
