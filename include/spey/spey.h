@@ -18,6 +18,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
 
 #define SPEY_VERSION_MAJOR 0
 #define SPEY_VERSION_MINOR 1
@@ -179,6 +182,9 @@ typedef void (*spey_logits_fn)(void *user, size_t position, float *logits);
 spey_status spey_context_logits(spey_context *context, const int32_t *ids, size_t n,
                                 spey_logits_fn on_row, void *user);
 
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -5,6 +5,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
 
 /* clang-format off */
 /* X(name, number, text). The numbers are ABI: append only. */
@@ -35,6 +38,9 @@ const char *spey_status_text(spey_status status);
  * where. Valid until the next failure on this thread; "" when nothing has failed yet. */
 const char *spey_last_error(void);
 
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

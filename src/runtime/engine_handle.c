@@ -6,14 +6,6 @@
 #include "base/json.h"
 #include "text/chat_template.h"
 
-#define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
-
-const char *spey_version(void)
-{
-    return TEXT(SPEY_VERSION_MAJOR) "." TEXT(SPEY_VERSION_MINOR) "." TEXT(SPEY_VERSION_PATCH);
-}
-
 spey_status spey_engine_from_file(spey_engine_file *file, spey_engine **out)
 {
     *out = NULL;

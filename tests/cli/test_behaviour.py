@@ -1,0 +1,203 @@
+"""What users rely on: the same text whatever the threads and steps, stop strings, limits, every command's --json."""
+
+import json
+import os
+import subprocess
+import time
+import unittest
+
+from spey_cli import DATA, DEMO, SPEY, SpeyTest, run, run_json
+
+PROMPT = "It was a dark night, and the captain"
+
+
+class Behaviour(SpeyTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.engine = os.path.join(cls.folder, "demo.spey")
+        run("build", DEMO, "-o", cls.engine, check=True)
+
+    def test_the_same_seed_gives_the_same_text_whatever_threads_and_steps(self):
+        sampling = ["--temperature", 0.9, "--top-p", 0.95, "--seed", 42, "--max-tokens", 60, "--json"]
+        first = run_json("run", self.engine, PROMPT, *sampling)
+        for more in (["--threads", 1], ["--threads", 2], ["--step-tokens", 3], ["--kv-block", 16]):
+            self.assertEqual(run_json("run", self.engine, PROMPT, *sampling, *more)["output_ids"], first["output_ids"],
+                             more)
+        sampling[5] = 43
+        self.assertNotEqual(run_json("run", self.engine, PROMPT, *sampling)["output_ids"], first["output_ids"])
+
+    def test_a_checkpoint_folder_is_built_once_and_again_when_it_changes(self):
+        checkpoint = self.copy_checkpoint("changing")
+        cache = os.path.join(os.environ["XDG_CACHE_HOME"], "spey")
+        before = set(os.listdir(cache)) if os.path.isdir(cache) else set()
+        a = run_json("run", checkpoint, PROMPT, "--json", "--max-tokens", 5)
+        b = run_json("run", checkpoint, PROMPT, "--json", "--max-tokens", 5)
+        self.assertEqual(a["output_ids"], b["output_ids"])
+        self.assertEqual(len(set(os.listdir(cache)) - before), 1)
+        with open(os.path.join(checkpoint, "generation_config.json")) as f:
+            config = json.load(f)
+        config["eos_token_id"] = a["output_ids"][2]
+        with open(os.path.join(checkpoint, "generation_config.json"), "w") as f:
+            json.dump(config, f)
+        c = run_json("run", checkpoint, PROMPT, "--json", "--max-tokens", 5)
+        self.assertEqual(c["output_ids"], a["output_ids"][:3])
+        self.assertEqual(c["finish_reason"], "eos")
+        self.assertEqual(len(set(os.listdir(cache)) - before), 2)
+
+    def test_stop_strings_end_the_text_before_them(self):
+        whole = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 40)["text"]
+        stop = whole[20:26]
+        out = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 40, "--stop", stop, "--stop", "never this")
+        self.assertEqual(out["finish_reason"], "stop")
+        self.assertEqual(out["text"], whole[:whole.index(stop)])
+        streamed = run("run", self.engine, PROMPT, "--max-tokens", 40, "--stop", stop, check=True).stdout
+        self.assertEqual(streamed, out["text"] + "\n")
+
+    def test_streamed_text_is_the_text_of_json(self):
+        out = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 50)
+        self.assertEqual(run("run", self.engine, PROMPT, "--max-tokens", 50, check=True).stdout, out["text"] + "\n")
+
+    def test_limits_of_tokens_are_kept(self):
+        out = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 7)
+        self.assertEqual((len(out["output_ids"]), out["finish_reason"]), (7, "length"))
+        out = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", -1, "--context", 40, "--ignore-eos")
+        self.assertEqual((len(out["output_ids"]) + len(out["prompt_ids"]), out["finish_reason"]), (40, "length"))
+        eos = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 9, "--logit-bias", "1=1000")
+        self.assertEqual((eos["output_ids"], eos["finish_reason"], eos["text"]), ([1], "eos", ""))
+        late = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 9, "--logit-bias", "1=1000",
+                        "--min-tokens", 4)
+        self.assertEqual((len(late["output_ids"]), late["output_ids"][4]), (5, 1))
+        ignored = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 3, "--logit-bias", "1=1000",
+                           "--ignore-eos")
+        self.assertEqual((ignored["output_ids"], ignored["finish_reason"]), ([1, 1, 1], "length"))
+
+    def test_bad_words_never_appear(self):
+        whole = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 40)["text"]
+        word = max(whole.replace(",", "").replace(".", "").split(), key=len)
+        self.assertNotIn(word, run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 40, "--bad-words",
+                                        word)["text"])
+
+    def test_log_probabilities_come_with_every_token(self):
+        out = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 5, "--logprobs", 3,
+                       "--repetition-penalty", 1.5)
+        self.assertEqual([t["id"] for t in out["logprobs"]], out["output_ids"])
+        for token in out["logprobs"]:
+            self.assertEqual(len(token["top"]), 3)
+            self.assertLess(token["logprob"], 0)
+            self.assertLessEqual(token["logprob"], token["top"][0]["logprob"])
+            self.assertGreaterEqual(token["top"][0]["logprob"], token["top"][2]["logprob"])
+
+    def test_the_prompt_may_come_from_stdin_or_as_ids(self):
+        a = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 5)
+        b = run_json("run", self.engine, "--json", "--max-tokens", 5, stdin=PROMPT)
+        c = run_json("run", self.engine, "--ids", ",".join(map(str, a["prompt_ids"])), "--json", "--max-tokens", 5)
+        for other in (b, c):
+            self.assertEqual((other["prompt_ids"], other["output_ids"]), (a["prompt_ids"], a["output_ids"]))
+
+    def test_a_chat_template_is_applied_and_raw_leaves_it_out(self):
+        checkpoint = self.copy_checkpoint("chatty")
+        config = os.path.join(checkpoint, "tokenizer_config.json")
+        with open(config) as f:
+            values = json.load(f)
+        values["chat_template"] = ("{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}"
+                                   "<|end_header_id|>{{ m.content }}<|eot_id|>{% endfor %}"
+                                   "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>"
+                                   "{% endif %}")
+        with open(config, "w") as f:
+            json.dump(values, f)
+        chat = run_json("run", checkpoint, "Hello", "--json", "--max-tokens", 1, "--system", "Be brief")["prompt_ids"]
+        raw = run_json("run", checkpoint, "Hello", "--json", "--max-tokens", 1, "--raw")["prompt_ids"]
+        expected = run_json("tokenize", checkpoint, "--jsonl", "--no-special", stdin=json.dumps(
+            {"text": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>Be brief<|eot_id|>"
+                     "<|start_header_id|>user<|end_header_id|>Hello<|eot_id|>"
+                     "<|start_header_id|>assistant<|end_header_id|>"}))["ids"]
+        self.assertEqual(chat, expected)
+        self.assertEqual(raw, run_json("tokenize", checkpoint, "--jsonl", stdin='{"text": "Hello"}')["ids"])
+
+    def test_interactive_chat_remembers_the_conversation(self):
+        checkpoint = self.copy_checkpoint("talk")
+        with open(os.path.join(checkpoint, "tokenizer_config.json")) as f:
+            values = json.load(f)
+        values["chat_template"] = "{% for m in messages %}{{ m.content }} {% endfor %}"
+        with open(os.path.join(checkpoint, "tokenizer_config.json"), "w") as f:
+            json.dump(values, f)
+        master, slave = os.openpty()
+        process = subprocess.Popen([SPEY, "run", checkpoint, "--max-tokens", "4"], stdin=slave, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        os.close(slave)
+        os.write(master, b"Once upon a time\nAnd then\n")
+        time.sleep(1)
+        os.write(master, b"\x04")  # Ctrl-D
+        stdout, stderr = process.communicate(timeout=60)
+        os.close(master)
+        self.assertEqual(process.returncode, 0, stderr)
+        answers = stdout.splitlines()
+        first = run_json("run", checkpoint, "Once upon a time", "--max-tokens", 4, "--json")["text"]
+        self.assertEqual(answers[0], first)
+        second = run_json("run", checkpoint, "--raw", "--max-tokens", 4, "--json",
+                          stdin=f"Once upon a time {first} And then ")
+        self.assertEqual(answers[1], second["text"])
+
+    def test_every_way_to_a_tokenizer_gives_the_same_ids(self):
+        line = json.dumps({"text": "Once upon a time … naïve 北京\n\n  two"})
+        ways = [run_json("tokenize", path, "--jsonl", stdin=line)
+                for path in (self.engine, DEMO, os.path.join(DEMO, "tokenizer.json"))]
+        self.assertEqual(ways[0], ways[1])
+        self.assertEqual(ways[0], ways[2])
+        self.assertEqual(ways[0]["decoded"], json.loads(line)["text"])
+        text = run("tokenize", self.engine, "--decode", ",".join(map(str, ways[0]["ids"][1:])), check=True).stdout
+        self.assertEqual(text, ways[0]["decoded"] + "\n")
+
+    def test_inspect_shows_graph_tensors_and_plan(self):
+        plain = run("inspect", self.engine, check=True).stdout
+        for word in ("llama", "8.4 M parameters", "sections", "provenance"):
+            self.assertIn(word, plain)
+        graph = run("inspect", self.engine, "--graph", check=True).stdout
+        self.assertTrue(graph.startswith("spey-graph 1\n"))
+        self.assertIn("rope_append", graph)
+        everything = run_json("inspect", self.engine, "--json", "--tensors", "--graph", "--plan", "--sequences", 8)
+        self.assertEqual(everything["graph"], graph)
+        self.assertEqual(everything["info"]["arch"], "llama")
+        self.assertEqual(everything["plan"]["sequences"], 8)
+        self.assertGreater(len(everything["tensors"]), 30)
+        self.assertIn("all checksums are right", run("inspect", self.engine, "--verify", check=True).stdout)
+        checkpoint = run_json("inspect", DEMO, "--json")
+        self.assertEqual(checkpoint["config"]["model_type"], "llama")
+
+    def test_a_plan_that_does_not_fit_is_refused_with_settings_that_do(self):
+        result = run("inspect", self.engine, "--plan", "--memory", "8M", "--sequences", 64)
+        self.assertFails(result, "8", "MiB")
+        result = run("run", self.engine, PROMPT, "--memory", "1M")
+        self.assertFails(result, "MiB")
+
+    def test_passes_change_the_graph_and_not_the_text(self):
+        plain = self.path("plain.spey")
+        run("build", DEMO, "-o", plain, "--disable-passes", "all", "--dtype", "f32", check=True)
+        fused = self.path("fused.spey")
+        run("build", DEMO, "-o", fused, "--dtype", "f32", check=True)
+        self.assertNotIn("rope_append", run("inspect", plain, "--graph", check=True).stdout)
+        texts = [run_json("run", e, PROMPT, "--json", "--max-tokens", 40)["text"] for e in (plain, fused)]
+        self.assertEqual(texts[0], texts[1])
+
+    def test_bench_reports_every_figure(self):
+        out = run_json("bench", "latency", self.engine, "--isl", 32, "--osl", 8, "--batch", 2, "--iterations", 1,
+                       "--warmup", 0, "--json")
+        for key in ("output_tokens_per_second", "prefill_tokens_per_second", "first_token_ms_p50",
+                    "inter_token_ms_p99", "read_bandwidth_bytes_per_second"):
+            self.assertGreater(out[key], 0, key)
+        out = run_json("bench", "throughput", "--shape", "demo", "--isl", 16, "--osl", 4, "--batch", 2, "--requests", 5,
+                       "--warmup", 0, "--json")
+        self.assertEqual(out["requests"], 5)
+
+    def test_every_command_explains_itself(self):
+        for command in ("build", "run", "eval", "bench", "inspect", "tokenize"):
+            text = run(command, "--help", check=True).stdout
+            self.assertIn(f"Usage: spey {command}", text)
+            self.assertIn("Examples:", text)
+        self.assertIn("Commands:", run("--help", check=True).stdout)
+        self.assertRegex(run("--version", check=True).stdout, r"^spey \d+\.\d+\.\d+\n$")
+
+
+if __name__ == "__main__":
+    unittest.main()
