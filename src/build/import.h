@@ -13,8 +13,8 @@
 /* The weights that the engine stores, in the order of their first use. */
 typedef struct spey_import_weights {
     int32_t *weights; /* indices into graph->weights */
-    spey_engine_tensor
-        *tensors; /* the same as tensors; name is borrowed from the graph, data is NULL */
+    spey_engine_tensor *
+        tensors; /* the same as tensors; name and data (of computed tables, else NULL) are borrowed from the graph */
     int n;
     uint64_t bytes;
     uint64_t n_parameters; /* elements that a checkpoint holds; computed tables are not counted */

@@ -37,6 +37,7 @@ static spey_status add_weight(const spey_graph *graph, int32_t index, spey_impor
                                   &bytes))
         return SPEY_FAIL(SPEY_FORMAT, "weight %s has an impossible shape", weight->name);
     tensor->bytes = (size_t)bytes;
+    if (weight->dtype == SPEY_F32) tensor->data = weight->source.values;
     out->weights[out->n++] = index;
     out->bytes += bytes;
     int n_leaves = weight->n_parts ? weight->n_parts : 1;
