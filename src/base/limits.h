@@ -25,8 +25,8 @@ enum {
     SPEY_GRAPH_NODES_MAX = 1 << 17,
     SPEY_GRAPH_TEXT_MAX = 1 << 26,
     SPEY_ENGINE_SECTIONS_MAX = 256,
-    SPEY_TEMPLATE_BYTES_MAX = 1 << 20, /* chat template source */
-    SPEY_TEMPLATE_STEPS_MAX = 1 << 22, /* statements and loop turns of one rendering */
+    SPEY_TEMPLATE_BYTES_MAX = 1 << 20,    /* chat template source */
+    SPEY_TEMPLATE_STEPS_MAX = 1 << 22,    /* statements and loop turns of one rendering */
     SPEY_TEMPLATE_OUTPUT_MAX = 16 << 20,  /* bytes of one rendering */
     SPEY_TEMPLATE_MEMORY_MAX = 256 << 20, /* bytes of all values of one rendering */
     SPEY_TEMPLATE_NESTING_MAX = 100,      /* brackets and statements of a source */

@@ -561,7 +561,7 @@ spey_status spey_jinja_iterate(jinja_render *render, jinja_value v, jinja_list *
         list->items = v.dict->keys;
         list->n = list->cap = v.dict->n;
     } else {
-        list->items = v.list->items + v.list->next;
+        list->items = v.list->n ? v.list->items + v.list->next : NULL;
         list->n = list->cap = v.list->n - v.list->next;
         v.list->next = v.list->n;
     }
