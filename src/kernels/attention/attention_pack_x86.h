@@ -19,8 +19,7 @@ static const float attention_zeros[SPEY_HEAD_DIM_MAX] = { 0 };
 /* Tokens [begin, end) of a sequence's cache, at most TILE and from one tile. */
 typedef struct kv_tile {
     int64_t begin, end;
-    const uint8_t *k[TILE]; /* by index in the tile; zeros where there is none */
-    const uint8_t *v[TILE];
+    const uint8_t *rows[2 * TILE]; /* K, then V, by index in the tile; zeros where there is none */
 } kv_tile;
 
 /* One division a tile; block by block from there. */
@@ -35,37 +34,39 @@ static inline void kv_tile_find(const spey_attention_args *a, int64_t s, int64_t
     tile->begin = begin;
     tile->end = end;
     for (int64_t t = 0; t < first; t++)
-        tile->k[t] = tile->v[t] = zeros;
+        tile->rows[t] = tile->rows[TILE + t] = zeros;
     while (i < first + end - begin) {
         const uint8_t *block = kv->base + *blocks++ * kv->block_bytes;
         const uint8_t *k = block + kv->k_offset + kv_head * kv->k_head_bytes;
         const uint8_t *v = block + kv->v_offset + kv_head * kv->v_head_bytes;
         for (; inside < kv->block_tokens && i < first + end - begin; inside++, i++) {
-            tile->k[i] = k + inside * kv->k_token_bytes;
-            tile->v[i] = v + inside * kv->v_token_bytes;
+            tile->rows[i] = k + inside * kv->k_token_bytes;
+            tile->rows[TILE + i] = v + inside * kv->v_token_bytes;
         }
         inside = 0;
     }
     for (; i < TILE; i++)
-        tile->k[i] = tile->v[i] = zeros;
+        tile->rows[i] = tile->rows[TILE + i] = zeros;
 }
 
-/* The rows of the next tile, asked for one by one while the current tile is worked on. Random blocks of 4 kB are too short
+/* The rows of the next tile, asked for line by line while the current tile is worked on. Random blocks of 4 kB are too short
  * for hardware prefetchers; asking for many lines at once stalls for want of miss buffers. */
 typedef struct prefetcher {
     const kv_tile *tile;
-    int row, end; /* 0 … TILE - 1: K, then V */
-    int64_t k_bytes, v_bytes;
+    int row, end;             /* of tile->rows */
+    int64_t offset, bytes[2]; /* in the row; of a row of K and of V */
+    int64_t lines;            /* to ask for in one call */
 } prefetcher;
 
-static inline void prefetch_row(prefetcher *f)
+static inline void prefetch_some(prefetcher *f, int weight)
 {
-    if (f->row == f->end) return;
-    const uint8_t *row = f->row < TILE ? f->tile->k[f->row] : f->tile->v[f->row - TILE];
-    int64_t bytes = f->row < TILE ? f->k_bytes : f->v_bytes;
-    for (int64_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)row + i, _MM_HINT_T0);
-    f->row++;
+    for (int64_t n = f->lines * weight; n > 0 && f->row < f->end; n--) {
+        _mm_prefetch((const char *)f->tile->rows[f->row] + f->offset, _MM_HINT_T0);
+        f->offset += 64;
+        if (f->offset < f->bytes[f->row / TILE]) continue;
+        f->offset = 0;
+        f->row++;
+    }
 }
 
 /* ---- transposition of VEC_LANES rows of VEC_LANES words ---- */
@@ -212,37 +213,42 @@ static inline void words_transpose(words r[8])
 
 /* ---- K ---- */
 
-static inline void pack_k_f32(const uint8_t *const *k, int64_t k_dim, prefetcher *f, float *out)
+/* Dimensions of one word: 16-bit elements travel in pairs. */
+static inline int word_dims(spey_dtype dtype)
 {
-    for (int64_t d = 0; d < k_dim; d += VEC_LANES) {
-        prefetch_row(f);
-        int64_t n = k_dim - d < VEC_LANES ? k_dim - d : VEC_LANES;
-        words r[VEC_LANES];
-        for (int t = 0; t < VEC_LANES; t++)
-            r[t] = words_load_n(k[t] + 4 * d, n);
-        words_transpose(r);
-        for (int i = 0; i < n; i++)
-            vec_store_f32(out + (d + i) * TILE, words_as_vec(r[i]));
-    }
+    return dtype == SPEY_F32 ? 1 : 2;
 }
 
-static inline void pack_k_16(const uint8_t *const *k, int64_t k_dim, bool is_bf16, prefetcher *f,
-                             float *out)
+/* Words d / word_dims … of VEC_LANES tokens, one vector for each word; dimensions from k_dim on are 0. */
+static inline void load_words(const uint8_t *const *k, spey_dtype dtype, int64_t d, int64_t k_dim,
+                              words r[VEC_LANES])
 {
-    for (int64_t d = 0; d < k_dim; d += 2 * VEC_LANES) {
-        prefetch_row(f);
-        prefetch_row(f);
-        int64_t n = k_dim - d < 2 * VEC_LANES ? k_dim - d : 2 * VEC_LANES;
+    int64_t n = k_dim - d, all = VEC_LANES * word_dims(dtype);
+    if (n > all) n = all;
+    for (int t = 0; t < VEC_LANES; t++)
+        r[t] =
+            dtype == SPEY_F32 ? words_load_n(k[t] + 4 * d, n) : words_load_halves(k[t] + 2 * d, n);
+    words_transpose(r);
+}
+
+/* Dimension i of such words. */
+static inline vec word_dim(const words *r, spey_dtype dtype, int i)
+{
+    if (dtype == SPEY_F32) return words_as_vec(r[i]);
+    if (dtype == SPEY_BF16) return i % 2 ? words_high_bf16(r[i / 2]) : words_low_bf16(r[i / 2]);
+    return i % 2 ? words_high_f16(r[i / 2]) : words_low_f16(r[i / 2]);
+}
+
+static inline __attribute__((always_inline)) void
+pack_k_columns(const uint8_t *const *k, spey_dtype dtype, int64_t k_dim, prefetcher *f, float *out)
+{
+    const int step = VEC_LANES * word_dims(dtype);
+    for (int64_t d = 0; d < k_dim; d += step) {
         words r[VEC_LANES];
-        for (int t = 0; t < VEC_LANES; t++)
-            r[t] = words_load_halves(k[t] + 2 * d, n);
-        words_transpose(r);
-        float *row = out + d * TILE;
-        for (int i = 0; i < n; i++, row += TILE) {
-            words w = r[i / 2];
-            vec_store_f32(row, is_bf16 ? (i % 2 ? words_high_bf16(w) : words_low_bf16(w))
-                                       : (i % 2 ? words_high_f16(w) : words_low_f16(w)));
-        }
+        prefetch_some(f, 2);
+        load_words(k, dtype, d, k_dim, r);
+        for (int i = 0; i < step && d + i < k_dim; i++)
+            vec_store_f32(out + (d + i) * TILE, word_dim(r, dtype, i));
     }
 }
 
@@ -253,11 +259,11 @@ static inline void pack_k(const kv_tile *tile, spey_dtype dtype, int64_t k_dim, 
     int64_t first = tile->begin % TILE, last = first + tile->end - tile->begin;
     for (int64_t t = first / VEC_LANES * VEC_LANES; t < last; t += VEC_LANES) {
         if (dtype == SPEY_F32)
-            pack_k_f32(tile->k + t, k_dim, f, out + t);
+            pack_k_columns(tile->rows + t, SPEY_F32, k_dim, f, out + t);
         else if (dtype == SPEY_BF16)
-            pack_k_16(tile->k + t, k_dim, true, f, out + t);
+            pack_k_columns(tile->rows + t, SPEY_BF16, k_dim, f, out + t);
         else
-            pack_k_16(tile->k + t, k_dim, false, f, out + t);
+            pack_k_columns(tile->rows + t, SPEY_F16, k_dim, f, out + t);
     }
 }
 
@@ -272,9 +278,9 @@ static inline void pack_v(kv_tile *tile, spey_dtype dtype, int64_t v_dim, int64_
         float *row = out + t * v_padded;
         for (int64_t i = 0; i < v_dim; i += VEC_LANES) {
             int64_t n = v_dim - i < VEC_LANES ? v_dim - i : VEC_LANES;
-            vec_store_f32(row + i, vec_load_n(tile->v[t], dtype, i, n));
+            vec_store_f32(row + i, vec_load_n(tile->rows[TILE + t], dtype, i, n));
         }
-        tile->v[t] = (const uint8_t *)(const void *)row;
+        tile->rows[TILE + t] = (const uint8_t *)(const void *)row;
     }
 }
 

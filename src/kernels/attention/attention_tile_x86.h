@@ -38,7 +38,7 @@ static ALWAYS_INLINE void scores_block(const int rows, const float *q, int64_t k
             for (int v = 0; v < BLOCK_VECS; v++)
                 sums[r][v] = vec_zero();
         for (int64_t d = 0; d < k_dim; d++) {
-            if (d % 4 == 0) prefetch_row(f);
+            if (d % 4 == 0) prefetch_some(f, 1);
             for (int r = 0; r < rows; r++) {
                 vec x = vec_set1(q[r * k_dim + d]);
                 for (int v = 0; v < BLOCK_VECS; v++)
@@ -66,6 +66,71 @@ static inline void scores(int64_t rows, const float *q, int64_t k_dim, const flo
 #endif
     default: break;
     }
+}
+
+/* Few rows: straight from the cache, transposed in registers and used there. The sums are those of scores_block: each
+ * lane adds the dimensions in order. Groups of tokens take turns, so that their chains of additions overlap. */
+enum { DIRECT_ROWS = 8 };
+
+static ALWAYS_INLINE void scores_direct_rows(const int rows, spey_dtype dtype, const float *q,
+                                             int64_t k_dim, const kv_tile *tile, prefetcher *f,
+                                             float *s)
+{
+    const int step = VEC_LANES * word_dims(dtype);
+    int64_t first = tile->begin % TILE / VEC_LANES * VEC_LANES;
+    int64_t last = tile->begin % TILE + tile->end - tile->begin;
+    for (int64_t d = 0; d < k_dim; d += step) {
+        for (int64_t t = first; t < last; t += VEC_LANES) {
+            words w[VEC_LANES];
+            vec sums[DIRECT_ROWS];
+            prefetch_some(f, 2);
+            load_words(tile->rows + t, dtype, d, k_dim, w);
+            for (int r = 0; r < rows; r++)
+                sums[r] = d ? vec_load_f32(s + r * TILE + t) : vec_zero();
+            if (d + step <= k_dim) {
+                for (int i = 0; i < step; i++)
+                    for (int r = 0; r < rows; r++)
+                        sums[r] =
+                            vec_fma(vec_set1(q[r * k_dim + d + i]), word_dim(w, dtype, i), sums[r]);
+            } else {
+                for (int i = 0; i < step; i++)
+                    for (int r = 0; r < rows && d + i < k_dim; r++)
+                        sums[r] =
+                            vec_fma(vec_set1(q[r * k_dim + d + i]), word_dim(w, dtype, i), sums[r]);
+            }
+            for (int r = 0; r < rows; r++)
+                vec_store_f32(s + r * TILE + t, sums[r]);
+        }
+    }
+}
+
+/* Some numbers of rows are done as the next larger one: q and s have room for it. */
+static ALWAYS_INLINE void scores_direct_any(int64_t rows, spey_dtype dtype, const float *q,
+                                            int64_t k_dim, const kv_tile *tile, prefetcher *f,
+                                            float *s)
+{
+    if (rows == 1)
+        scores_direct_rows(1, dtype, q, k_dim, tile, f, s);
+    else if (rows == 2)
+        scores_direct_rows(2, dtype, q, k_dim, tile, f, s);
+    else if (rows <= 4)
+        scores_direct_rows(4, dtype, q, k_dim, tile, f, s);
+    else if (rows <= 6)
+        scores_direct_rows(6, dtype, q, k_dim, tile, f, s);
+    else
+        scores_direct_rows(8, dtype, q, k_dim, tile, f, s);
+}
+
+/* s[rows][TILE] = q[rows][k_dim] · K of the tile, rows <= DIRECT_ROWS; columns without a token may keep what they had. */
+static inline void scores_direct(int64_t rows, spey_dtype dtype, const float *q, int64_t k_dim,
+                                 const kv_tile *tile, prefetcher *f, float *s)
+{
+    if (dtype == SPEY_F32)
+        scores_direct_any(rows, SPEY_F32, q, k_dim, tile, f, s);
+    else if (dtype == SPEY_BF16)
+        scores_direct_any(rows, SPEY_BF16, q, k_dim, tile, f, s);
+    else
+        scores_direct_any(rows, SPEY_F16, q, k_dim, tile, f, s);
 }
 
 /* ---- softmax ---- */
@@ -145,14 +210,14 @@ static ALWAYS_INLINE void weigh_columns(const int rows, const int vecs, spey_dty
                                         int64_t end, const row_state *state, int64_t i,
                                         prefetcher *f, float *acc, int64_t pitch)
 {
-    vec sums[BLOCK_ROWS][BLOCK_VECS];
+    vec sums[BLOCK_ROWS][2 * BLOCK_VECS];
     for (int r = 0; r < rows; r++)
         for (int k = 0; k < vecs; k++)
             sums[r][k] = vec_mul(vec_load_f32(acc + r * pitch + i + k * VEC_LANES),
                                  vec_set1(state[r].rescale));
     for (int64_t t = begin; t < end; t++) {
-        if (t % 2 == 0) prefetch_row(f);
-        vec value[BLOCK_VECS];
+        if (t % 2 == 0) prefetch_some(f, 1);
+        vec value[2 * BLOCK_VECS];
         for (int k = 0; k < vecs; k++)
             value[k] = load_v(v[t], dtype, i + k * VEC_LANES);
         for (int r = 0; r < rows; r++) {
@@ -166,12 +231,20 @@ static ALWAYS_INLINE void weigh_columns(const int rows, const int vecs, spey_dty
             vec_store_f32(acc + r * pitch + i + k * VEC_LANES, sums[r][k]);
 }
 
+/* Columns done at once: few rows leave registers for more, and need them to hide the latency of the additions. */
+static inline int64_t column_step(int64_t rows)
+{
+    return (rows <= BLOCK_ROWS / 2 ? 2 : 1) * BLOCK_VECS * VEC_LANES;
+}
+
 static ALWAYS_INLINE void weigh_block(const int rows, spey_dtype dtype, const float *p,
                                       const uint8_t *const *v, int64_t begin, int64_t end,
                                       const row_state *state, prefetcher *f, float *acc,
                                       int64_t pitch)
 {
     int64_t i = 0;
+    for (; rows <= BLOCK_ROWS / 2 && i + column_step(rows) <= pitch; i += column_step(rows))
+        weigh_columns(rows, 2 * BLOCK_VECS, dtype, p, v, begin, end, state, i, f, acc, pitch);
     for (; i + BLOCK_VECS * VEC_LANES <= pitch; i += BLOCK_VECS * VEC_LANES)
         weigh_columns(rows, BLOCK_VECS, dtype, p, v, begin, end, state, i, f, acc, pitch);
     for (; i < pitch; i += VEC_LANES)

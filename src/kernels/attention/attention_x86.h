@@ -214,34 +214,49 @@ static void load_rows(const shape *w, const item *it, scratch *x)
     }
 }
 
-/* Rows [r, r + n) over one tile that is packed. */
-static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, spey_dtype v_dtype,
-                            int64_t r, int64_t n)
+/* Softmax and weighted sum of rows [r, r + n) over one tile, whose scores are in s; with `packed`, scores first. */
+static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, bool packed,
+                            spey_dtype v_dtype, int64_t r, int64_t n)
 {
     const spey_attention_args *a = w->a;
     int64_t first = tile->begin / TILE * TILE;
     float *s = x->s + r * TILE;
-    scores(n, x->q + r * a->k_dim, a->k_dim, x->k, &x->ahead, s);
+    if (packed) scores(n, x->q + r * a->k_dim, a->k_dim, x->k, &x->ahead, s);
     for (int64_t k = 0; k < n; k++) {
         row_state *row = &x->rows[r + k];
         if (row->begin < first + TILE && row->end > first) softmax_row(a, row, first, s + k * TILE);
     }
-    weigh_ranges(n, v_dtype, s, tile->v, first, x->rows + r, &x->ahead, x->acc + r * w->v_padded,
-                 w->v_padded);
+    weigh_ranges(n, v_dtype, s, tile->rows + TILE, first, x->rows + r, &x->ahead,
+                 x->acc + r * w->v_padded, w->v_padded);
+}
+
+/* What to prefetch while n_rows rows work on a tile, spread over all calls of prefetch_some. */
+static prefetcher prefetch_plan(const shape *w, const kv_tile *next, int64_t n_rows)
+{
+    const spey_attention_args *a = w->a;
+    int64_t size = a->kv.dtype == SPEY_F32 ? 4 : 2;
+    prefetcher f = { .tile = next, .end = 2 * TILE, .bytes = { a->k_dim * size, a->v_dim * size } };
+    int64_t blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS, step = VEC_LANES * 4 / size;
+    int64_t calls = 2 * TILE_VECS * ((a->k_dim + step - 1) / step);
+    if (n_rows > DIRECT_ROWS) calls += blocks * TILE_VECS / BLOCK_VECS * (a->k_dim + 3) / 4;
+    calls += blocks * TILE / 2 * ((w->v_padded + column_step(n_rows) - 1) / column_step(n_rows));
+    int64_t lines = TILE * ((f.bytes[0] + 63) / 64 + (f.bytes[1] + 63) / 64);
+    f.lines = (lines + calls - 1) / calls;
+    return f;
 }
 
 /* The tile that begins at cache index i becomes the current one, the one after it the one to prefetch. */
 static kv_tile *advance_tile(const shape *w, const item *it, scratch *x, int64_t i)
 {
-    const spey_attention_args *a = w->a;
-    int64_t end = least(it->end, i / TILE * TILE + TILE), size = a->kv.dtype == SPEY_F32 ? 4 : 2;
+    int64_t end = least(it->end, i / TILE * TILE + TILE);
     x->current ^= 1;
     kv_tile *tile = &x->tiles[x->current], *next = &x->tiles[x->current ^ 1];
-    if (tile->begin != i || tile->end != end) kv_tile_find(a, it->seq, it->kv_head, i, end, tile);
-    x->ahead = (prefetcher){ .tile = next, .k_bytes = a->k_dim * size, .v_bytes = a->v_dim * size };
+    if (tile->begin != i || tile->end != end)
+        kv_tile_find(w->a, it->seq, it->kv_head, i, end, tile);
+    x->ahead = (prefetcher){ 0 };
     if (end < it->end) {
-        kv_tile_find(a, it->seq, it->kv_head, end, least(it->end, end + TILE), next);
-        x->ahead.end = 2 * TILE;
+        kv_tile_find(w->a, it->seq, it->kv_head, end, least(it->end, end + TILE), next);
+        x->ahead = prefetch_plan(w, next, it->n_tokens * it->n_heads);
     }
     return tile;
 }
@@ -257,16 +272,20 @@ static void do_split(const shape *w, const item *it, scratch *x, int64_t split)
     }
     memset(x->acc, 0, (size_t)(n_rows * w->v_padded) * sizeof(float));
     int64_t end = least(it->end, (split + 1) * SPLIT);
-    /* Rows of V are used where they lie when each is used once, or needs no widening. */
-    bool in_place = a->v_dim == w->v_padded && (a->kv.dtype == SPEY_F32 || n_rows <= BLOCK_ROWS);
+    /* With few rows, K and V are used where they lie; else they are packed for the many who read them. */
+    bool direct = n_rows <= DIRECT_ROWS;
+    bool in_place = a->v_dim == w->v_padded && (a->kv.dtype == SPEY_F32 || direct);
     int64_t n_blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (int64_t i = most(it->begin, split * SPLIT); i < end;) {
         kv_tile *tile = advance_tile(w, it, x, i);
-        pack_k(tile, a->kv.dtype, a->k_dim, &x->ahead, x->k);
+        if (direct)
+            scores_direct(n_rows, a->kv.dtype, x->q, a->k_dim, tile, &x->ahead, x->s);
+        else
+            pack_k(tile, a->kv.dtype, a->k_dim, &x->ahead, x->k);
         if (!in_place) pack_v(tile, a->kv.dtype, a->v_dim, w->v_padded, x->v);
         for (int64_t b = 0, r = 0; b < n_blocks; b++) {
             int64_t n = (n_rows - r + n_blocks - b - 1) / (n_blocks - b);
-            block_over_tile(w, x, tile, in_place ? a->kv.dtype : SPEY_F32, r, n);
+            block_over_tile(w, x, tile, !direct, in_place ? a->kv.dtype : SPEY_F32, r, n);
             r += n;
         }
         i = tile->end;
