@@ -14,10 +14,11 @@
  *   block(w) = Nb outputs × one k block, chosen by lanes through the chunk counter
  *   for each block: for each row tile: for each 4 outputs of the block: tile
  *
- * What moves. With few rows Nb is 4: the block (16 KiB) stays in L1 while the row tiles pass over it, and memory is read
- * once. With many rows a block is half of an L2 and the x tile stays in L1 while the outputs pass. While a block is
- * computed, the next one is prefetched a line per step, spread over the row tiles: hardware prefetchers stop at each
- * 4 KiB page, which is one row of a 2048-wide 16-bit matrix.
+ * What moves. One row tile: Nb is 4, w goes through once. More: x's tile stays in L1 while the outputs of the block pass,
+ * the block stays in L2 while the row tiles pass (32 outputs while memory is the bound, half of an L2 when it is not),
+ * memory is read once. While a block is computed the next one is prefetched, a line per step spread over the row tiles,
+ * because hardware prefetchers rest while the other tiles pass. For one and two rows they never rest, reach further than
+ * an L1 has miss buffers for, and prefetching by hand costs 15 % of the bandwidth.
  *
  * What bounds it: memory for few rows, multiply-adds for many. */
 #ifndef SPEY_KERNELS_GEMM_GEMM_X86_H
@@ -32,7 +33,8 @@
 
 enum {
     GEMM_COLS = 4,             /* outputs of a tile */
-    GEMM_FEW_TILES = 4,        /* row tiles up to which the block stays in L1 */
+    GEMM_FEW_TILES = 4,        /* row tiles up to which memory is the bound */
+    GEMM_FEW_COLS = 32,        /* outputs of a block then */
     GEMM_L2_BYTES = 512 << 10, /* weights of a block with many rows */
     GEMM_CHUNK_BYTES = 64 << 10,
 };
@@ -48,6 +50,7 @@ typedef struct gemm_plan {
     int64_t block_cols; /* Nb */
     int64_t chunk_cols; /* a multiple of Nb */
     int64_t n_tiles;    /* row tiles */
+    bool prefetch;
 } gemm_plan;
 
 /* Weights [n0, n1) × [k0, k1), in chunk [.., chunk_end). */
@@ -65,6 +68,13 @@ static int64_t gemm_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* Columns of `column_bytes` that fit, in sixteens, at least 16. */
+static int64_t gemm_fit(int64_t bytes, size_t column_bytes)
+{
+    int64_t n = column_bytes ? bytes / (int64_t)column_bytes / 16 * 16 : bytes;
+    return n < 16 ? 16 : n;
+}
+
 static gemm_plan gemm_plan_make(const spey_gemm_args *a, const spey_lane *lane)
 {
     gemm_plan plan = { .args = a, .w_bytes = spey_dtype_bytes(a->w_dtype) };
@@ -73,15 +83,16 @@ static gemm_plan gemm_plan_make(const spey_gemm_args *a, const spey_lane *lane)
     plan.k_block =
         n_k_blocks > 1 ? gemm_ceil_div(gemm_ceil_div(a->k, n_k_blocks), step) * step : a->k;
     plan.n_tiles = gemm_ceil_div(a->rows, GEMM_ROWS);
-    /* At least two chunks for each lane; columns of a chunk are whole cache lines of y. */
+    /* Where chunks end is free; they are whole cache lines of y, and two or more for each lane. */
     int64_t share = gemm_ceil_div(gemm_ceil_div(a->n, (int64_t)2 * lane->count), 16) * 16;
-    int64_t row_bytes =
-        (int64_t)plan.w_bytes * (plan.n_tiles > GEMM_FEW_TILES ? plan.k_block : a->k);
-    if (row_bytes < 1) row_bytes = 1;
-    int64_t chunk_bytes = plan.n_tiles > GEMM_FEW_TILES ? GEMM_L2_BYTES : GEMM_CHUNK_BYTES;
-    int64_t fit = chunk_bytes / row_bytes / 16 * 16;
-    plan.chunk_cols = gemm_min(fit < 16 ? 16 : fit, share < 16 ? 16 : share);
-    plan.block_cols = plan.n_tiles > GEMM_FEW_TILES ? plan.chunk_cols : GEMM_COLS;
+    int64_t chunk = GEMM_FEW_COLS;
+    if (plan.n_tiles == 1)
+        chunk = gemm_fit(GEMM_CHUNK_BYTES, (size_t)a->k * plan.w_bytes);
+    else if (plan.n_tiles > GEMM_FEW_TILES)
+        chunk = gemm_fit(GEMM_L2_BYTES, (size_t)plan.k_block * plan.w_bytes);
+    plan.chunk_cols = share > 0 ? gemm_min(chunk, share) : chunk;
+    plan.block_cols = plan.n_tiles == 1 ? GEMM_COLS : plan.chunk_cols;
+    plan.prefetch = a->rows > 2;
     return plan;
 }
 
@@ -120,7 +131,7 @@ static gemm_ahead gemm_ahead_make(const gemm_plan *plan, const gemm_block *next,
                                   int64_t tile)
 {
     gemm_ahead ahead = { .n = 0 };
-    for (int64_t p = 0; next && p < GEMM_COLS; p++) {
+    for (int64_t p = 0; next && plan->prefetch && p < GEMM_COLS; p++) {
         int64_t row = next->n0 + offset + p;
         if (p * plan->n_tiles / GEMM_COLS == tile && row < next->n1)
             ahead.rows[ahead.n++] = gemm_w_at(plan, row, next->k0);
