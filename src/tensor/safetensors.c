@@ -188,10 +188,9 @@ static int by_position(const void *a, const void *b)
 static spey_status check_tiling(spey_safetensors *tensors, const char *where, size_t first,
                                 spey_file_map data)
 {
-    spey_safetensor *begin = tensors->tensors + first;
-    size_t n = tensors->n_tensors - first;
+    size_t n = tensors->n_tensors - first, end = 0;
+    spey_safetensor *begin = n ? tensors->tensors + first : NULL;
     if (n) qsort(begin, n, sizeof *begin, by_position);
-    size_t end = 0;
     for (size_t i = 0; i < n; i++) {
         size_t offset = (size_t)((const uint8_t *)begin[i].data - data.data);
         if (offset < end)
