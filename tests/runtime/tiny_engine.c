@@ -157,6 +157,25 @@ static void write_caches(drawing *d)
                            (long long)(g ? s->heads : s->kv_heads), dim, dim);
 }
 
+static void damage(drawing *d, spey_model_info *info)
+{
+    int k = 0, frequencies = 0;
+    for (int i = 0; i < d->n_tensors; i++) {
+        if (!strcmp(d->names[i], "layer.0.k")) k = i;
+        if (!strcmp(d->names[i], "inv_freq")) frequencies = i;
+    }
+    switch (d->shape->fault) {
+    case TINY_OK: break;
+    case TINY_MISSING_WEIGHT: d->tensors[k].name = "another"; break;
+    case TINY_SHAPE: d->tensors[k].dims[1]++; break;
+    case TINY_DTYPE: d->tensors[k].dtype = SPEY_I8; break;
+    case TINY_NO_FREQUENCIES: d->tensors[frequencies].data = NULL; break;
+    case TINY_VOCAB: info->vocab_size++; break;
+    case TINY_CONTEXT: info->context_length = 0; break;
+    case TINY_ENGINE_DTYPE: info->dtype = SPEY_I8; break;
+    }
+}
+
 spey_status tiny_engine_new(const tiny_shape *shape, spey_engine_file **out)
 {
     *out = NULL;
@@ -181,6 +200,7 @@ spey_status tiny_engine_new(const tiny_shape *shape, spey_engine_file **out)
                              .top_p = 1,
                              .typical_p = 1,
                              .repetition_penalty = 1 };
+    damage(d, &info);
     spey_status status = spey_strbuf_status(&d->all);
     if (status == SPEY_OK)
         status = spey_engine_file_virtual(&info, d->all.data, d->tensors, d->n_tensors, out);

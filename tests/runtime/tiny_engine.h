@@ -4,10 +4,23 @@
 
 #include "engine/engine_file.h"
 
+/* What is wrong with the engine. */
+typedef enum tiny_fault {
+    TINY_OK,
+    TINY_MISSING_WEIGHT, /* layer.0.k is not there */
+    TINY_SHAPE,          /* layer.0.k has a column too many */
+    TINY_DTYPE,          /* layer.0.k is I8 */
+    TINY_NO_FREQUENCIES, /* inv_freq has no data */
+    TINY_VOCAB,          /* info has another vocabulary than the graph */
+    TINY_CONTEXT,        /* info has no context length */
+    TINY_ENGINE_DTYPE,   /* info says I8 */
+} tiny_fault;
+
 typedef struct tiny_shape {
     int64_t layers, hidden, heads, kv_heads, head_dim, mlp, vocab, context;
     spey_dtype dtype;
     bool two_groups; /* odd layers: a second cache group, in which every head has its own K and V */
+    tiny_fault fault;
 } tiny_shape;
 
 /* 2 layers, hidden 32, 4 heads of 16 over 2, vocabulary 50, context 64, FP32. */
