@@ -7,6 +7,7 @@
 #define SPEY_MODEL_CONFIG_H
 
 #include <jansson.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -24,7 +25,8 @@ bool spey_config_has(const spey_config *config, const char *keys);
 /* A value `missing` outside [min, max] makes the key required. */
 int64_t spey_config_int(spey_config *config, const char *keys, int64_t min, int64_t max,
                         int64_t missing);
-/* NAN makes it required. */
+/* `missing` of a number without which there is no model. */
+#define SPEY_REQUIRED ((double)NAN)
 double spey_config_number(spey_config *config, const char *keys, double min, double max,
                           double missing);
 bool spey_config_bool(spey_config *config, const char *keys, bool missing);

@@ -27,8 +27,8 @@ static void read_type(spey_config *rope, spey_rope_config *out)
 
 static void read_llama3(spey_config *rope, spey_rope_config *out)
 {
-    out->low_freq_factor = spey_config_number(rope, "low_freq_factor", 1e-6, 1e6, NAN);
-    out->high_freq_factor = spey_config_number(rope, "high_freq_factor", 1e-6, 1e6, NAN);
+    out->low_freq_factor = spey_config_number(rope, "low_freq_factor", 1e-6, 1e6, SPEY_REQUIRED);
+    out->high_freq_factor = spey_config_number(rope, "high_freq_factor", 1e-6, 1e6, SPEY_REQUIRED);
     spey_config_demand(rope, out->high_freq_factor > out->low_freq_factor,
                        "high_freq_factor is %g, expected more than low_freq_factor, %g",
                        out->high_freq_factor, out->low_freq_factor);
@@ -78,7 +78,7 @@ static void read_extent(spey_config *config, spey_config *rope, spey_rope_config
                                        SPEY_POSITIONS_MAX, positions);
     out->original =
         spey_config_int(rope, "original_max_position_embeddings", 1, SPEY_POSITIONS_MAX, original);
-    double ratio = NAN;
+    double ratio = SPEY_REQUIRED;
     if (out->type == SPEY_ROPE_YARN || out->type == SPEY_ROPE_LONGROPE)
         ratio = (double)positions / (double)out->original;
     out->factor = spey_config_number(rope, "factor", 1e-6, 1e6, ratio);

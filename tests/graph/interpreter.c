@@ -374,7 +374,7 @@ static void attend(interpreter *in, const spey_node *node, head_place at, double
     int64_t window = spey_node_int(node, SPEY_ATTR_WINDOW, 0);
     bool alibi = spey_node_int(node, SPEY_ATTR_ALIBI, 0);
     bool sinks = spey_node_int(node, SPEY_ATTR_SINKS, 0);
-    double cap = spey_node_number(node, SPEY_ATTR_SOFTCAP, 0), max = -INFINITY, total = 0;
+    double cap = spey_node_number(node, SPEY_ATTR_SOFTCAP, 0), max = -(double)INFINITY, total = 0;
     int seq = in->step->seqs[at.row];
     int64_t i = in->positions[at.row];
     int64_t begin = window && i - window + 1 > 0 ? i - window + 1 : 0;
@@ -433,7 +433,7 @@ static void run_node(interpreter *in, const spey_node *node)
     case SPEY_GRAPH_KV_APPEND: run_kv_append(in, node); break;
     case SPEY_GRAPH_ROPE_APPEND: run_rope_append(in, node); break;
     case SPEY_GRAPH_ATTENTION: run_attention(in, node); break;
-    case SPEY_GRAPH_OP_COUNT: SPEY_ASSERT(!"a removed node"); break;
+    case SPEY_GRAPH_OP_COUNT: spey_assert_failed("a removed node", __FILE__, __LINE__);
     }
 }
 
