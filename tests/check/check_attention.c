@@ -49,7 +49,8 @@ static const struct attention_case {
 /* clang-format on */
 
 /* n random numbers from element `first` on, out of a few: a bench fills millions. */
-static void fill_slot(check *c, check_buffer *pool, int64_t first, int64_t n, const double numbers[256])
+static void fill_slot(check *c, check_buffer *pool, int64_t first, int64_t n,
+                      const double numbers[256])
 {
     uint64_t bits = 0;
     for (int64_t i = 0; i < n; i++, bits >>= 8) {

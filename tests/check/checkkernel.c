@@ -473,7 +473,8 @@ static options parse_options(int argc, char **argv)
             opt.list = true;
         else if (!strcmp(arg, "-v"))
             opt.verbose = true;
-        else if (!strcmp(arg, "--problem")) opt.problem = value_of(argc, argv, &i);
+        else if (!strcmp(arg, "--problem"))
+            opt.problem = value_of(argc, argv, &i);
         else if (!strcmp(arg, "--backend"))
             opt.backend = value_of(argc, argv, &i);
         else if (!strcmp(arg, "--json"))

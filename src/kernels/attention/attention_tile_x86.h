@@ -68,69 +68,94 @@ static inline void scores(int64_t rows, const float *q, int64_t k_dim, const flo
     }
 }
 
-/* Few rows: straight from the cache, transposed in registers and used there. The sums are those of scores_block: each
- * lane adds the dimensions in order. Groups of tokens take turns, so that their chains of additions overlap. */
+/* Few rows: K is transposed VEC_LANES words at a time into a buffer that stays in the L1 cache, and widened where it is
+ * used. The sums are those of scores_block: each lane adds the dimensions in order. */
 enum { DIRECT_ROWS = 8 };
 
-static ALWAYS_INLINE void scores_direct_rows(const int rows, spey_dtype dtype, const float *q,
-                                             int64_t k_dim, const kv_tile *tile, prefetcher *f,
-                                             float *s)
+/* s[rows][TILE] (+)= the n dimensions that `k` holds, q[0 … n) of each row. */
+static ALWAYS_INLINE void add_words(const int rows, spey_dtype dtype, const float *q, int64_t k_dim,
+                                    int64_t n, const words *k, bool first, float *s)
+{
+    const int dims = word_dims(dtype);
+    for (int part = 0; part < TILE_VECS; part += BLOCK_VECS) {
+        vec sums[BLOCK_ROWS][BLOCK_VECS];
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < BLOCK_VECS; v++)
+                sums[r][v] =
+                    first ? vec_zero() : vec_load_f32(s + r * TILE + (part + v) * VEC_LANES);
+        for (int64_t d = 0; d < n; d += dims) {
+            const words *w = k + d / dims * TILE_VECS + part;
+            for (int i = 0; i < dims && d + i < n; i++) {
+                vec wide[BLOCK_VECS];
+                for (int v = 0; v < BLOCK_VECS; v++)
+                    wide[v] = word_dim(w + v, dtype, i);
+                for (int r = 0; r < rows; r++) {
+                    vec x = vec_set1(q[r * k_dim + d + i]);
+                    for (int v = 0; v < BLOCK_VECS; v++)
+                        sums[r][v] = vec_fma(x, wide[v], sums[r][v]);
+                }
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < BLOCK_VECS; v++)
+                vec_store_f32(s + r * TILE + (part + v) * VEC_LANES, sums[r][v]);
+    }
+}
+
+static ALWAYS_INLINE void add_words_any(int64_t rows, spey_dtype dtype, const float *q,
+                                        int64_t k_dim, int64_t n, const words *k, bool first,
+                                        float *s)
+{
+    switch (rows) {
+    case 1: add_words(1, dtype, q, k_dim, n, k, first, s); break;
+    case 2: add_words(2, dtype, q, k_dim, n, k, first, s); break;
+    case 3: add_words(3, dtype, q, k_dim, n, k, first, s); break;
+#ifdef __AVX512F__
+    case 4: add_words(4, dtype, q, k_dim, n, k, first, s); break;
+    case 5: add_words(5, dtype, q, k_dim, n, k, first, s); break;
+    case 6: add_words(6, dtype, q, k_dim, n, k, first, s); break;
+#endif
+    default: break;
+    }
+}
+
+static ALWAYS_INLINE void scores_direct_of(int64_t rows, spey_dtype dtype, const float *q,
+                                           int64_t k_dim, const kv_tile *tile, prefetcher *f,
+                                           float *s)
 {
     const int step = VEC_LANES * word_dims(dtype);
-    int64_t first = tile->begin % TILE / VEC_LANES * VEC_LANES;
-    int64_t last = tile->begin % TILE + tile->end - tile->begin;
+    words k[VEC_LANES * TILE_VECS];
+    memset(k, 0, sizeof k);
+    int64_t first = tile->begin % TILE / VEC_LANES;
+    int64_t last = (tile->begin % TILE + tile->end - tile->begin + VEC_LANES - 1) / VEC_LANES;
     for (int64_t d = 0; d < k_dim; d += step) {
-        for (int64_t t = first; t < last; t += VEC_LANES) {
+        for (int64_t v = first; v < last; v++) {
             words w[VEC_LANES];
-            vec sums[DIRECT_ROWS];
             prefetch_some(f, 2);
-            load_words(tile->rows + t, dtype, d, k_dim, w);
-            for (int r = 0; r < rows; r++)
-                sums[r] = d ? vec_load_f32(s + r * TILE + t) : vec_zero();
-            if (d + step <= k_dim) {
-                for (int i = 0; i < step; i++)
-                    for (int r = 0; r < rows; r++)
-                        sums[r] =
-                            vec_fma(vec_set1(q[r * k_dim + d + i]), word_dim(w, dtype, i), sums[r]);
-            } else {
-                for (int i = 0; i < step; i++)
-                    for (int r = 0; r < rows && d + i < k_dim; r++)
-                        sums[r] =
-                            vec_fma(vec_set1(q[r * k_dim + d + i]), word_dim(w, dtype, i), sums[r]);
-            }
-            for (int r = 0; r < rows; r++)
-                vec_store_f32(s + r * TILE + t, sums[r]);
+            load_words(tile->rows + v * VEC_LANES, dtype, d, k_dim, w);
+            for (int i = 0; i < VEC_LANES; i++)
+                k[i * TILE_VECS + v] = w[i];
+        }
+        int64_t n = k_dim - d < step ? k_dim - d : step;
+        int64_t n_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+        for (int64_t b = 0, r = 0; b < n_blocks; b++) {
+            int64_t some = (rows - r + n_blocks - b - 1) / (n_blocks - b);
+            add_words_any(some, dtype, q + r * k_dim + d, k_dim, n, k, d == 0, s + r * TILE);
+            r += some;
         }
     }
 }
 
-/* Some numbers of rows are done as the next larger one: q and s have room for it. */
-static ALWAYS_INLINE void scores_direct_any(int64_t rows, spey_dtype dtype, const float *q,
-                                            int64_t k_dim, const kv_tile *tile, prefetcher *f,
-                                            float *s)
-{
-    if (rows == 1)
-        scores_direct_rows(1, dtype, q, k_dim, tile, f, s);
-    else if (rows == 2)
-        scores_direct_rows(2, dtype, q, k_dim, tile, f, s);
-    else if (rows <= 4)
-        scores_direct_rows(4, dtype, q, k_dim, tile, f, s);
-    else if (rows <= 6)
-        scores_direct_rows(6, dtype, q, k_dim, tile, f, s);
-    else
-        scores_direct_rows(8, dtype, q, k_dim, tile, f, s);
-}
-
-/* s[rows][TILE] = q[rows][k_dim] · K of the tile, rows <= DIRECT_ROWS; columns without a token may keep what they had. */
+/* s[rows][TILE] = q[rows][k_dim] · K of the tile, rows <= DIRECT_ROWS. */
 static inline void scores_direct(int64_t rows, spey_dtype dtype, const float *q, int64_t k_dim,
                                  const kv_tile *tile, prefetcher *f, float *s)
 {
     if (dtype == SPEY_F32)
-        scores_direct_any(rows, SPEY_F32, q, k_dim, tile, f, s);
+        scores_direct_of(rows, SPEY_F32, q, k_dim, tile, f, s);
     else if (dtype == SPEY_BF16)
-        scores_direct_any(rows, SPEY_BF16, q, k_dim, tile, f, s);
+        scores_direct_of(rows, SPEY_BF16, q, k_dim, tile, f, s);
     else
-        scores_direct_any(rows, SPEY_F16, q, k_dim, tile, f, s);
+        scores_direct_of(rows, SPEY_F16, q, k_dim, tile, f, s);
 }
 
 /* ---- softmax ---- */
