@@ -6,7 +6,7 @@ find_package(Threads REQUIRED)
 
 # Imported target spey::NAME from pkg-config module MODULE; its static archive when SPEY_STATIC_DEPS.
 function(spey_dependency name module archive)
-    pkg_check_modules(dep_${name} REQUIRED IMPORTED_TARGET ${module})
+    pkg_check_modules(dep_${name} REQUIRED IMPORTED_TARGET GLOBAL ${module})
     add_library(spey_${name} INTERFACE)
     if(SPEY_STATIC_DEPS)
         find_library(dep_archive_${name} NAMES ${archive} REQUIRED

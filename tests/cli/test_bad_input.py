@@ -14,6 +14,11 @@ from spey_cli import DATA, DEMO, SPEY, SpeyTest, read_safetensors, run, write_sa
 LLAMA = os.path.join(DATA, "architectures", "llama2")
 
 
+def read_bytes(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
 def edit_json(path, **changes):
     with open(path) as f:
         values = json.load(f)
@@ -57,12 +62,12 @@ class BadCheckpoints(SpeyTest):
         self.refuse(checkpoint, "safetensors")
         with open(os.path.join(checkpoint, "pytorch_model.bin"), "wb") as f:
             f.write(b"x")
-        self.refuse(checkpoint, "pytorch_model.bin", "safetensors")
+        self.refuse(checkpoint, "pytorch_model.bin", "convert", "save_pretrained")
         os.remove(os.path.join(checkpoint, "config.json"))
         self.refuse(checkpoint, "config.json")
 
     def test_safetensors_headers_that_lie(self):
-        whole = open(os.path.join(LLAMA, "model.safetensors"), "rb").read()
+        whole = read_bytes(os.path.join(LLAMA, "model.safetensors"))
         checkpoint = self.copy_checkpoint("cut", LLAMA)
         for size in (0, 7, 8, 100, len(whole) // 2, len(whole) - 1):
             with open(os.path.join(checkpoint, "model.safetensors"), "wb") as f:
@@ -162,11 +167,11 @@ class BadCheckpoints(SpeyTest):
     def test_a_failed_build_keeps_the_engine_that_was_there(self):
         engine = self.path("kept.spey")
         run("build", DEMO, "-o", engine, check=True)
-        before = open(engine, "rb").read()
+        before = read_bytes(engine)
         checkpoint = self.copy_checkpoint("broken", LLAMA)
         edit_json(os.path.join(checkpoint, "config.json"), hidden_size=0)
         self.assertEqual(run("build", checkpoint, "-o", engine).returncode, 1)
-        self.assertEqual(open(engine, "rb").read(), before)
+        self.assertEqual(read_bytes(engine), before)
 
     def test_ctrl_c_in_a_build_leaves_nothing(self):
         checkpoint = self.copy_checkpoint("large", LLAMA)
@@ -193,7 +198,7 @@ class BadEngines(SpeyTest):
         super().setUpClass()
         cls.engine = os.path.join(cls.folder, "good.spey")
         run("build", LLAMA, "-o", cls.engine, check=True)
-        cls.bytes = open(cls.engine, "rb").read()
+        cls.bytes = read_bytes(cls.engine)
 
     def refuse(self, data, *words):
         path = self.path("bad.spey")
