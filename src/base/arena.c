@@ -1,5 +1,6 @@
 #include "base/arena.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -35,19 +36,16 @@ void *spey_arena_alloc(spey_arena *arena, size_t bytes)
     need &= ~(size_t)(ALIGN - 1);
     spey_arena_chunk *chunk = arena->chunks;
     if (!chunk || chunk->size - chunk->used < need) {
-        size_t size = need > CHUNK_BYTES ? need : CHUNK_BYTES, total;
+        /* A large object gets a chunk of its own behind the open one, which may still have room. */
+        bool alone = chunk && need > CHUNK_BYTES / 4;
+        size_t size = alone || need > CHUNK_BYTES ? need : CHUNK_BYTES, total;
         if (!spey_add_size(size, sizeof *chunk, &total)) total = SIZE_MAX;
         chunk = spey_alloc(arena->purpose, total);
         if (!chunk) return NULL;
         chunk->size = size;
-        /* A large object gets a chunk of its own behind the open one, which may still have room. */
-        if (arena->chunks && need > CHUNK_BYTES / 4) {
-            chunk->next = arena->chunks->next;
-            arena->chunks->next = chunk;
-        } else {
-            chunk->next = arena->chunks;
-            arena->chunks = chunk;
-        }
+        spey_arena_chunk **link = alone ? &arena->chunks->next : &arena->chunks;
+        chunk->next = *link;
+        *link = chunk;
     }
     void *p = (char *)(chunk + 1) + chunk->used;
     chunk->used += need;

@@ -127,6 +127,8 @@ spey_status spey_dir_make(const char *path)
         if (mkdir(part, 0777) && errno != EEXIST) return fail_errno(part, "make the directory");
         part[i] = saved;
     }
+    if (!spey_file_is_dir(path))
+        return SPEY_FAIL(SPEY_IO, "%s: is not a directory, expected one", path);
     return SPEY_OK;
 }
 

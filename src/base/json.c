@@ -12,6 +12,12 @@ static void *json_alloc(size_t bytes)
     return spey_alloc(SPEY_PURPOSE_GENERAL, bytes);
 }
 
+/* Before main, because an object must be freed by what made it, and some are made before the first parse. */
+__attribute__((constructor)) static void use_our_allocator(void)
+{
+    json_set_alloc_funcs(json_alloc, spey_free);
+}
+
 /* jansson recurses per level, up to 2048; a file this deep is hostile, so it is refused before parsing. */
 static bool too_deep(const char *text, size_t n)
 {
@@ -38,7 +44,6 @@ static bool too_deep(const char *text, size_t n)
 spey_status spey_json_parse(const char *where, const char *text, size_t n, json_t **out)
 {
     *out = NULL;
-    json_set_alloc_funcs(json_alloc, spey_free);
     if (too_deep(text, n))
         return SPEY_FAIL(SPEY_LIMIT, "%s: JSON nested deeper than %d levels", where,
                          SPEY_JSON_DEPTH_MAX);

@@ -31,7 +31,7 @@ spey_status spey_strbuf_reserve(spey_strbuf *buf, size_t n)
     if (need <= buf->cap) return SPEY_OK;
     size_t cap = buf->cap ? buf->cap : 64;
     while (cap < need)
-        cap = cap > need / 2 ? need + need / 2 : cap * 2;
+        cap = cap > SIZE_MAX / 4 ? need : cap > need / 2 ? need + need / 2 : cap * 2;
     char *grown = spey_realloc(SPEY_PURPOSE_GENERAL, buf->data, cap);
     if (!grown) return buf->status = SPEY_NOMEM;
     buf->data = grown;

@@ -1,0 +1,193 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "base/limits.h"
+
+static json_t *parse(const char *text)
+{
+    json_t *root;
+    assert_int_equal(spey_json_parse("here", text, strlen(text), &root), SPEY_OK);
+    return root;
+}
+
+static void fails(spey_status expected, const char *text, const char *message)
+{
+    json_t *root;
+    assert_int_equal(spey_json_parse("here", text, strlen(text), &root), expected);
+    assert_null(root);
+    if (!strstr(spey_last_error(), message))
+        fail_msg("'%s' lacks '%s'", spey_last_error(), message);
+}
+
+/* First of the tests: nothing has been parsed when the object is made. */
+static void objects_made_before_the_first_parse_can_be_freed(void **state)
+{
+    (void)state;
+    uint64_t live = spey_alloc_read_stats().n_live;
+    json_t *early = json_pack("{s:s}", "key", "value");
+    assert_true(spey_alloc_read_stats().n_live > live);
+    json_decref(parse("[1]"));
+    json_decref(early);
+    assert_int_equal(spey_alloc_read_stats().n_live, live);
+}
+
+static void bad_text_names_the_place(void **state)
+{
+    (void)state;
+    fails(SPEY_FORMAT, "{\n \"a\": }", "here: bad JSON at line 2");
+    fails(SPEY_FORMAT, "", "here: bad JSON");
+    fails(SPEY_FORMAT, "[1] x", "here: bad JSON");
+    fails(SPEY_FORMAT, "{\"a\":1,\"a\":2}", "duplicate");
+    fails(SPEY_FORMAT, "[\"\xff\"]", "here: bad JSON");
+    json_t *root;
+    assert_int_equal(spey_json_parse("here", NULL, 0, &root), SPEY_FORMAT);
+}
+
+static void depth_is_bounded(void **state)
+{
+    (void)state;
+    char text[2 * SPEY_JSON_DEPTH_MAX + 3] = { 0 };
+    memset(text, '[', SPEY_JSON_DEPTH_MAX);
+    memset(text + SPEY_JSON_DEPTH_MAX, ']', SPEY_JSON_DEPTH_MAX);
+    json_decref(parse(text));
+    memset(text, '[', SPEY_JSON_DEPTH_MAX + 1);
+    memset(text + SPEY_JSON_DEPTH_MAX + 1, ']', SPEY_JSON_DEPTH_MAX + 1);
+    fails(SPEY_LIMIT, text, "nested deeper");
+    json_decref(parse(
+        "[\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[[[\"]"));
+}
+
+static void integers_are_checked(void **state)
+{
+    (void)state;
+    json_t *root =
+        parse("{\"i\": 5, \"e\": 1e6, \"f\": 1.5, \"s\": \"5\", \"n\": null, \"h\": 1e300}");
+    int64_t out = -1;
+    assert_int_equal(spey_json_int(root, "here", "i", 0, 9, -1, &out), SPEY_OK);
+    assert_int_equal(out, 5);
+    assert_int_equal(spey_json_int(root, "here", "e", 0, 9999999, -1, &out), SPEY_OK);
+    assert_int_equal(out, 1000000);
+    assert_int_equal(spey_json_int(root, "here", "n", 0, 9, 3, &out), SPEY_OK);
+    assert_int_equal(out, 3);
+    assert_int_equal(spey_json_int(root, "here", "i", 6, 9, 7, &out), SPEY_FORMAT);
+    assert_non_null(strstr(spey_last_error(), "here: \"i\" is 5, expected 6…9"));
+    assert_int_equal(spey_json_int(root, "here", "q", 6, 9, 0, &out), SPEY_FORMAT);
+    assert_non_null(strstr(spey_last_error(), "missing"));
+    assert_int_equal(spey_json_int(root, "here", "f", 0, 9, 0, &out), SPEY_FORMAT);
+    assert_int_equal(spey_json_int(root, "here", "s", 0, 9, 0, &out), SPEY_FORMAT);
+    assert_int_equal(spey_json_int(root, "here", "h", 0, 9, 0, &out), SPEY_FORMAT);
+    assert_int_equal(out, 3);
+    json_decref(root);
+}
+
+static void numbers_are_checked(void **state)
+{
+    (void)state;
+    json_t *root = parse("{\"i\": 5, \"f\": 0.25, \"s\": \"5\"}");
+    double out = -1;
+    assert_int_equal(spey_json_number(root, "here", "i", 0, 9, 1, &out), SPEY_OK);
+    assert_true(out == 5);
+    assert_int_equal(spey_json_number(root, "here", "f", 0, 9, 1, &out), SPEY_OK);
+    assert_true(out == 0.25);
+    assert_int_equal(spey_json_number(root, "here", "q", 0, 9, 1.5, &out), SPEY_OK);
+    assert_true(out == 1.5);
+    assert_int_equal(spey_json_number(root, "here", "q", 0, 9, (double)NAN, &out), SPEY_FORMAT);
+    assert_int_equal(spey_json_number(root, "here", "f", 1, 9, 1, &out), SPEY_FORMAT);
+    assert_int_equal(spey_json_number(root, "here", "s", 0, 9, 1, &out), SPEY_FORMAT);
+    assert_true(out == 1.5);
+    json_decref(root);
+}
+
+static void booleans_and_strings_are_checked(void **state)
+{
+    (void)state;
+    json_t *root = parse("{\"t\": true, \"s\": \"x\", \"n\": null}");
+    bool flag = false;
+    const char *text = NULL;
+    assert_int_equal(spey_json_bool(root, "here", "t", false, &flag), SPEY_OK);
+    assert_true(flag);
+    assert_int_equal(spey_json_bool(root, "here", "n", true, &flag), SPEY_OK);
+    assert_true(flag);
+    assert_int_equal(spey_json_bool(root, "here", "s", true, &flag), SPEY_FORMAT);
+    assert_int_equal(spey_json_string(root, "here", "s", NULL, &text), SPEY_OK);
+    assert_string_equal(text, "x");
+    assert_int_equal(spey_json_string(root, "here", "n", "y", &text), SPEY_OK);
+    assert_string_equal(text, "y");
+    assert_int_equal(spey_json_string(root, "here", "t", NULL, &text), SPEY_FORMAT);
+    assert_non_null(strstr(spey_last_error(), "here: \"t\" is a boolean, expected a string"));
+    json_decref(root);
+}
+
+static void quoted_text_reads_back(void **state)
+{
+    (void)state;
+    static const char text[] = "a\"b\\c\nd\te\x01\x7f é \xf0\x9f\x98\x80 /";
+    spey_strbuf buf = { 0 };
+    spey_strbuf_putc(&buf, '[');
+    spey_json_quote(&buf, text, sizeof text - 1);
+    spey_strbuf_putc(&buf, ']');
+    json_t *root = parse(buf.data);
+    assert_string_equal(json_string_value(json_array_get(root, 0)), text);
+    json_decref(root);
+    spey_strbuf_reset(&buf);
+    spey_json_quote(&buf, "a\xff\xc3", 3);
+    assert_string_equal(buf.data, "\"a\xef\xbf\xbd\xef\xbf\xbd\"");
+    spey_strbuf_reset(&buf);
+    spey_json_quote(&buf, "\xed\xa0\x80", 3); /* a surrogate is no character */
+    assert_string_equal(buf.data, "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
+    spey_strbuf_deinit(&buf);
+}
+
+static void failing_allocations_leak_nothing(void **state)
+{
+    (void)state;
+    uint64_t live = spey_alloc_read_stats().n_live;
+    spey_status status = SPEY_NOMEM;
+    for (uint64_t nth = 1; status != SPEY_OK; nth++) {
+        json_t *root;
+        static const char text[] = "{\"a\": [1, 2.5, \"text\"], \"b\": {\"c\": null}}";
+        spey_alloc_fail_nth(nth);
+        status = spey_json_parse("here", text, sizeof text - 1, &root);
+        spey_alloc_fail_nth(0);
+        assert_true((status == SPEY_OK) == (root != NULL));
+        json_decref(root);
+        assert_int_equal(spey_alloc_read_stats().n_live, live);
+        assert_true(nth < 1000);
+    }
+}
+
+static void files_are_read_and_named(void **state)
+{
+    (void)state;
+    json_t *root;
+    assert_int_equal(spey_json_read("tests/data/no-such-file.json", &root), SPEY_NOT_FOUND);
+    assert_non_null(strstr(spey_last_error(), "tests/data/no-such-file.json"));
+    assert_int_equal(spey_json_read("CMakeLists.txt", &root), SPEY_FORMAT);
+    assert_non_null(strstr(spey_last_error(), "CMakeLists.txt: bad JSON"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(objects_made_before_the_first_parse_can_be_freed),
+        cmocka_unit_test(bad_text_names_the_place),
+        cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(integers_are_checked),
+        cmocka_unit_test(numbers_are_checked),
+        cmocka_unit_test(booleans_and_strings_are_checked),
+        cmocka_unit_test(quoted_text_reads_back),
+        cmocka_unit_test(failing_allocations_leak_nothing),
+        cmocka_unit_test(files_are_read_and_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
