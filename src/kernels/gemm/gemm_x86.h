@@ -92,7 +92,7 @@ static gemm_plan gemm_plan_make(const spey_gemm_args *a, const spey_lane *lane)
         chunk = gemm_fit(GEMM_L2_BYTES, (size_t)plan.k_block * plan.w_bytes);
     plan.chunk_cols = share > 0 ? gemm_min(chunk, share) : chunk;
     plan.block_cols = plan.n_tiles == 1 ? GEMM_COLS : plan.chunk_cols;
-    plan.prefetch = a->rows > 2;
+    plan.prefetch = a->rows > 2 || plan.w_bytes < sizeof(gemm_x);
     return plan;
 }
 
