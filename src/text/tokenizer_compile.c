@@ -22,7 +22,7 @@ typedef struct compiler {
 
 static void begin_section(compiler *c, spey_tok_section section)
 {
-    while ((c->out->len - c->base) % 8)
+    while ((c->out->len - c->base) % 8 && !c->out->status)
         spey_strbuf_putc(c->out, 0);
     c->header.sections[section].offset = c->out->len - c->base;
 }

@@ -1,5 +1,5 @@
 /* Unigram: the segmentation with the highest sum of scores (Viterbi), one pass over the bytes. Hugging Face adds
- * doubles; SentencePiece keeps sums as floats and compares before rounding. Ties go to the earlier find. */
+ * doubles, SentencePiece floats (as release 0.2.3 does; it decides ties). Ties go to the earlier find. */
 #include "base/alloc.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -21,8 +21,9 @@ static spey_status reserve_best(spey_tok_scratch *scratch, size_t n)
 
 static void offer(spey_tok_best *best, double score, int32_t id, size_t begin, bool as_float)
 {
+    if (as_float) score = (double)(float)score;
     if (best->begin >= 0 && !(score > best->score)) return;
-    *best = (spey_tok_best){ as_float ? (double)(float)score : score, id, (int32_t)begin };
+    *best = (spey_tok_best){ score, id, (int32_t)begin };
 }
 
 /* Offer every piece that starts at `at`; true when one of them is the single character there. */

@@ -109,9 +109,45 @@ static unsigned category_class(uint32_t c)
     }
 }
 
+typedef struct code_range {
+    uint32_t first, last;
+} code_range;
+
+/* Letters and numbers of Unicode 15.1 and 16, which utf8proc 2.8 (Unicode 15) does not know and Oniguruma does. */
+/* clang-format off */
+static const code_range new_letters[] = {
+    { 0x1c89, 0x1c8a },   { 0xa7cb, 0xa7cd },   { 0xa7da, 0xa7dc },   { 0x105c0, 0x105f3 }, { 0x10d4a, 0x10d65 },
+    { 0x10d6f, 0x10d85 }, { 0x10ec2, 0x10ec4 }, { 0x11380, 0x11389 }, { 0x1138b, 0x1138b }, { 0x1138e, 0x1138e },
+    { 0x11390, 0x113b5 }, { 0x113b7, 0x113b7 }, { 0x113d1, 0x113d1 }, { 0x113d3, 0x113d3 }, { 0x11bc0, 0x11be0 },
+    { 0x13460, 0x143fa }, { 0x16100, 0x1611d }, { 0x16d40, 0x16d6c }, { 0x18cff, 0x18cff }, { 0x1e5d0, 0x1e5ed },
+    { 0x1e5f0, 0x1e5f0 }, { 0x2ebf0, 0x2ee5d },
+};
+static const code_range new_numbers[] = {
+    { 0x10d40, 0x10d49 }, { 0x116d0, 0x116e3 }, { 0x11bf0, 0x11bf9 }, { 0x16130, 0x16139 },
+    { 0x16d70, 0x16d79 }, { 0x1ccf0, 0x1ccf9 }, { 0x1e5f1, 0x1e5fa },
+};
+/* clang-format on */
+
+static bool in_ranges(const code_range *ranges, size_t n, uint32_t c)
+{
+    for (size_t i = 0; i < n; i++)
+        if (c >= ranges[i].first && c <= ranges[i].last) return true;
+    return false;
+}
+
+static unsigned new_class(uint32_t c)
+{
+    if (in_ranges(new_letters, sizeof new_letters / sizeof new_letters[0], c))
+        return SPEY_CHAR_LETTER | SPEY_CHAR_WORD;
+    if (in_ranges(new_numbers, sizeof new_numbers / sizeof new_numbers[0], c))
+        return SPEY_CHAR_NUMBER | SPEY_CHAR_WORD;
+    return SPEY_CHAR_OTHER;
+}
+
 unsigned spey_char_class(uint32_t c)
 {
     unsigned bits = category_class(c);
+    if (bits == SPEY_CHAR_OTHER) bits = new_class(c);
     if (is_space(c)) bits |= SPEY_CHAR_SPACE;
     if (c < 0x80 && strchr("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", (int)c) && c)
         bits |= SPEY_CHAR_PUNCTUATION;

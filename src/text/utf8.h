@@ -1,7 +1,7 @@
 /* UTF-8 and the Unicode classes that tokenizers ask for. Pure functions, any thread.
  *
- * Categories are utf8proc's (Unicode 14 or later, by the library) plus a small table of what newer versions
- * of Unicode added. White space is the property White_Space, as Rust and Oniguruma have it. */
+ * Categories are utf8proc's plus a table of the letters and numbers that Unicode 16 added, so that they are those
+ * of the Oniguruma in Hugging Face tokenizers 0.23. White space is the property White_Space, as Rust and Oniguruma have it. */
 #ifndef SPEY_TEXT_UTF8_H
 #define SPEY_TEXT_UTF8_H
 

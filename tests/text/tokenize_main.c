@@ -48,7 +48,8 @@ static int answer(const spey_tokenizer *tokenizer, char what, const spey_strbuf 
     else if (what == 'i')
         status = decode_by_steps(tokenizer, given, in->len / sizeof *given, &text);
     else
-        status = spey_tokenizer_decode(tokenizer, given, in->len / sizeof *given, what == 'D', &text);
+        status =
+            spey_tokenizer_decode(tokenizer, given, in->len / sizeof *given, what == 'D', &text);
     uint64_t ns = spey_clock_ns() - start;
     int failed = 0;
     if (status)
