@@ -318,36 +318,6 @@ static void a_device_with_its_own_memory_gives_the_same_bits(void **state)
     close_executor(&f);
 }
 
-static void faulty_engines_are_refused(void **state)
-{
-    (void)state;
-    static const struct {
-        tiny_fault fault;
-        spey_status status;
-        const char *text;
-    } cases[] = {
-        { TINY_MISSING_WEIGHT, SPEY_FORMAT, "layer.0.k, which is not there" },
-        { TINY_SHAPE, SPEY_FORMAT, "layer.0.k is f32 [32,33], the graph reads it as f32 [32,32]" },
-        { TINY_DTYPE, SPEY_FORMAT, "layer.0.k is i8 [32,32]" },
-        { TINY_NO_FREQUENCIES, SPEY_FORMAT, "inv_freq has no data" },
-        { TINY_VOCAB, SPEY_FORMAT, "50 columns, the vocabulary 51" },
-        { TINY_CONTEXT, SPEY_FORMAT, "context length" },
-        { TINY_ENGINE_DTYPE, SPEY_UNSUPPORTED, "i8" },
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        tiny_shape shape = tiny_default;
-        shape.fault = cases[i].fault;
-        spey_engine_file *file;
-        spey_executor *executor;
-        assert_int_equal(tiny_engine_new(&shape, &file), SPEY_OK);
-        const spey_limits_plan limits = { .threads = 1 };
-        assert_int_equal(spey_executor_new(file, &limits, &executor), cases[i].status);
-        assert_null(executor);
-        if (!strstr(spey_last_error(), cases[i].text)) fail_msg("%s", spey_last_error());
-        spey_engine_file_close(file);
-    }
-}
-
 static void rows_and_weights_are_counted(void **state)
 {
     (void)state;
@@ -420,7 +390,6 @@ int main(void)
         cmocka_unit_test(faulty_steps_change_nothing),
         cmocka_unit_test(a_sequence_ends_at_its_limit),
         cmocka_unit_test(a_device_with_its_own_memory_gives_the_same_bits),
-        cmocka_unit_test(faulty_engines_are_refused),
         cmocka_unit_test(rows_and_weights_are_counted),
         cmocka_unit_test(an_executor_allocates_what_its_plan_says),
         cmocka_unit_test(every_failed_allocation_is_survived),

@@ -1,0 +1,158 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "planning.h"
+#include "runtime/bind.h"
+#include "runtime/layout.h"
+
+/* Bound to addresses that nothing stands behind: binding only computes with them. */
+typedef struct fixture {
+    spey_engine_file *file;
+    spey_program program;
+    spey_layout layout;
+    spey_ragged batch;
+    const void *weights[64];
+    spey_bases bases;
+    spey_binding binding;
+} fixture;
+
+static void open_binding(fixture *f, const tiny_shape *shape, spey_limits_plan limits)
+{
+    memset(f, 0, sizeof(*f));
+    limits.threads = 1;
+    assert_int_equal(tiny_engine_new(shape, &f->file), SPEY_OK);
+    assert_int_equal(spey_program_init(&f->program, f->file, &limits), SPEY_OK);
+    assert_int_equal(spey_layout_init(&f->layout, &f->program, &limits), SPEY_OK);
+    f->bases = (spey_bases){ .activations = (uint8_t *)(uintptr_t)0x10000000,
+                             .logits = (uint8_t *)(uintptr_t)0x20000000,
+                             .workspace = (uint8_t *)(uintptr_t)0x30000000,
+                             .weights = f->weights,
+                             .batch = &f->batch };
+    for (int g = 0; g < 2; g++)
+        f->bases.kv[g] = (uint8_t *)((uintptr_t)0x40000000 + (uintptr_t)g * 0x1000000);
+    for (int w = 0; w < f->program.graph->n_weights; w++)
+        f->weights[w] = (const uint8_t *)((uintptr_t)0x50000000 + (uintptr_t)w * 0x10000);
+    assert_int_equal(spey_bind(&f->program, &f->layout, &f->bases, &f->binding), SPEY_OK);
+}
+
+static void close_binding(fixture *f)
+{
+    spey_binding_deinit(&f->binding);
+    spey_layout_deinit(&f->layout);
+    spey_program_deinit(&f->program);
+    spey_engine_file_close(f->file);
+}
+
+/* The args of the n-th step of an op, from 0. */
+static const spey_any_args *step_of(const fixture *f, const char *op, int n)
+{
+    for (int i = 0; i < f->binding.sizes.n_steps; i++)
+        if (!strncmp(f->binding.steps[i].kernel->name, op, strlen(op)) && n-- == 0)
+            return f->binding.steps[i].args;
+    fail_msg("no step %s", op);
+    return NULL;
+}
+
+static const void *weight_at(const fixture *f, const char *name)
+{
+    return f->weights[spey_graph_find_weight(f->program.graph, name)];
+}
+
+static void every_node_but_slices_becomes_a_step(void **state)
+{
+    (void)state;
+    fixture f;
+    open_binding(&f, &tiny_default, (spey_limits_plan){ .outputs_max = 3 });
+    /* 16 nodes a layer, and embed, rope_table, norm, gather, linear */
+    assert_int_equal(f.binding.sizes.n_steps, 2 * 16 + 5);
+    assert_int_equal(f.binding.n_token_steps, f.binding.sizes.n_steps - 2);
+    assert_int_equal(f.binding.n_ids, 50);
+    assert_int_equal(f.binding.sizes.n_steps, f.layout.sizes.n_steps);
+    assert_int_equal(f.binding.sizes.workspace_bytes, f.layout.sizes.workspace_bytes);
+    for (int i = 0; i < f.binding.sizes.n_steps; i++) {
+        bool tokens = f.binding.rows[i] == SPEY_ROWS_TOKENS;
+        assert_int_equal(tokens, i < f.binding.n_token_steps);
+        assert_int_equal(f.binding.args[i].rows, tokens ? 64 : 3); /* the most that will come */
+    }
+    close_binding(&f);
+}
+
+static void operands_lie_where_the_plan_says(void **state)
+{
+    (void)state;
+    fixture f;
+    open_binding(&f, &tiny_default, (spey_limits_plan){ 0 });
+    const spey_embed_args *embed = &step_of(&f, "embed/", 0)->embed;
+    assert_ptr_equal(embed->table, weight_at(&f, "embed"));
+    assert_ptr_equal(embed->batch, &f.batch);
+    assert_true(embed->scale == 1);
+    const spey_norm_args *norm = &step_of(&f, "norm/", 0)->norm;
+    assert_ptr_equal(norm->x, embed->out);
+    assert_ptr_equal(norm->weight, weight_at(&f, "layer.0.attn_norm"));
+    assert_int_equal(norm->cols, 32);
+    assert_true(norm->eps == 1e-5F);
+    const spey_gemm_args *k = &step_of(&f, "gemm/", 1)->gemm;
+    assert_ptr_equal(k->x, norm->out);
+    assert_ptr_equal(k->w, weight_at(&f, "layer.0.k"));
+    assert_null(k->bias);
+    assert_int_equal(k->n, 32);
+    assert_int_equal(k->k, 32);
+    assert_int_equal(k->precision, SPEY_PRECISION_F32);
+    const spey_glu_args *glu = &step_of(&f, "glu/", 0)->glu;
+    assert_int_equal(glu->activation, SPEY_ACT_SILU);
+    assert_ptr_equal(glu->gate, step_of(&f, "gemm/", 4)->gemm.y);
+    assert_ptr_equal(glu->up, step_of(&f, "gemm/", 5)->gemm.y);
+    const spey_gemm_args *logits = &step_of(&f, "gemm/", 14)->gemm;
+    assert_ptr_equal(logits->y, f.bases.logits);
+    assert_int_equal(logits->y_pitch, 50); /* dense */
+    assert_ptr_equal(logits->w, weight_at(&f, "embed"));
+    close_binding(&f);
+}
+
+static void caches_are_seen_layer_by_layer(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.layers = 4;
+    shape.two_groups = true;
+    fixture f;
+    open_binding(&f, &shape, (spey_limits_plan){ .kv_block_tokens = 8, .kv_dtype = "f16" });
+    for (int layer = 0; layer < 4; layer++) {
+        int64_t heads = layer % 2 ? 4 : 2, head_bytes = 8 * 16 * 2;
+        const spey_attention_args *attention = &step_of(&f, "attention/", layer)->attention;
+        const spey_kv_view *kv = &attention->kv;
+        assert_int_equal(attention->n_kv_heads, heads);
+        assert_int_equal(attention->kv_len_max, 64);
+        assert_int_equal(kv->group, layer % 2);
+        assert_ptr_equal(kv->base, f.bases.kv[layer % 2]);
+        assert_int_equal(kv->dtype, SPEY_F16);
+        assert_int_equal(kv->block_tokens, 8);
+        assert_int_equal(kv->block_bytes, 2 * 2 * heads * head_bytes);
+        assert_int_equal(kv->k_offset, (layer / 2) * 2 * heads * head_bytes);
+        assert_int_equal(kv->v_offset, kv->k_offset + heads * head_bytes);
+        assert_int_equal(kv->v_head_bytes, head_bytes);
+        assert_int_equal(kv->v_token_bytes, 32);
+        const spey_kv_view *appended = &step_of(&f, "kv_append/", layer)->kv_append.kv;
+        assert_ptr_equal(appended->base, kv->base);
+        assert_int_equal(appended->k_offset, kv->k_offset);
+        assert_int_equal(appended->v_offset, kv->v_offset);
+    }
+    close_binding(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_node_but_slices_becomes_a_step),
+        cmocka_unit_test(operands_lie_where_the_plan_says),
+        cmocka_unit_test(caches_are_seen_layer_by_layer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

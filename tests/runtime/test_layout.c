@@ -1,0 +1,187 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "planning.h"
+#include "runtime/layout.h"
+
+static void defaults_are_one_full_sequence(void **state)
+{
+    (void)state;
+    spey_plan plan = plan_of(&tiny_default, (spey_limits_plan){ 0 });
+    assert_string_equal(plan.limits.device, "cpu");
+    assert_string_equal(plan.limits.kv_dtype, "f32");
+    assert_int_equal(plan.limits.threads, 1);
+    assert_int_equal(plan.limits.sequences_max, 1);
+    assert_int_equal(plan.limits.sequence_tokens_max, 64);
+    assert_int_equal(plan.limits.step_tokens_max, 64); /* no more can come */
+    assert_int_equal(plan.limits.outputs_max, 1);
+    assert_int_equal(plan.limits.kv_block_tokens, 32);
+    assert_int_equal(plan.kv_blocks, 2);
+    assert_int_equal(plan.kv_tokens, 64);
+    /* 2 layers, K and V, 2 heads, 32 tokens, 16 elements of 4 bytes */
+    assert_int_equal(plan.kv_block_bytes, 2 * 2 * 2 * 32 * 16 * 4);
+    assert_int_equal(plan.limits.kv_bytes, plan.kv_blocks * (int64_t)plan.kv_block_bytes);
+    assert_int_equal(plan_line(&plan, "kv cache"), plan.limits.kv_bytes);
+    assert_int_equal(plan_line(&plan, "logits"), 50 * sizeof(float));
+}
+
+static void the_total_is_the_sum_of_counted_lines(void **state)
+{
+    (void)state;
+    const spey_limits_plan limits = { .sequences_max = 3, .outputs_max = 40 };
+    spey_plan plan = plan_of(&tiny_default, limits);
+    uint64_t sum = 0;
+    for (int i = 0; i < plan.n_lines; i++)
+        if (plan.lines[i].counted) sum += plan.lines[i].bytes;
+    assert_int_equal(plan.total_bytes, sum);
+    assert_true(plan.total_bytes < plan.available_bytes);
+    assert_int_equal(plan_line(&plan, "logits"), 40 * 50 * sizeof(float));
+}
+
+static void cache_groups_have_shapes_of_their_own(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.layers = 3;
+    shape.two_groups = true;
+    const spey_limits_plan limits = { .kv_block_tokens = 16, .kv_dtype = "bf16" };
+    spey_plan plan = plan_of(&shape, limits);
+    /* group 0: 2 layers of 2 heads; group 1: 1 layer of 4 heads */
+    assert_int_equal(plan.kv_block_bytes, (2 * 2 + 1 * 4) * 2 * 16 * 16 * 2);
+    assert_int_equal(plan.kv_blocks, 4);
+}
+
+static void a_small_kv_pool_shortens_the_default_sequence(void **state)
+{
+    (void)state;
+    uint64_t block = plan_of(&tiny_default, (spey_limits_plan){ 0 }).kv_block_bytes;
+    spey_plan plan = plan_of(&tiny_default, (spey_limits_plan){ .kv_bytes = block + block / 2 });
+    assert_int_equal(plan.kv_blocks, 1);
+    assert_int_equal(plan.limits.sequence_tokens_max, 32);
+    assert_int_equal(plan.limits.kv_bytes, block);
+    /* An asked-for length must fit. */
+    assert_int_equal(refusal_of(&tiny_default,
+                                (spey_limits_plan){ .kv_bytes = block, .sequence_tokens_max = 33 }),
+                     SPEY_LIMIT);
+    assert_non_null(strstr(spey_last_error(), "33 tokens"));
+    assert_int_equal(refusal_of(&tiny_default, (spey_limits_plan){ .kv_bytes = 1 }), SPEY_LIMIT);
+    /* More than all sequences can use is not taken. */
+    plan = plan_of(&tiny_default, (spey_limits_plan){ .kv_bytes = 1 << 30, .sequences_max = 2 });
+    assert_int_equal(plan.kv_blocks, 4);
+}
+
+static void senseless_limits_are_invalid(void **state)
+{
+    (void)state;
+    static const spey_limits_plan bad[] = {
+        { .sequences_max = -1 },       { .sequences_max = SPEY_SEQUENCES_MAX + 1 },
+        { .step_tokens_max = -5 },     { .step_tokens_max = 3, .sequences_max = 4 },
+        { .outputs_max = -1 },         { .kv_block_tokens = 5000 },
+        { .sequence_tokens_max = 65 }, /* the model has 64 positions */
+        { .kv_dtype = "i8" },          { .kv_dtype = "" },
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(refusal_of(&tiny_default, bad[i]), SPEY_INVALID);
+}
+
+static void sizes_beyond_all_memory_are_refused(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.context = SPEY_POSITIONS_MAX;
+    spey_limits_plan limits = { .sequences_max = SPEY_SEQUENCES_MAX,
+                                .step_tokens_max = SPEY_STEP_TOKENS_MAX,
+                                .sequence_tokens_max = SPEY_POSITIONS_MAX,
+                                .kv_bytes = UINT64_MAX };
+    assert_int_equal(refusal_of(&shape, limits), SPEY_LIMIT);
+}
+
+/* A layout with its program; freed by close_layout. */
+typedef struct fixture {
+    spey_engine_file *file;
+    spey_program program;
+    spey_layout layout;
+} fixture;
+
+static void open_layout(fixture *f, const tiny_shape *shape, spey_limits_plan limits)
+{
+    limits.threads = 1;
+    assert_int_equal(tiny_engine_new(shape, &f->file), SPEY_OK);
+    assert_int_equal(spey_program_init(&f->program, f->file, &limits), SPEY_OK);
+    assert_int_equal(spey_layout_init(&f->layout, &f->program, &limits), SPEY_OK);
+    assert_true(spey_layout_fits(&f->layout));
+}
+
+static void close_layout(fixture *f)
+{
+    spey_layout_deinit(&f->layout);
+    spey_program_deinit(&f->program);
+    spey_engine_file_close(f->file);
+}
+
+static void the_tables_lie_side_by_side(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.two_groups = true;
+    fixture f;
+    const spey_limits_plan limits = { .sequences_max = 3,
+                                      .step_tokens_max = 20,
+                                      .outputs_max = 5,
+                                      .sequence_tokens_max = 50,
+                                      .kv_block_tokens = 8 };
+    open_layout(&f, &shape, limits);
+    const spey_table_layout *t = &f.layout.tables;
+    assert_int_equal(t->pitch, 7);
+    const size_t begin[] = { t->ids,         t->positions, t->token_seq, t->seq_start, t->kv_len,
+                             t->output_rows, t->groups[0], t->groups[1], t->bytes };
+    const size_t items[] = { 20, 20, 20, 4, 3, 5, 3 * 7, 3 * 7 };
+    assert_int_equal(begin[0], 0);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(begin[i] % 64, 0);
+        assert_true(begin[i + 1] >= begin[i] + items[i] * sizeof(int32_t));
+    }
+    close_layout(&f);
+}
+
+static void a_block_holds_all_layers(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.layers = 3;
+    shape.two_groups = true;
+    fixture f;
+    open_layout(&f, &shape, (spey_limits_plan){ .kv_block_tokens = 1, .kv_dtype = "bf16" });
+    for (int g = 0; g < 2; g++) {
+        const spey_kv_pool *pool = &f.layout.pools[g];
+        int64_t heads = g ? 4 : 2, layers = g ? 1 : 2;
+        assert_int_equal(pool->k_token_bytes, 32);
+        assert_int_equal(pool->k_head_bytes, 32);
+        assert_int_equal(pool->k_bytes, heads * 32);
+        assert_int_equal(pool->layer_bytes, 2 * heads * 32);
+        assert_int_equal(pool->block_bytes, layers * 2 * heads * 32);
+    }
+    close_layout(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_one_full_sequence),
+        cmocka_unit_test(the_total_is_the_sum_of_counted_lines),
+        cmocka_unit_test(cache_groups_have_shapes_of_their_own),
+        cmocka_unit_test(a_small_kv_pool_shortens_the_default_sequence),
+        cmocka_unit_test(senseless_limits_are_invalid),
+        cmocka_unit_test(sizes_beyond_all_memory_are_refused),
+        cmocka_unit_test(the_tables_lie_side_by_side),
+        cmocka_unit_test(a_block_holds_all_layers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
