@@ -115,7 +115,9 @@ static spey_status find_sources(spey_import *import)
 {
     for (int i = 0; i < import->graph->n_weights; i++) {
         const spey_weight *weight = &import->graph->weights[i];
-        if (weight->n_parts || !weight->source.tensor) continue;
+        if (weight->n_parts) continue;
+        SPEY_ASSERT(weight->source.tensor || weight->source.values);
+        if (!weight->source.tensor) continue;
         const spey_safetensor *source = resolve(import->tensors, weight->source.tensor);
         if (!source) return fail_missing(import->tensors, weight->source.tensor);
         if (!spey_dtype_is_float(source->dtype))

@@ -30,7 +30,7 @@ typedef struct spey_model_info {
     int32_t pad_id;
     int32_t eos_ids[SPEY_EOS_IDS_MAX];
     int32_t n_eos;
-    /* From generation_config.json: what generate() would use. */
+    /* From generation_config.json: what transformers' generate() would use; top_k 0 is off. */
     bool do_sample;
     double temperature, top_p, min_p, typical_p, repetition_penalty;
     int64_t top_k;
@@ -48,8 +48,8 @@ typedef struct spey_engine_tensor {
 typedef struct spey_engine_file spey_engine_file;
 
 typedef struct spey_engine_open_options {
-    bool
-        verify_weights; /* checksum the weights too, whatever their size (without it: up to 64 MiB of them) */
+    /* Checksum the weights whatever their size; without it up to 64 MiB of them. */
+    bool verify_weights;
 } spey_engine_open_options;
 
 /* Errors say what is wrong: not an engine, newer format, truncated, which section's checksum. options may be NULL. */
@@ -72,7 +72,7 @@ const spey_engine_tensor *spey_engine_file_tensor_at(const spey_engine_file *fil
 const spey_engine_tensor *spey_engine_file_tensor(const spey_engine_file *file, const char *name);
 
 /* A section's bytes, borrowed. Sections: "info" (JSON), "graph" (text), "tensors" (table), "weights", "tokenizer"
- * (compiled, text/tokenizer.h), "chat_template" (source), "provenance" (JSON: sources with SHA-256, version, options),
+ * (compiled, text/tokenizer.h), "chat_template" (source), "chat_template:tool_use" (rarely), "provenance" (JSON: sources with SHA-256, version, options),
  * and the checkpoint's own files, verbatim: "file:tokenizer.json", "file:tokenizer_config.json", … SPEY_NOT_FOUND. */
 spey_status spey_engine_file_section(const spey_engine_file *file, const char *name,
                                      const void **data, size_t *n);

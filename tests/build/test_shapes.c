@@ -53,7 +53,8 @@ static void every_listed_shape_has_a_graph_and_its_weights(void **state)
                 const spey_weight *weight = &graph->weights[graph->nodes[i].weights[w]];
                 const spey_engine_tensor *tensor = spey_engine_file_tensor(file, weight->name);
                 assert_non_null(tensor);
-                assert_null(tensor->data);
+                /* Only what the model computes is there. */
+                assert_int_equal(tensor->data != NULL, strstr(weight->name, "inv_freq") != NULL);
                 assert_int_equal(tensor->dtype, weight->dtype);
                 assert_memory_equal(tensor->dims, weight->dims,
                                     (size_t)weight->n_dims * sizeof *weight->dims);

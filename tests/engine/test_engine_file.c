@@ -2,9 +2,11 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "../tensor/temp_folder.h"
 #include "base/alloc.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "engine/engine_format.h"
 #include "engine/engine_writer.h"
@@ -633,6 +635,28 @@ static void an_aborted_engine_leaves_nothing(void **state)
     remove_tree(folder.path);
 }
 
+static void an_interrupt_leaves_nothing(void **state)
+{
+    (void)state;
+    temp_folder folder = temp_folder_make();
+    const char *path = temp_path(&folder, "a.spey");
+    pid_t child = fork();
+    if (child == 0) {
+        spey_engine_writer *writer;
+        spey_file_cleanup_on_signal();
+        if (spey_engine_writer_open(path, &writer)) _exit(1);
+        if (spey_engine_writer_info(writer, &sample_info) || count_files(folder.path) != 1)
+            _exit(2);
+        raise(SIGINT);
+        _exit(3);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
+    assert_int_equal(count_files(folder.path), 0);
+    remove_tree(folder.path);
+}
+
 static void a_full_disk_is_an_error_and_leaves_nothing(void **state)
 {
     (void)state;
@@ -694,6 +718,18 @@ static void a_virtual_engine_has_shapes_but_no_data(void **state)
         spey_engine_file_virtual(&sample_info, "spey-graph 1\n", sample_tensors, N_TENSORS, &file),
         SPEY_OK);
     assert_string_equal(spey_engine_file_path(file), sample_info.name);
+    float table[3] = { 1, 2, 3 };
+    spey_engine_tensor computed = { .name = "t", .dtype = SPEY_F32, .n_dims = 1, .dims = { 3 } };
+    computed.data = table;
+    computed.bytes = sizeof table;
+    spey_engine_file *with_table;
+    assert_int_equal(spey_engine_file_virtual(&sample_info, "g", &computed, 1, &with_table),
+                     SPEY_OK);
+    const spey_engine_tensor *kept = spey_engine_file_tensor(with_table, "t");
+    assert_ptr_not_equal(kept->data, table);
+    assert_int_equal((uintptr_t)kept->data % 64, 0);
+    assert_memory_equal(kept->data, table, sizeof table);
+    spey_engine_file_close(with_table);
     const spey_engine_tensor *head = spey_engine_file_tensor(file, "head");
     assert_null(head->data);
     assert_int_equal(head->bytes, 64);
@@ -771,6 +807,7 @@ int main(void)
         cmocka_unit_test(lies_with_right_checksums_are_found),
         cmocka_unit_test(large_weights_are_verified_on_request),
         cmocka_unit_test(an_aborted_engine_leaves_nothing),
+        cmocka_unit_test(an_interrupt_leaves_nothing),
         cmocka_unit_test(a_full_disk_is_an_error_and_leaves_nothing),
         cmocka_unit_test(running_out_of_memory_leaves_nothing),
         cmocka_unit_test(a_virtual_engine_has_shapes_but_no_data),
