@@ -15,11 +15,18 @@ typedef struct spey_arch_config {
     int64_t positions; /* context length */
     const char *act;   /* of the MLP; a constant */
     double norm_eps;
-    bool tied;             /* the LM head is the embedding */
-    bool qkv_bias, o_bias; /* of attention's linears */
-    bool mlp_bias;
+    bool tied;                       /* the LM head is the embedding */
+    bool qkv_bias, o_bias, mlp_bias; /* of linears */
+    bool parallel;                   /* attention and MLP read the same x */
+    bool separate_norms;             /* falcon: a norm each, when parallel */
+    bool grouped;                    /* falcon: Q, K and V by KV head, for many KV heads */
+    bool alibi;
     int64_t windows[SPEY_LAYERS_MAX]; /* attention window of each layer; 0: none */
-    spey_rope_config rope;
+    spey_rope_config rope;            /* rotary 0: none */
+    spey_rope_config
+        local_rope; /* of layers with a window, where they have their own; rotary 0: as the others */
+    double embed_scale, residual_scale, attention_scale, logit_scale; /* 0: the usual */
+    double attention_softcap, logit_softcap;
 } spey_arch_config;
 
 typedef struct spey_arch {
@@ -31,13 +38,27 @@ typedef struct spey_arch {
     void (*draw)(spey_blocks *blocks, const spey_arch_config *config);
 } spey_arch;
 
-/* The keys that most decoders share: vocab_size, hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads,
- * head_dim, intermediate_size, max_position_embeddings, hidden_act, tie_word_embeddings (missing: `tied`). Checks that heads
- * divide. */
-void spey_arch_read_decoder(spey_config *config, bool tied, spey_arch_config *out);
+/* What a configuration leaves out. */
+typedef struct spey_decoder_missing {
+    int64_t head_dim; /* 0: hidden_size / num_attention_heads */
+    bool tied;
+    const char *act; /* NULL: "silu" */
+} spey_decoder_missing;
 
-/* Every layer has the window of "sliding_window", or none. */
+/* The keys that most decoders share, under all their spellings: vocab_size, hidden_size, num_hidden_layers,
+ * num_attention_heads, num_key_value_heads, head_dim, intermediate_size, max_position_embeddings, hidden_act,
+ * tie_word_embeddings. A missing intermediate_size is four times hidden_size. Checks that heads divide. `missing` may be
+ * NULL. */
+void spey_arch_read_decoder(spey_config *config, const spey_decoder_missing *missing,
+                            spey_arch_config *out);
+
+/* "sliding_window" of every layer; none when it is missing. */
 void spey_arch_read_window(spey_config *config, spey_arch_config *out);
+/* `window` for the layers that "layer_types" calls sliding; without it, for those i where (i + 1) % full_every != 0. */
+void spey_arch_read_layer_windows(spey_config *config, int64_t window, int64_t full_every,
+                                  spey_arch_config *out);
+/* A flag that the drawing does not follow: true is SPEY_UNSUPPORTED. */
+void spey_arch_refuse(spey_config *config, const char *key);
 
 #define SPEY_ARCH(name) extern const spey_arch spey_arch_##name;
 #include "model/archs.def"

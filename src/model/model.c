@@ -82,39 +82,7 @@ static spey_status find_arch(const char *where, const json_t *config, spey_model
     return fail_unknown(where, name);
 }
 
-/* ---- shared keys ---- */
-
-void spey_arch_read_decoder(spey_config *config, bool tied, spey_arch_config *c)
-{
-    c->vocab = spey_config_int(config, "vocab_size", 1, SPEY_VOCAB_MAX, -1);
-    c->hidden = spey_config_int(config, "hidden_size", 1, SPEY_HIDDEN_MAX, -1);
-    c->layers = spey_config_int(config, "num_hidden_layers", 1, SPEY_LAYERS_MAX, -1);
-    c->heads = spey_config_int(config, "num_attention_heads", 1, SPEY_HEADS_MAX, -1);
-    c->kv_heads = spey_config_int(config, "num_key_value_heads", 1, SPEY_HEADS_MAX, c->heads);
-    c->intermediate =
-        spey_config_int(config, "intermediate_size", 1, (int64_t)8 * SPEY_HIDDEN_MAX, -1);
-    c->positions = spey_config_int(config, "max_position_embeddings", 1, SPEY_POSITIONS_MAX, 2048);
-    c->act = spey_config_activation(config, "hidden_act|hidden_activation", "silu");
-    c->tied = spey_config_bool(config, "tie_word_embeddings", tied);
-    if (config->status) return;
-    if (!spey_config_has(config, "head_dim"))
-        spey_config_demand(config, c->hidden % c->heads == 0,
-                           "hidden_size is %lld, expected a multiple of num_attention_heads, %lld",
-                           (long long)c->hidden, (long long)c->heads);
-    int64_t head_dim = c->hidden / c->heads;
-    c->head_dim = spey_config_int(config, "head_dim", 1, SPEY_HEAD_DIM_MAX, head_dim);
-    spey_config_demand(config, c->heads % c->kv_heads == 0,
-                       "num_attention_heads is %lld, expected a multiple of num_key_value_heads, "
-                       "%lld",
-                       (long long)c->heads, (long long)c->kv_heads);
-}
-
-void spey_arch_read_window(spey_config *config, spey_arch_config *c)
-{
-    int64_t window = spey_config_int(config, "sliding_window", 0, SPEY_POSITIONS_MAX, 0);
-    for (int64_t i = 0; !config->status && i < c->layers; i++)
-        c->windows[i] = window;
-}
+/* ---- what config.json says apart from the architecture ---- */
 
 static void read_dtype(spey_config *config, spey_model_info *info)
 {

@@ -93,7 +93,7 @@ void spey_rope_read(spey_config *config, const char *layer_type, double theta, i
     spey_config rope = spey_config_enter(config, "rope_parameters|rope_scaling", where);
     if (layer_type && spey_config_has(&rope, layer_type))
         rope = spey_config_enter(&rope, layer_type, where_type);
-    theta = spey_config_number(config, "rope_theta", 1e-3, 1e15, theta);
+    theta = spey_config_number(config, "rope_theta|rotary_emb_base", 1e-3, 1e15, theta);
     out->theta = spey_config_number(&rope, "rope_theta", 1e-3, 1e15, theta);
     read_type(&rope, out);
     if (out->type != SPEY_ROPE_DEFAULT) read_extent(config, &rope, out);

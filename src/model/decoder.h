@@ -1,0 +1,33 @@
+/* The decoder that nearly all language models are, with what they differ in as arguments.
+ *
+ *   sequential   x = x + post(attention(norm(x)));   x = x + post(mlp(norm(x)))
+ *   parallel     x = x + attention(norm(x)) + mlp(norm(x))
+ *
+ * An architecture takes spey_decoder_defaults, which is Llama, and changes what it does otherwise. */
+#ifndef SPEY_MODEL_DECODER_H
+#define SPEY_MODEL_DECODER_H
+
+#include "model/arch.h"
+
+typedef struct spey_decoder_spec {
+    /* Names in the checkpoint; those of a layer come after `layers` and its number. */
+    const char *embed, *embed_norm; /* embed_norm NULL: none */
+    const char *layers;
+    const char *attn_norm,
+        *mlp_norm; /* before; NULL: none (parallel without mlp_norm: one norm for both) */
+    const char *attn_post_norm, *mlp_post_norm; /* of the branch, before it is added; NULL: none */
+    const char *final_norm, *head;              /* head is not used when tied */
+    bool head_bias;
+    spey_norm_spec norm;           /* all of the above */
+    spey_norm_spec qk_norm;        /* when attention.q_norm is set */
+    spey_attention_spec attention; /* cache, layer, window and rope are filled in for each layer */
+    double alibi_scale;            /* of the slopes, when attention.alibi is set */
+    spey_mlp_spec mlp;
+} spey_decoder_spec;
+
+/* Llama's names and blocks with the sizes and quirks of `c`. */
+spey_decoder_spec spey_decoder_defaults(const spey_arch_config *c);
+/* Layers of one window share a cache group. */
+void spey_decoder_draw(spey_blocks *b, const spey_arch_config *c, const spey_decoder_spec *spec);
+
+#endif
