@@ -383,8 +383,8 @@ spey_status spey_tokenizer_from_sentencepiece(const char *where, const void *byt
                     .dummy_prefix = true,
                     .remove_extra = true,
                     .escape = true,
-                    .min = FLT_MAX,
-                    .max = FLT_MIN };
+                    .min = (double)FLT_MAX,
+                    .max = (double)FLT_MIN };
     spey_tok_source_init(&r.source, where);
     spey_map_init(&r.ids, SPEY_PURPOSE_TEXT);
     spey_map_init(&r.reserved, SPEY_PURPOSE_TEXT);

@@ -382,13 +382,6 @@ void spey_tokenizer_free(spey_tokenizer *t)
 
 /* ---- lookups ---- */
 
-uint64_t spey_tok_pair_hash(uint32_t left, uint32_t right, uint32_t seed)
-{
-    uint64_t h = (((uint64_t)left << 32) | right) ^ ((uint64_t)seed * 0xd6e8feb86659fd93u);
-    h = (h ^ h >> 32) * 0x9e3779b97f4a7c15u;
-    return h >> 20;
-}
-
 static uint32_t find_text(const spey_tok_slots *table, uint32_t seed, const uint32_t *offsets,
                           const char *texts, const char *text, size_t n)
 {

@@ -309,7 +309,12 @@ spey_status spey_tok_compile(spey_tok_source *source, spey_strbuf *out);
 
 /* ---- lookups ---- */
 
-uint64_t spey_tok_pair_hash(uint32_t left, uint32_t right, uint32_t seed);
+static inline uint64_t spey_tok_pair_hash(uint32_t left, uint32_t right, uint32_t seed)
+{
+    uint64_t h = (((uint64_t)left << 32) | right) ^ ((uint64_t)seed * 0xd6e8feb86659fd93u);
+    h = (h ^ h >> 32) * 0x9e3779b97f4a7c15u;
+    return h >> 20;
+}
 /* Symbol of the exact text, SPEY_TOK_NO_SYMBOL when there is none. */
 uint32_t spey_tok_find_piece(const spey_tokenizer *t, const char *text, size_t n);
 /* The same for a text of raw bytes. */

@@ -203,7 +203,7 @@ static spey_status read_unigram(json_reader *r)
     SPEY_TRY(spey_json_int(r->model, r->source.where, "unk_id", -1, (int64_t)r->vocab_count - 1, -1,
                            &unk));
     meta->unk_id = (int32_t)unk;
-    double min = INFINITY;
+    double min = (double)INFINITY;
     for (size_t i = 0; i < r->source.n_pieces; i++)
         if (r->source.pieces[i].score < min) min = r->source.pieces[i].score;
     meta->unk_score = min - 10;

@@ -16,18 +16,33 @@
 #include "text/tokenizer.h"
 
 static const char *const folders[] = {
-    "falcon-style",          "gpt2-style",       "llama2-style-byte-fallback",
-    "llama3-style",          "qwen2-style-nfc",  "sentencepiece-bpe",
-    "sentencepiece-unigram", "t5-style-unigram", "found-by-fuzzing",
+    "falcon-style",
+    "gpt2-style",
+    "llama2-style-byte-fallback",
+    "llama3-style",
+    "qwen2-style-nfc",
+    "sentencepiece-bpe",
+    "sentencepiece-unigram",
+    "t5-style-unigram",
+    /* from compare_tokenizers.py --write */
+    "added",
+    "bpe-clip",
+    "fallback-unigram",
+    "metaspace-bpe-first-True",
+    "normalizer-bert",
+    "sp-bpe-user-fallback",
+    "sp-unigram-identity",
+    "split-deepseek-isolated-False",
+    "template",
+    "wordpiece-plain",
 };
-enum { FOLDERS = sizeof folders / sizeof folders[0] };
+enum { FOLDERS = sizeof folders / sizeof folders[0], REALISTIC = 8 };
 
 static spey_tokenizer *open_fixture(const char *folder)
 {
     char path[256];
     snprintf(path, sizeof path, "tests/data/tokenizers/%s", folder);
     spey_tokenizer *tokenizer = NULL;
-    if (!spey_file_is_dir(path)) return NULL;
     if (spey_tokenizer_open(path, &tokenizer)) fail_msg("%s", spey_last_error());
     return tokenizer;
 }
@@ -127,7 +142,6 @@ static void reference_cases_are_equal(void **state)
     (void)state;
     for (size_t f = 0; f < FOLDERS; f++) {
         spey_tokenizer *tokenizer = open_fixture(folders[f]);
-        if (!tokenizer) continue;
         json_t *cases = read_cases(folders[f]);
         for (size_t i = 0; i < json_array_size(cases); i++)
             check_item(folders[f], tokenizer, json_array_get(cases, i));
@@ -141,7 +155,6 @@ static void a_compiled_tokenizer_gives_the_same(void **state)
     (void)state;
     for (size_t f = 0; f < FOLDERS; f++) {
         spey_tokenizer *first = open_fixture(folders[f]), *second;
-        if (!first) continue;
         spey_strbuf blob = { 0 }, again = { 0 };
         assert_int_equal(spey_tokenizer_write(first, &blob), SPEY_OK);
         assert_int_equal(spey_tokenizer_read("blob", blob.data, blob.len, &second), SPEY_OK);
@@ -165,7 +178,6 @@ static void random_ids_decode_the_same_step_by_step(void **state)
     spey_rng rng = { .seed = 20240611 };
     for (size_t f = 0; f < FOLDERS; f++) {
         spey_tokenizer *tokenizer = open_fixture(folders[f]);
-        if (!tokenizer) continue;
         uint64_t n = (uint64_t)spey_tokenizer_vocab_size(tokenizer);
         for (int round = 0; round < 200; round++) {
             spey_ids ids = { 0 };
@@ -217,9 +229,8 @@ static void a_word_of_a_megabyte_takes_linear_time(void **state)
                                          "\n", "'" };
     enum { BYTES = 1 << 20 };
     char *text = spey_alloc(SPEY_PURPOSE_TEXT, BYTES);
-    for (size_t f = 0; f < FOLDERS; f++) {
+    for (size_t f = 0; f < REALISTIC; f++) {
         spey_tokenizer *tokenizer = open_fixture(folders[f]);
-        if (!tokenizer) continue;
         for (size_t u = 0; u < sizeof units / sizeof units[0]; u++) {
             size_t len = strlen(units[u]), n = BYTES / len * len;
             for (size_t i = 0; i < n; i += len)
@@ -289,7 +300,6 @@ static void a_damaged_compiled_tokenizer_is_harmless(void **state)
     spey_rng rng = { .seed = 77 };
     for (size_t f = 0; f < FOLDERS; f++) {
         spey_tokenizer *tokenizer = open_fixture(folders[f]), *damaged;
-        if (!tokenizer) continue;
         spey_strbuf blob = { 0 };
         assert_int_equal(spey_tokenizer_write(tokenizer, &blob), SPEY_OK);
         spey_tokenizer_free(tokenizer);
