@@ -19,7 +19,6 @@ typedef struct spey_arch_config {
     bool qkv_bias, o_bias, mlp_bias; /* of linears */
     bool parallel;                   /* attention and MLP read the same x */
     bool separate_norms;             /* falcon: a norm each, when parallel */
-    bool grouped;                    /* falcon: Q, K and V by KV head, for many KV heads */
     bool alibi;
     int64_t windows[SPEY_LAYERS_MAX]; /* attention window of each layer; 0: none */
     spey_rope_config rope;            /* rotary 0: none */

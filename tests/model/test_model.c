@@ -231,6 +231,84 @@ static void each_absurdity_is_one_clear_error(void **state)
     }
 }
 
+/* Options of other architectures that are read and then refused, or that must hang together. */
+static const struct {
+    const char *config, *error;
+} refused[] = {
+    { "{'architectures': ['CohereForCausalLM'], 'use_qk_norm': true}",
+      "\"use_qk_norm\" is true, which is not supported" },
+    { "{'architectures': ['StableLmForCausalLM'], 'qk_layernorm': true}",
+      "\"qk_layernorm\" is true" },
+    { "{'architectures': ['PhiForCausalLM'], 'qk_layernorm': true}", "\"qk_layernorm\" is true" },
+    { "{'architectures': ['BloomForCausalLM'], 'apply_residual_connection_post_layernorm': true}",
+      "\"apply_residual_connection_post_layernorm\" is true" },
+    { "{'architectures': ['GemmaForCausalLM'], 'use_bidirectional_attention': true}",
+      "\"use_bidirectional_attention\" is true" },
+    { "{'architectures': ['Gemma2ForCausalLM'], 'layer_types': ['full_attention']}",
+      "layer_types has 1 items, expected one for each of 2 layers" },
+    { "{'architectures': ['Gemma2ForCausalLM'], 'layer_types': ['full_attention', 'chunked_attention']}",
+      "layer_types[1] is \"chunked_attention\", expected" },
+    { "{'architectures': ['Gemma2ForCausalLM'], 'query_pre_attn_scalar': 0}",
+      "\"query_pre_attn_scalar\" is 0" },
+    { "{'architectures': ['GPTJForCausalLM'], 'rotary_dim': 64}",
+      "rotary_dim is 64, expected up to the head size, 16" },
+    { "{'architectures': ['GPTJForCausalLM'], 'rotary_dim': 7}", "7 rotated elements" },
+    { "{'architectures': ['GPTNeoXForCausalLM'], 'rotary_pct': 1.5}", "\"rotary_pct\" is 1.5" },
+    { "{'architectures': ['FalconForCausalLM'], 'new_decoder_architecture': true, 'num_kv_heads': 3}",
+      "expected a multiple of num_kv_heads, 3" },
+    { "{'architectures': ['MptForCausalLM'], 'no_bias': false}", "\"no_bias\" is false" },
+    { "{'architectures': ['MptForCausalLM'], 'attn_config': {'alibi': false}}",
+      "attn_config: supported are ALiBi" },
+    { "{'architectures': ['MptForCausalLM'], 'attn_config': 3}",
+      "\"attn_config\" is not an object" },
+    { "{'architectures': ['GraniteForCausalLM'], 'logits_scaling': 0}", "\"logits_scaling\" is 0" },
+    { "{'architectures': ['Qwen2ForCausalLM'], 'use_sliding_window': true, 'sliding_window': -1}",
+      "\"sliding_window\" is -1" },
+};
+
+static void what_is_not_drawn_is_refused(void **state)
+{
+    (void)state;
+    static const char sizes[] =
+        "{'hidden_size': 64, 'vocab_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'head_dim': 16}";
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        spey_model *model;
+        json_t *config = patched(sizes, refused[i].config);
+        spey_status status = spey_model_new("config.json", config, &model);
+        json_decref(config);
+        if (status == SPEY_OK) fail_msg("%s is accepted", refused[i].config);
+        if (!strstr(spey_last_error(), refused[i].error))
+            fail_msg("\"%s\" does not say \"%s\"", spey_last_error(), refused[i].error);
+    }
+}
+
+/* ---- windows ---- */
+
+static void layers_of_one_window_share_a_cache(void **state)
+{
+    (void)state;
+    json_t *config = json_of(
+        "{'architectures': ['Gemma3ForCausalLM'], 'hidden_size': 8, 'vocab_size': 32, 'num_hidden_layers': 13, "
+        "'num_attention_heads': 2, 'head_dim': 4, 'sliding_window': 16}");
+    spey_model *model;
+    spey_graph *graph;
+    must(spey_model_new("config.json", config, &model));
+    must(spey_model_draw(model, SPEY_F32, &graph));
+    assert_int_equal(graph->n_caches, 2);
+    assert_int_equal(graph->caches[0].window, 16);
+    assert_int_equal(graph->caches[0].layers, 11);
+    assert_int_equal(graph->caches[1].window, 0);
+    assert_int_equal(graph->caches[1].layers, 2);
+    char *text = text_of(graph);
+    assert_non_null(strstr(text, "cache=1 layer=1}")); /* the twelfth layer */
+    assert_non_null(strstr(text, "cache=0 layer=10 window=16}"));
+    assert_non_null(strstr(text, "rope_table() rope_local.inv_freq"));
+    spey_free(text);
+    spey_graph_free(graph);
+    spey_model_free(model);
+    json_decref(config);
+}
+
 static void an_unknown_architecture_lists_the_nearest_first(void **state)
 {
     (void)state;
@@ -273,6 +351,8 @@ int main(void)
         cmocka_unit_test(unused_tensors_are_known),
         cmocka_unit_test(base_models_have_shorter_names),
         cmocka_unit_test(each_absurdity_is_one_clear_error),
+        cmocka_unit_test(what_is_not_drawn_is_refused),
+        cmocka_unit_test(layers_of_one_window_share_a_cache),
         cmocka_unit_test(an_unknown_architecture_lists_the_nearest_first),
         cmocka_unit_test(models_survive_every_failed_allocation),
     };
