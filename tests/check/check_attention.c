@@ -36,6 +36,7 @@ static const struct attention_case {
     { "window 1",         2, 1,  16,  16, SPEY_F32, SPEY_F32,  16, 0, false, 0, 0.25f,   0, 1, true,  false, false, 1, { { 20, 100 }, { 1, 17 } } },
     { "window 40",        4, 2,  64,  64, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f,  0, 40, true, false, false, 1, { { 100, 180 }, { 1, 300 }, { 10, 10 } } },
     { "window, splits",   4, 2,  64,  64, SPEY_F32, SPEY_F16,  16, 0, true,  0, 0.125f,  0, 600, true, false, true, 1, { { 3, 1300 }, { 1, 1100 } } },
+    { "window over split",4, 2,  64,  64, SPEY_F32, SPEY_F16,  16, 0, true,  0, 0.125f,  0, 600, true, false, false, 1, { { 14, 1118 } } },
     { "softcap",          4, 2,  64,  64, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f, 3.0f, 0, true, false, false, 6, { { 20, 90 }, { 1, 70 } } },
     { "alibi",            4, 4,  64,  64, SPEY_F32, SPEY_F16,  16, 0, true,  0, 0.125f,  0, 0, true,  true,  false, 1, { { 20, 90 }, { 1, 600 } } },
     { "alibi, softcap",   4, 1,  40,  40, SPEY_F32, SPEY_F16,  16, 0, true,  0, 0.125f, 5.0f, 70, true, true, true, 4, { { 20, 90 }, { 1, 600 } } },

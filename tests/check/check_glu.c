@@ -14,6 +14,7 @@ typedef struct glu_case {
     glu_layout layout;
     spey_activation activation;
     double scale; /* of gate */
+    float limit, up_offset;
 } glu_case;
 
 /* clang-format off */
@@ -36,6 +37,9 @@ static const glu_case cases[] = {
     {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_SIGMOID, 30 },
     {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_TANH, 3 },
     {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_QUICK_GELU, 10 },
+    {  5,   67, SPEY_F32,  1, APART,   SPEY_ACT_QUICK_GELU, 10, 1.5f, 1 },
+    {  5,  300, SPEY_F32,  0, HALVES,  SPEY_ACT_NONE, 10, .7f, 0 },
+    {  5,   31, SPEY_BF16, 1, IN_UP,   SPEY_ACT_SILU, 3, 0, -.5f },
 };
 /* clang-format on */
 
@@ -47,6 +51,8 @@ static bool make_glu(check *c, const glu_case *k, spey_glu_args *a)
     *a = (spey_glu_args){ .rows = part ? 1 : k->rows,
                           .cols = k->cols,
                           .activation = k->activation,
+                          .limit = k->limit,
+                          .up_offset = k->up_offset,
                           .dtype = k->dtype,
                           .gate_pitch = (halves ? 2 : 1) * k->cols + k->pad,
                           .up_pitch = k->cols + 2 * k->pad,
@@ -79,7 +85,7 @@ static bool make(check *c, int index, void *args)
     return make_glu(c, &cases[index], args);
 }
 
-/* The activation's error times up, one rounding of the product, one to the dtype. */
+/* The activation's error times up, one rounding of the sum with the offset and of the product, one to the dtype. */
 static void bound(check *c, const void *args)
 {
     const spey_glu_args *a = args;
@@ -88,11 +94,17 @@ static void bound(check *c, const void *args)
         for (int64_t i = 0; i < a->cols; i++) {
             double gate = check_scalar(a->gate, a->dtype, r * a->gate_pitch + i);
             double up = check_scalar(a->up, a->dtype, r * a->up_pitch + i);
+            double limit = (double)a->limit;
+            if (limit > 0) {
+                gate = fmin(gate, limit);
+                up = fmax(-limit, fmin(up, limit));
+            }
+            up += (double)a->up_offset;
             int64_t at = r * a->out_pitch + i;
             double reference = check_reference(out, at);
             check_set_bound(out, at,
                             check_activation_error(a->activation, gate, 0) * fabs(up) +
-                                0x1p-24 * fabs(reference) + check_rounding(a->dtype, reference));
+                                0x1p-23 * fabs(reference) + check_rounding(a->dtype, reference));
         }
 }
 

@@ -1,4 +1,4 @@
-/* The frequency that rope_table uses for a sequence; the same float in every row. Host code. */
+/* The frequencies that rope_table uses for a sequence. Host code. The reference has its own. */
 #ifndef SPEY_KERNELS_ROPE_ROPE_FREQUENCY_H
 #define SPEY_KERNELS_ROPE_ROPE_FREQUENCY_H
 
