@@ -21,7 +21,7 @@ static _Atomic size_t peak_bytes;
 static _Atomic uint64_t n_allocations;
 static _Atomic uint64_t n_live;
 static _Atomic uint64_t fail_countdown;
-static _Thread_local bool sealed;
+static _Thread_local bool thread_is_sealed;
 
 static void count_add(spey_purpose purpose, size_t bytes)
 {
@@ -52,7 +52,7 @@ static void *no_memory(size_t bytes)
 
 static void *allocate(spey_purpose purpose, size_t bytes)
 {
-    SPEY_ASSERT(!sealed);
+    SPEY_ASSERT(!thread_is_sealed);
     SPEY_ASSERT(purpose < SPEY_PURPOSE_COUNT);
     atomic_fetch_add(&n_allocations, 1);
     size_t with_header;
@@ -161,7 +161,7 @@ void spey_alloc_fail_nth(uint64_t n)
     atomic_store(&fail_countdown, n);
 }
 
-void spey_alloc_seal(bool on)
+void spey_alloc_seal(bool sealed)
 {
-    sealed = on;
+    thread_is_sealed = sealed;
 }

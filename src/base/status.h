@@ -24,7 +24,13 @@ spey_status spey_error_context(spey_status status, const char *format, ...) SPEY
 /* Report a broken invariant and abort: for programmer errors only, never for bad input. */
 __attribute__((noreturn)) void spey_assert_failed(const char *condition, const char *file, int line);
 
-#define SPEY_FAIL(status, ...) spey_error_set((status), __VA_ARGS__)
+/* The value of SPEY_FAIL is `status` itself, so that an analyser sees which one. */
+static inline spey_status spey_failure(spey_status reported, spey_status status)
+{
+    (void)reported;
+    return status;
+}
+#define SPEY_FAIL(status, ...) spey_failure(spey_error_set((status), __VA_ARGS__), (status))
 
 #define SPEY_TRY(expr)                                  \
     do {                                                \

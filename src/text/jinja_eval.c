@@ -114,7 +114,7 @@ static spey_status add_named(jinja_render *render, args_builder *builder, jinja_
     if (builder->n_named == builder->cap_named) {
         size_t cap = builder->cap_named ? builder->cap_named * 2 : 4;
         jinja_named *grown = spey_jinja_alloc(render, cap, sizeof *grown);
-        if (!grown) return render->alloc_status;
+        if (!grown) return spey_jinja_no_memory(render);
         if (builder->n_named) memcpy(grown, builder->named, builder->n_named * sizeof *grown);
         builder->named = grown;
         builder->cap_named = cap;

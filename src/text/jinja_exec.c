@@ -9,7 +9,7 @@
 spey_status spey_jinja_scope_new(jinja_render *render, jinja_scope *parent, jinja_scope **out)
 {
     jinja_scope *scope = spey_jinja_alloc(render, 1, sizeof *scope);
-    if (!scope) return render->alloc_status;
+    if (!scope) return spey_jinja_no_memory(render);
     scope->parent = parent;
     SPEY_TRY(spey_jinja_dict_new(render, 0, &scope->variables));
     *out = scope;
@@ -19,6 +19,7 @@ spey_status spey_jinja_scope_new(jinja_render *render, jinja_scope *parent, jinj
 spey_status spey_jinja_scope_set(jinja_render *render, const char *name, size_t len,
                                  jinja_value value)
 {
+    SPEY_ASSERT(render->scope);
     return spey_jinja_dict_put(render, render->scope->variables, spey_jinja_text(name, len), value);
 }
 
@@ -162,7 +163,7 @@ static spey_status exec_loop(jinja_render *render, const jinja_node *node, jinja
                              int depth0)
 {
     jinja_loop *loop = spey_jinja_alloc(render, 1, sizeof *loop);
-    if (!loop) return render->alloc_status;
+    if (!loop) return spey_jinja_no_memory(render);
     *loop = (jinja_loop){ .node = node, .outside = render->scope, .depth0 = depth0 };
     SPEY_TRY(spey_jinja_iterate(render, iterable, &loop->items));
     if (node->e) SPEY_TRY(filter_items(render, node, &loop->items));
@@ -195,7 +196,7 @@ spey_status spey_jinja_call_loop(jinja_render *render, const jinja_loop *loop, j
 static spey_status exec_macro(jinja_render *render, const jinja_node *node)
 {
     jinja_macro *macro = spey_jinja_alloc(render, 1, sizeof *macro);
-    if (!macro) return render->alloc_status;
+    if (!macro) return spey_jinja_no_memory(render);
     *macro = (jinja_macro){ .node = node, .closure = render->scope };
     for (jinja_scope *scope = render->scope; scope; scope = scope->parent)
         scope->is_captured = true;
@@ -317,7 +318,7 @@ static spey_status exec_call_block(jinja_render *render, const jinja_node *node)
 {
     jinja_macro caller = { .node = node, .closure = render->scope };
     jinja_macro *kept = spey_jinja_alloc(render, 1, sizeof *kept);
-    if (!kept) return render->alloc_status;
+    if (!kept) return spey_jinja_no_memory(render);
     *kept = caller;
     for (jinja_scope *scope = render->scope; scope; scope = scope->parent)
         scope->is_captured = true;

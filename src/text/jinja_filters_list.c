@@ -294,7 +294,7 @@ static spey_status sort_items(jinja_render *render, jinja_list *list, jinja_valu
 {
     jinja_value *keys = spey_jinja_alloc(render, list->n, sizeof *keys);
     jinja_value *scratch = spey_jinja_alloc(render, list->n, 2 * sizeof *scratch);
-    if (!keys || !scratch) return render->alloc_status;
+    if (!keys || !scratch) return spey_jinja_no_memory(render);
     for (size_t i = 0; i < list->n; i++)
         SPEY_TRY(sort_key(render, list->items[i], path, case_sensitive, &keys[i]));
     return merge_sort(render, keys, list->items, list->n, descending, scratch);

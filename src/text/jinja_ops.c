@@ -266,7 +266,7 @@ static spey_status find_attribute(jinja_render *render, jinja_value object, jinj
     *found = builtin != NULL;
     if (!builtin) return SPEY_OK;
     jinja_method *method = spey_jinja_alloc(render, 1, sizeof *method);
-    if (!method) return render->alloc_status;
+    if (!method) return spey_jinja_no_memory(render);
     *method = (jinja_method){ .self = object, .builtin = builtin };
     *out = (jinja_value){ .kind = JINJA_METHOD, .method = method };
     return SPEY_OK;

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "base/limits.h"
@@ -82,10 +83,8 @@ spey_status spey_jinja_unexpected(const jinja_parser *parser, const char *expect
 static spey_status expect(jinja_parser *parser, bool found, const char *text)
 {
     if (found) return spey_jinja_parser_next(parser);
-    char quoted[40] = "'";
-    size_t n = strlen(text);
-    memcpy(quoted + 1, text, n);
-    memcpy(quoted + 1 + n, "'", 2);
+    char quoted[40];
+    snprintf(quoted, sizeof quoted, "'%s'", text);
     return spey_jinja_unexpected(parser, quoted);
 }
 

@@ -396,7 +396,7 @@ static spey_status put_json_key(json_writer *writer, jinja_value key)
 static spey_status sort_keys(jinja_render *render, const jinja_dict *dict, size_t **out)
 {
     size_t *index = spey_jinja_alloc(render, dict->n, sizeof *index);
-    if (!index) return render->alloc_status;
+    if (!index) return spey_jinja_no_memory(render);
     for (size_t i = 0; i < dict->n; i++) {
         size_t at = i;
         SPEY_TRY(spey_jinja_work(render, 1));

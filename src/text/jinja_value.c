@@ -108,7 +108,7 @@ spey_status spey_jinja_copy_text(jinja_render *render, const char *text, size_t 
 {
     SPEY_TRY(spey_jinja_work(render, len / JINJA_BYTES_PER_WORK));
     char *copy = spey_jinja_alloc(render, len + 1, 1);
-    if (!copy) return render->alloc_status;
+    if (!copy) return spey_jinja_no_memory(render);
     if (len) memcpy(copy, text, len);
     *out = spey_jinja_text(copy, len);
     return SPEY_OK;
@@ -169,10 +169,10 @@ spey_status spey_jinja_from_json(jinja_render *render, const json_t *json, jinja
 spey_status spey_jinja_list_new(jinja_render *render, size_t cap, jinja_list **out)
 {
     jinja_list *list = spey_jinja_alloc(render, 1, sizeof *list);
-    if (!list) return render->alloc_status;
+    if (!list) return spey_jinja_no_memory(render);
     if (cap) {
         list->items = spey_jinja_alloc(render, cap, sizeof *list->items);
-        if (!list->items) return render->alloc_status;
+        if (!list->items) return spey_jinja_no_memory(render);
     }
     list->cap = cap;
     *out = list;
@@ -192,7 +192,7 @@ spey_status spey_jinja_list_push(jinja_render *render, jinja_list *list, jinja_v
     if (list->n == list->cap) {
         size_t cap = list->cap ? list->cap * 2 : 4;
         jinja_value *items = grow(render, list->items, list->n, cap);
-        if (!items) return render->alloc_status;
+        if (!items) return spey_jinja_no_memory(render);
         list->items = items;
         list->cap = cap;
     }
@@ -203,11 +203,11 @@ spey_status spey_jinja_list_push(jinja_render *render, jinja_list *list, jinja_v
 spey_status spey_jinja_dict_new(jinja_render *render, size_t cap, jinja_dict **out)
 {
     jinja_dict *dict = spey_jinja_alloc(render, 1, sizeof *dict);
-    if (!dict) return render->alloc_status;
+    if (!dict) return spey_jinja_no_memory(render);
     if (cap) {
         dict->keys = spey_jinja_alloc(render, cap, sizeof *dict->keys);
         dict->values = spey_jinja_alloc(render, cap, sizeof *dict->values);
-        if (!dict->keys || !dict->values) return render->alloc_status;
+        if (!dict->keys || !dict->values) return spey_jinja_no_memory(render);
     }
     dict->cap = cap;
     *out = dict;
@@ -221,7 +221,7 @@ spey_status spey_jinja_dict_add(jinja_render *render, jinja_dict *dict, jinja_va
         size_t cap = dict->cap ? dict->cap * 2 : 4;
         jinja_value *keys = grow(render, dict->keys, dict->n, cap);
         jinja_value *values = grow(render, dict->values, dict->n, cap);
-        if (!keys || !values) return render->alloc_status;
+        if (!keys || !values) return spey_jinja_no_memory(render);
         dict->keys = keys;
         dict->values = values;
         dict->cap = cap;
@@ -473,7 +473,7 @@ spey_status spey_jinja_contains(jinja_render *render, jinja_value a, jinja_value
 {
     *out = false;
     if (b.kind == JINJA_STRING) {
-        if (a.kind == JINJA_UNDEFINED || a.kind != JINJA_STRING)
+        if (a.kind != JINJA_STRING)
             return SPEY_FAIL(SPEY_INVALID, "'in <string>' requires string as left operand, not %s",
                              spey_jinja_type(a));
         *out = memmem(b.text, b.len, a.text, a.len) != NULL;
@@ -490,6 +490,7 @@ spey_status spey_jinja_contains(jinja_render *render, jinja_value a, jinja_value
         return SPEY_FAIL(SPEY_INVALID, "argument of type '%s' is not iterable", spey_jinja_type(b));
     SPEY_TRY(spey_jinja_iterate(render, b, &list));
     SPEY_TRY(spey_jinja_work(render, list->n / JINJA_ITEMS_PER_WORK));
+    SPEY_ASSERT(list->n == 0 || list->items);
     for (size_t i = 0; i < list->n && !*out; i++)
         SPEY_TRY(spey_jinja_equal(render, list->items[i], a, out));
     return SPEY_OK;

@@ -136,8 +136,12 @@ enum {
 
 /* ---- resources ---- */
 
-/* Zeroed memory for the rest of the rendering, or NULL: then return render->alloc_status. */
+/* Zeroed memory for the rest of the rendering, or NULL: then return spey_jinja_no_memory(). */
 void *spey_jinja_alloc(jinja_render *render, size_t n, size_t item_bytes);
+static inline spey_status spey_jinja_no_memory(const jinja_render *render)
+{
+    return render->alloc_status == SPEY_LIMIT ? SPEY_LIMIT : SPEY_NOMEM;
+}
 /* Count work done; SPEY_LIMIT when there was too much. */
 spey_status spey_jinja_work(jinja_render *render, size_t units);
 /* Around recursion on values or nodes. */
