@@ -3,20 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/alloc.h"
 #include "base/file.h"
 #include "base/limits.h"
-
-static void *json_alloc(size_t bytes)
-{
-    return spey_alloc(SPEY_PURPOSE_GENERAL, bytes);
-}
-
-/* Before main, because an object must be freed by what made it, and some are made before the first parse. */
-__attribute__((constructor)) static void use_our_allocator(void)
-{
-    json_set_alloc_funcs(json_alloc, spey_free);
-}
 
 /* jansson recurses per level, up to 2048; a file this deep is hostile, so it is refused before parsing. */
 static bool too_deep(const char *text, size_t n)
@@ -158,6 +146,19 @@ spey_status spey_json_string(const json_t *object, const char *where, const char
                          kind_name(value));
     *out = value ? json_string_value(value) : missing;
     return SPEY_OK;
+}
+
+static int append_text(const char *text, size_t n, void *out)
+{
+    spey_strbuf_append(out, text, n);
+    return 0;
+}
+
+spey_status spey_json_write(const json_t *value, size_t flags, spey_strbuf *out)
+{
+    if (json_dump_callback(value, append_text, out, flags | JSON_ENCODE_ANY))
+        return SPEY_FAIL(SPEY_NOMEM, "out of memory while writing JSON");
+    return spey_strbuf_status(out);
 }
 
 /* Length of the UTF-8 sequence at p, or 0 when it is invalid (RFC 3629, section 4). */

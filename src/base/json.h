@@ -1,6 +1,7 @@
 /* JSON over jansson, with checked getters whose errors name the file and the key.
  *
- * Objects are jansson's (json_t); free the root with json_decref. Numbers keep int/real apart. */
+ * Objects are jansson's (json_t), in malloc's memory: jansson 2.14 reads past its token buffer when an allocator of ours
+ * refuses to grow it, and ours would cost 64 bytes a node. Free the root with json_decref. Numbers keep int/real apart. */
 #ifndef SPEY_BASE_JSON_H
 #define SPEY_BASE_JSON_H
 
@@ -28,6 +29,9 @@ spey_status spey_json_bool(const json_t *object, const char *where, const char *
 /* Borrowed text; a missing key gives `missing` (NULL: missing is allowed and gives NULL). */
 spey_status spey_json_string(const json_t *object, const char *where, const char *key,
                              const char *missing, const char **out);
+
+/* Append `value` as text; `flags` are jansson's (JSON_COMPACT, JSON_INDENT(n)). */
+spey_status spey_json_write(const json_t *value, size_t flags, spey_strbuf *out);
 
 /* Append `text` as a JSON string with quotes and escapes; invalid UTF-8 becomes U+FFFD. */
 void spey_json_quote(spey_strbuf *out, const char *text, size_t n);

@@ -1,6 +1,7 @@
 #include "build/import_plan.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "engine/engine_format.h"
@@ -101,11 +102,24 @@ static const spey_safetensor *resolve(const spey_safetensors *tensors, const cha
     return tensor;
 }
 
-static spey_status fail_missing(const spey_safetensors *tensors, const char *name)
+static bool is_expected(const void *context, const char *name)
 {
-    const char *nearest = spey_safetensors_nearest(tensors, name);
+    const spey_graph *graph = context;
+    for (int i = 0; i < graph->n_weights; i++) {
+        const char *source = graph->weights[i].source.tensor;
+        if (source && !strcmp(source, name)) return true;
+    }
+    return false;
+}
+
+/* The hint is a name that nothing else asks for: a misspelling, not a neighbour. */
+static spey_status fail_missing(const spey_import *import, const char *name)
+{
+    const char *nearest =
+        spey_safetensors_nearest(import->tensors, name, is_expected, import->graph);
     if (!nearest)
-        return SPEY_FAIL(SPEY_NOT_FOUND, "the checkpoint has no tensor %s; it has none at all",
+        return SPEY_FAIL(SPEY_NOT_FOUND,
+                         "the checkpoint has no tensor %s, nor one that the model does not know",
                          name);
     return SPEY_FAIL(SPEY_NOT_FOUND, "the checkpoint has no tensor %s (nearest: %s)", name,
                      nearest);
@@ -119,7 +133,7 @@ static spey_status find_sources(spey_import *import)
         SPEY_ASSERT(weight->source.tensor || weight->source.values);
         if (!weight->source.tensor) continue;
         const spey_safetensor *source = resolve(import->tensors, weight->source.tensor);
-        if (!source) return fail_missing(import->tensors, weight->source.tensor);
+        if (!source) return fail_missing(import, weight->source.tensor);
         if (!spey_dtype_is_float(source->dtype))
             return SPEY_FAIL(SPEY_UNSUPPORTED,
                              "tensor %s is %s; weights can be read from f32, f16, bf16 and f64 (is "

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/edit_distance.h"
 
 static void print_option(const spey_option *o)
 {
@@ -41,35 +42,14 @@ static size_t common_prefix(const char *a, const char *b)
     return n;
 }
 
-/* Edit distance of short names (Levenshtein, one row). */
-static size_t distance(const char *a, const char *b)
-{
-    size_t row[64], n = strlen(b);
-    if (n >= 63) return 99;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < n; j++) {
-            size_t best = diagonal + (a[i] != b[j]);
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            best = row[j + 1] + 1 < best ? row[j + 1] + 1 : best;
-            diagonal = row[j + 1];
-            row[j + 1] = best;
-        }
-    }
-    return row[n];
-}
-
 static spey_status unknown_option(const spey_command *c, const char *name, size_t len)
 {
     char asked[64];
     snprintf(asked, sizeof asked, "%.*s", (int)len, name);
     const char *nearest = NULL;
-    size_t best = 4;
+    int best = 4;
     for (size_t i = 0; i < c->n_options; i++) {
-        size_t d = distance(asked, c->options[i].name);
+        int d = spey_edit_distance(asked, c->options[i].name);
         if (common_prefix(asked, c->options[i].name) >= 3 && d > 3) d = 3;
         if (d < best) {
             best = d;

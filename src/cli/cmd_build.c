@@ -49,6 +49,7 @@ int spey_cmd_build(int argc, char **argv)
     spey_build_report report;
     spey_status status = spey_build_engine(args.positional[0], output, &options, &report);
     if (status) return spey_report(status);
+    if (report.warnings[0]) fprintf(stderr, "spey: warning: %s\n", report.warnings);
     if (json)
         printf(
             "{\"engine\": \"%s\", \"engine_bytes\": %llu, \"weights_bytes\": %llu, \"parameters\": %llu, "

@@ -192,11 +192,9 @@ static spey_status inspect_checkpoint(const inspect_options *o, const char *path
     spey_safetensors *tensors;
     spey_status status = spey_safetensors_open(path, &tensors);
     if (!status) {
-        char *text = json_dumps(config, JSON_INDENT(2));
-        spey_strbuf_printf(
-            out, o->json ? "{\"config\": %s, \"tensors\": [" : "config.json\n%s\n\ntensors\n",
-            text ? text : "null");
-        spey_free(text);
+        spey_strbuf_puts(out, o->json ? "{\"config\": " : "config.json\n");
+        status = spey_json_write(config, JSON_INDENT(2), out);
+        spey_strbuf_puts(out, o->json ? ", \"tensors\": [" : "\n\ntensors\n");
         for (int i = 0; i < spey_safetensors_count(tensors); i++) {
             const spey_safetensor *t = spey_safetensors_at(tensors, i);
             put_tensor(out, o->json, i == 0, t->name, spey_dtype_name(t->dtype), t->n_dims, t->dims,

@@ -181,11 +181,12 @@ static spey_status encode(const spey_engine *engine, const char *text, size_t by
 static spey_status encode_chat(const spey_engine *engine, const json_t *messages, int32_t **out,
                                size_t *n)
 {
-    char *json = json_dumps(messages, JSON_COMPACT), *text;
-    if (!json) return SPEY_FAIL(SPEY_NOMEM, "out of memory for the conversation");
+    spey_strbuf json = { 0 };
+    char *text = NULL;
     size_t bytes;
-    spey_status status = spey_engine_chat_prompt(engine, json, true, &text, &bytes);
-    spey_free(json);
+    spey_status status = spey_json_write(messages, JSON_COMPACT, &json);
+    if (!status) status = spey_engine_chat_prompt(engine, json.data, true, &text, &bytes);
+    spey_strbuf_deinit(&json);
     SPEY_TRY(status);
     status = encode(engine, text, bytes, false, out, n);
     spey_text_free(text);

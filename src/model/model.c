@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/edit_distance.h"
 #include "base/json.h"
 #include "model/arch.h"
 
@@ -24,25 +25,6 @@ enum { N_ARCHS = sizeof archs / sizeof *archs };
 
 /* ---- finding the architecture ---- */
 
-/* Edit distance (Levenshtein), with names cut at 63 bytes. */
-static int distance(const char *a, const char *b)
-{
-    int row[64], n = (int)strnlen(b, 63);
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 1; i < 64 && a[i - 1]; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int replace = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            int shorter = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
-            row[j] = replace < shorter ? replace : shorter;
-        }
-    }
-    return row[n];
-}
-
 /* All names that are supported, nearest to `name` first. */
 static spey_status fail_unknown(const char *where, const char *name)
 {
@@ -52,7 +34,9 @@ static spey_status fail_unknown(const char *where, const char *name)
     for (int a = 0; a < N_ARCHS; a++)
         for (const char *const *hf = archs[a]->hf_names; *hf && n < NAMES_MAX; hf++) {
             int at = n++;
-            for (; at > 0 && distance(name, names[at - 1]) > distance(name, *hf); at--)
+            for (;
+                 at > 0 && spey_edit_distance(name, names[at - 1]) > spey_edit_distance(name, *hf);
+                 at--)
                 names[at] = names[at - 1];
             names[at] = *hf;
         }

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/arena.h"
+#include "base/edit_distance.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/map.h"
@@ -504,26 +505,9 @@ const spey_file_map *spey_safetensors_file_map(const spey_safetensors *tensors, 
     return &tensors->files[file].map;
 }
 
-/* Levenshtein distance, one row at a time. Names are shorter than SPEY_NAME_BYTES_MAX. */
-static int edit_distance(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    int row[SPEY_NAME_BYTES_MAX];
-    for (size_t j = 0; j <= b_len; j++)
-        row[j] = (int)j;
-    for (size_t i = 1; i <= a_len; i++) {
-        int diagonal = row[0];
-        row[0] = (int)i;
-        for (size_t j = 1; j <= b_len; j++) {
-            int replace = diagonal + (a[i - 1] != b[j - 1]);
-            int insert = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            diagonal = row[j];
-            row[j] = replace < insert ? replace : insert;
-        }
-    }
-    return row[b_len];
-}
-
-const char *spey_safetensors_nearest(const spey_safetensors *tensors, const char *name)
+const char *spey_safetensors_nearest(const spey_safetensors *tensors, const char *name,
+                                     bool (*skip)(const void *context, const char *name),
+                                     const void *context)
 {
     size_t len = strlen(name);
     if (len >= SPEY_NAME_BYTES_MAX) len = SPEY_NAME_BYTES_MAX - 1;
@@ -537,8 +521,9 @@ const char *spey_safetensors_nearest(const spey_safetensors *tensors, const char
         if (best && gap >= (size_t)best_distance) continue;
         if (len * other_len > cells_left) break;
         cells_left -= len * other_len;
-        int distance = edit_distance(name, len, other, other_len);
+        int distance = spey_edit_distance(name, other);
         if (best && distance >= best_distance) continue;
+        if (skip && skip(context, other)) continue;
         best = other;
         best_distance = distance;
     }

@@ -7,6 +7,7 @@
 #ifndef SPEY_TENSOR_SAFETENSORS_H
 #define SPEY_TENSOR_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,8 +42,11 @@ int spey_safetensors_count(const spey_safetensors *tensors);
 const spey_safetensor *spey_safetensors_at(const spey_safetensors *tensors, int i);
 /* NULL when there is none. */
 const spey_safetensor *spey_safetensors_find(const spey_safetensors *tensors, const char *name);
-/* The name that is most like `name`; NULL when there are no tensors. */
-const char *spey_safetensors_nearest(const spey_safetensors *tensors, const char *name);
+/* The name that is most like `name`, of those that skip(context, …) does not refuse (NULL: all); NULL when there is
+ * none. */
+const char *spey_safetensors_nearest(const spey_safetensors *tensors, const char *name,
+                                     bool (*skip)(const void *context, const char *name),
+                                     const void *context);
 
 /* The mapped files, the index excluded. */
 int spey_safetensors_n_files(const spey_safetensors *tensors);

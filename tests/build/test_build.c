@@ -13,8 +13,6 @@
 #include "graph/graph_text.h"
 #include "text/tokenizer.h"
 
-KEEP_MALLOC_IN_JANSSON
-
 static const char tiny[] = "tests/data/architectures/llama2"; /* two layers, untied, no tokenizer */
 
 /* ---- checkpoints: the tiny one with changes ---- */

@@ -308,7 +308,7 @@ static void a_missing_tensor_names_its_nearest(void **state)
     refuses(&b, SPEY_NOT_FOUND, "no tensor model.norm.weight (nearest: model.norm.wieght)");
     b = bench_make();
     add_weight(&b, "w", 4, 0, SPEY_F32, (spey_weight_source){ .tensor = "model.norm.weight" });
-    refuses(&b, SPEY_NOT_FOUND, "it has none at all");
+    refuses(&b, SPEY_NOT_FOUND, "nor one that the model does not know");
 }
 
 static void the_prefix_is_optional(void **state)

@@ -3,8 +3,6 @@
 #include "build/build.h"
 #include "graph/graph_text.h"
 
-KEEP_MALLOC_IN_JANSSON
-
 static void published_sizes_are_met(void **state)
 {
     (void)state;

@@ -11,8 +11,6 @@
 #include "engine/engine_format.h"
 #include "engine/engine_writer.h"
 
-KEEP_MALLOC_IN_JANSSON
-
 static const spey_model_info sample_info = {
     .arch = "llama",
     .name = "tiny \"quoted\"",

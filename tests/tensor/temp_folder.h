@@ -100,14 +100,4 @@ static inline void assert_error_has(const char *part)
         fail_msg("error is \"%s\", expected \"…%s…\"", spey_last_error(), part);
 }
 
-/* For programs linked with -Wl,--wrap=json_set_alloc_funcs: jansson keeps malloc, so that failing allocations are ours
- * alone. Jansson 2.14 ignores a failed growth of its token buffer and then reads past the end of it. */
-#define KEEP_MALLOC_IN_JANSSON                                                            \
-    void __wrap_json_set_alloc_funcs(void *(*allocate)(size_t), void (*release)(void *)); \
-    void __wrap_json_set_alloc_funcs(void *(*allocate)(size_t), void (*release)(void *))  \
-    {                                                                                     \
-        (void)allocate;                                                                   \
-        (void)release;                                                                    \
-    }
-
 #endif
