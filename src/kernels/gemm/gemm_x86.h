@@ -1,4 +1,5 @@
-/* The body of every x86 gemm row: tiles of rows × 4 outputs by dot products along k. Included once by a row's file, after
+/* The body of every x86 gemm and expert_linear row: tiles of rows × 4 outputs by dot products along k. Included once by a
+ * row's file, after
  *
  *   GEMM_ROWS              most rows of a tile
  *   GEMM_K_BLOCK           elements of k after which a tile's sums go to y
@@ -14,13 +15,15 @@
  *   block(w) = Nb outputs × one k block, chosen by lanes through the chunk counter
  *   for each block: for each row tile: for each 4 outputs of the block: tile
  *
- * What moves. One row tile: Nb is 4, w goes through once. More: x's tile stays in L1 while the outputs of the block pass,
- * the block stays in L2 while the row tiles pass (32 outputs while memory is the bound, half of an L2 when it is not),
- * memory is read once. While a block is computed the next one is prefetched, a line per step spread over the row tiles,
- * because hardware prefetchers rest while the other tiles pass. For one and two rows they never rest, reach further than
- * an L1 has miss buffers for, and prefetching by hand costs 15 % of the bandwidth.
+ * What moves. One row tile: w goes through once. More: x's tile stays in L1 while the outputs of the block pass, the block
+ * stays in L2 while the row tiles pass (32 outputs while memory is the bound, half of an L2 when it is not), memory is
+ * read once. While a block is computed the next one is prefetched, a line per step spread over the row tiles, because
+ * hardware prefetchers rest while the other tiles pass; with one row tile Nb is then 4, to prefetch 16 KiB ahead.
+ * For one and two rows that are not widened, hardware prefetchers reach further than an L1 has miss buffers for, and
+ * prefetching by hand costs 15 % of the bandwidth.
  *
- * What bounds it: memory for few rows, multiply-adds for many. */
+ * What bounds it: memory for few rows, multiply-adds for many. From 7 to 16 rows the miss buffers: some 80 % of the
+ * bandwidth. Tried there and not better: tiles of 8 × 3, which pass over w once or twice instead of two or three times. */
 #ifndef SPEY_KERNELS_GEMM_GEMM_X86_H
 #define SPEY_KERNELS_GEMM_GEMM_X86_H
 
@@ -75,7 +78,7 @@ static int64_t gemm_fit(int64_t bytes, size_t column_bytes)
     return n < 16 ? 16 : n;
 }
 
-static gemm_plan gemm_plan_make(const spey_gemm_args *a, const spey_lane *lane)
+static inline gemm_plan gemm_plan_make(const spey_gemm_args *a, const spey_lane *lane)
 {
     gemm_plan plan = { .args = a, .w_bytes = spey_dtype_bytes(a->w_dtype) };
     const int64_t step = 64; /* elements: a step of any dtype */
@@ -91,12 +94,13 @@ static gemm_plan gemm_plan_make(const spey_gemm_args *a, const spey_lane *lane)
     else if (plan.n_tiles > GEMM_FEW_TILES)
         chunk = gemm_fit(GEMM_L2_BYTES, (size_t)plan.k_block * plan.w_bytes);
     plan.chunk_cols = share > 0 ? gemm_min(chunk, share) : chunk;
-    plan.block_cols = plan.n_tiles == 1 ? GEMM_COLS : plan.chunk_cols;
     plan.prefetch = a->rows > 2 || plan.w_bytes < sizeof(gemm_x);
+    plan.block_cols = plan.n_tiles == 1 && plan.prefetch ? GEMM_COLS : plan.chunk_cols;
     return plan;
 }
 
-/* The block after *b for this lane, claiming a chunk when the last one is used up. *b all 0: the first one. */
+/* The block after *b for this lane, claiming a chunk when the last one is used up. *b all 0: the first one. Without a
+ * lane: the blocks of one chunk, and *b comes from gemm_chunk. */
 static bool gemm_block_next(const gemm_plan *plan, const spey_lane *lane, gemm_block *b)
 {
     const spey_gemm_args *a = plan->args;
@@ -107,7 +111,7 @@ static bool gemm_block_next(const gemm_plan *plan, const spey_lane *lane, gemm_b
     }
     b->n0 = b->n1;
     if (b->n0 >= b->chunk_end &&
-        !spey_lane_chunk(lane, a->n, plan->chunk_cols, &b->n0, &b->chunk_end))
+        !(lane && spey_lane_chunk(lane, a->n, plan->chunk_cols, &b->n0, &b->chunk_end)))
         return false;
     b->n1 = gemm_min(b->chunk_end, b->n0 + plan->block_cols);
     b->k0 = 0;
@@ -213,12 +217,18 @@ typedef void gemm_panel_fn(int mr, const gemm_plan *plan, const gemm_block *b,
         }                                                                                        \
     }
 
-/* Everything after x is ready: blocks until none is left. */
-static void gemm_run(const gemm_plan *plan, const spey_lane *lane, gemm_panel_fn *panel)
+/* What comes before the first block of outputs [begin, end). */
+static inline gemm_block gemm_chunk(const gemm_plan *plan, int64_t begin, int64_t end)
+{
+    return (gemm_block){ .n1 = begin, .k1 = plan->args->k, .chunk_end = end };
+}
+
+/* Everything after x is ready: the blocks behind `b` until none is left. */
+static void gemm_run(const gemm_plan *plan, const spey_lane *lane, gemm_block b,
+                     gemm_panel_fn *panel)
 {
     const spey_gemm_args *a = plan->args;
     const bool finish = a->bias || a->activation != SPEY_ACT_NONE;
-    gemm_block b = { 0 };
     bool more = a->rows > 0 && gemm_block_next(plan, lane, &b);
     while (more) {
         gemm_block next = b;
