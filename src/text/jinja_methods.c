@@ -185,6 +185,7 @@ const jinja_builtin *spey_jinja_find_method(jinja_kind kind, const char *name, s
     case JINJA_LIST:
         *is_unsafe = is_one_of(name, len, list_changes);
         return spey_jinja_find_builtin(list_methods, COUNT(list_methods), name, len);
+    case JINJA_RANGE:
     case JINJA_TUPLE: return spey_jinja_find_builtin(list_methods, 2, name, len);
     case JINJA_LOOP: return spey_jinja_find_builtin(loop_methods, COUNT(loop_methods), name, len);
     case JINJA_CYCLER:

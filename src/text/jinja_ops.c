@@ -53,6 +53,20 @@ static spey_status int_divide(jinja_op op, int64_t a, int64_t b, int64_t *out)
     return SPEY_OK;
 }
 
+/* Python's divmod of floats: the quotient is made from the remainder, so 1 // 0.1 is 9. */
+static double float_divide(jinja_op op, double a, double b)
+{
+    double rest = fmod(a, b), quotient = (a - rest) / b;
+    if (rest != 0 && (rest < 0) != (b < 0)) {
+        rest += b;
+        quotient -= 1;
+    }
+    if (op == JINJA_OP_MOD) return rest != 0 ? rest : copysign(0, b);
+    if (quotient == 0) return copysign(0, a / b);
+    double whole = floor(quotient);
+    return quotient - whole > 0.5 ? whole + 1 : whole;
+}
+
 static spey_status float_binary(jinja_op op, double a, double b, jinja_value *out)
 {
     double result = 0;
@@ -63,12 +77,8 @@ static spey_status float_binary(jinja_op op, double a, double b, jinja_value *ou
     case JINJA_OP_SUB: result = a - b; break;
     case JINJA_OP_MUL: result = a * b; break;
     case JINJA_OP_DIV: result = a / b; break;
-    case JINJA_OP_FLOOR_DIV: result = floor(a / b); break;
     case JINJA_OP_POW: result = pow(a, b); break;
-    default:
-        result = fmod(a, b);
-        if (result != 0 && (result < 0) != (b < 0)) result += b;
-        break;
+    default: result = float_divide(op, a, b); break;
     }
     if (op == JINJA_OP_POW && isnan(result) && !isnan(a) && !isnan(b))
         return SPEY_FAIL(SPEY_UNSUPPORTED, "complex numbers are not supported");
