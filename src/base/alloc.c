@@ -56,7 +56,8 @@ static void *allocate(spey_purpose purpose, size_t bytes)
     SPEY_ASSERT(purpose < SPEY_PURPOSE_COUNT);
     atomic_fetch_add(&n_allocations, 1);
     size_t with_header;
-    if (torture_says_fail() || !spey_add_size(bytes, 2 * sizeof(alloc_header), &with_header))
+    if (torture_says_fail() || bytes > PTRDIFF_MAX ||
+        !spey_add_size(bytes, 2 * sizeof(alloc_header), &with_header))
         return no_memory(bytes);
     with_header &= ~(sizeof(alloc_header) - 1); /* aligned_alloc wants a multiple */
     alloc_header *header = aligned_alloc(sizeof(alloc_header), with_header);
