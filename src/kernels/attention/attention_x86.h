@@ -15,8 +15,8 @@
  *
  *   many items  lanes take items from a counter.
  *   few items   the work is cut into equal pieces, one a lane, at borders of splits. An item that is cut is `shared`:
- *               its splits go to the workspace, and after a barrier the lanes merge them. At most one item begins in a
- *               lane and ends in another, so a lane needs one slot.
+ *               its splits go to the workspace, and after a barrier the lanes merge them. A shared item needs a slot
+ *               there; when all are taken, pieces end at borders of items.
  *
  * Decode is bound by memory: every K and V byte once. Prefill is bound by FMA: 2 (k_dim + v_dim) flops a score; the
  * packing costs about as much as one row, of ROWS_MAX.
@@ -24,14 +24,15 @@
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_X86_H
 #define SPEY_KERNELS_ATTENTION_ATTENTION_X86_H
 
-#include "device/cpu.h"
+#include "base/status.h"
 #include "device/pool.h"
 #include "kernels/attention/attention_tile_x86.h"
 
 enum {
     SPLIT = 512,
     ROWS_MAX = 48,
-    SHARED_ROWS_MAX = 24, /* an item with more rows is done by one lane: there are many of those */
+    SHARED_ROWS_MAX = 16, /* an item with more rows is done by one lane: there are many of those */
+    SLOTS = 32,           /* shared items */
     DYNAMIC_ITEMS = 8     /* this many items a lane: no need to cut any */
 };
 
@@ -129,7 +130,7 @@ static int64_t split_count(const item *it)
     return (it->end + SPLIT - 1) / SPLIT - it->begin / SPLIT;
 }
 
-/* ---- workspace: one slot a lane, each with the splits of one shared item ---- */
+/* ---- workspace: slots, each with the splits of one shared item ---- */
 
 static int64_t shared_rows(const spey_attention_args *a)
 {
@@ -147,14 +148,9 @@ static int64_t slot_floats(const spey_attention_args *a)
     return (a->kv_len_max + SPLIT - 1) / SPLIT * shared_rows(a) * partial_floats(a);
 }
 
-static int slot_count(void)
-{
-    return (int)most(4, spey_cpu_cores());
-}
-
 static size_t workspace(const void *args)
 {
-    return (size_t)(slot_count() * slot_floats(args)) * sizeof(float);
+    return (size_t)(SLOTS * slot_floats(args)) * sizeof(float);
 }
 
 static bool supports(const void *args)
@@ -347,9 +343,10 @@ static void do_item(const shape *w, const item *it, scratch *x)
 
 /* ---- few items: equal pieces ---- */
 
-/* Where a lane's piece begins: split `split` of item `index`. */
+/* Where a lane's piece begins: split `split` of item `index`. Inside of an item: the item's slot. */
 typedef struct border {
     int64_t index, split;
+    int slot;
 } border;
 
 /* Work of one split of an item, in rows; packing counts as two. */
@@ -373,32 +370,35 @@ static void cut(const shape *w, int count, border *borders)
         total += split_cost(&it) * split_count(&it);
     }
     at = (cursor){ 0 };
-    int l = 1;
-    borders[0] = (border){ 0, 0 };
+    int l = 1, slots = 0;
+    borders[0] = (border){ 0, 0, -1 };
     for (int64_t i = 0; i < w->n_items; i++) {
         item it = item_at(w, &at, i);
         int64_t n = split_count(&it), cost = split_cost(&it);
+        int slot = slots < SLOTS && can_share(w, &it) ? slots : -1;
         for (; l < count && total * l / count < before + n * cost; l++) {
             int64_t split = (total * l / count - before + cost / 2) / cost;
-            /* The piece before this border owns the item; beyond the slots there is nowhere to put its splits. */
-            if (!can_share(w, &it) || l > slot_count()) split = 2 * split < n ? 0 : n;
-            borders[l] = split < n ? (border){ i, split } : (border){ i + 1, 0 };
+            if (slot < 0) split = 2 * split < n ? 0 : n;
+            if (split == 0)
+                borders[l] = (border){ i, 0, -1 };
+            else if (split == n)
+                borders[l] = (border){ i + 1, 0, -1 };
+            else
+                borders[l] = (border){ i, split, slot };
+            if (borders[l].slot >= 0) slots = slot + 1;
         }
         before += n * cost;
     }
     for (; l <= count; l++)
-        borders[l] = (border){ w->n_items, 0 };
+        borders[l] = (border){ w->n_items, 0, -1 };
 }
 
-/* The lane in whose piece item i begins, when it ends in another; -1 when it is not shared. */
-static int owner_of(const border *borders, int count, int64_t i)
+/* The slot of item i when it is shared, else -1. */
+static int slot_of(const border *borders, int count, int64_t i)
 {
-    int owner = -1;
-    for (int l = 1; l < count; l++) {
-        if (borders[l].index != i || borders[l].split == 0) continue;
-        if (owner < 0) owner = l - 1;
-    }
-    return owner;
+    for (int l = 1; l < count; l++)
+        if (borders[l].index == i && borders[l].slot >= 0) return borders[l].slot;
+    return -1;
 }
 
 static float *partial_at(const spey_attention_args *a, int slot, int64_t split, int64_t row)
@@ -411,6 +411,8 @@ static void do_splits(const shape *w, const item *it, scratch *x, int slot, int6
                       int64_t end)
 {
     int64_t n_rows = it->n_tokens * it->n_heads;
+    SPEY_ASSERT(n_rows <= shared_rows(w->a));
+    SPEY_ASSERT(it->end <= w->a->kv_len_max);
     load_rows(w, it, x);
     for (int64_t k = begin; k < end; k++) {
         do_split(w, it, x, first_split(it) + k);
@@ -443,24 +445,25 @@ static void run_pieces(const shape *w, const spey_lane *lane, scratch *x)
     cursor at = { 0 };
     for (int64_t i = from.index; i < w->n_items && i <= to.index; i++) {
         item it = item_at(w, &at, i);
-        int owner = owner_of(borders, lane->count, i);
+        int slot = slot_of(borders, lane->count, i);
         int64_t begin = i == from.index ? from.split : 0;
         int64_t end = i == to.index ? to.split : split_count(&it);
         if (begin >= end) continue;
-        if (owner < 0)
+        if (slot < 0)
             do_item(w, &it, x);
         else
-            do_splits(w, &it, x, owner, begin, end);
+            do_splits(w, &it, x, slot, begin, end);
     }
     spey_lane_barrier(lane);
     at = (cursor){ 0 };
-    int64_t turn = 0, last = -1;
-    for (int l = 1; l < lane->count; l++) {
-        if (borders[l].split == 0 || borders[l].index == last) continue;
-        last = borders[l].index;
-        item it = item_at(w, &at, last);
+    int64_t turn = 0;
+    for (int l = 1, last = -1; l < lane->count; l++) {
+        int slot = borders[l].slot;
+        if (slot <= last) continue; /* none, or an item that three lanes share */
+        last = slot;
+        item it = item_at(w, &at, borders[l].index);
         for (int64_t r = 0; r < it.n_tokens * it.n_heads; r++)
-            if (turn++ % lane->count == lane->index) combine_row(w, &it, x, l - 1, r);
+            if (turn++ % lane->count == lane->index) combine_row(w, &it, x, slot, r);
     }
 }
 

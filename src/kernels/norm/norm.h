@@ -9,7 +9,8 @@
  *   sum                    s is written here when not NULL; may be x or residual itself
  *   out                    may be x itself (then sum must not be)
  *   weight, bias           F32 [cols]; NULL: ones / zeros
- * Sums are kept in FP32 or wider; var is the biased variance. rows == 0 touches nothing. */
+ * out is computed from s as it is before it is rounded to dtype. Sums are kept in FP32 or wider; var is the biased
+ * variance. rows == 0 touches nothing. */
 #ifndef SPEY_KERNELS_NORM_NORM_H
 #define SPEY_KERNELS_NORM_NORM_H
 
