@@ -34,9 +34,10 @@ void spey_arch_read_decoder(spey_config *config, const spey_decoder_missing *mis
                        (long long)c->heads, (long long)c->kv_heads);
 }
 
-void spey_arch_read_window(spey_config *config, spey_arch_config *c)
+void spey_arch_read_window(spey_config *config, int64_t missing, spey_arch_config *c)
 {
-    int64_t window = spey_config_int(config, "sliding_window", 0, SPEY_POSITIONS_MAX, 0);
+    if (spey_config_mentions(config, "sliding_window")) missing = 0;
+    int64_t window = spey_config_int(config, "sliding_window", 0, SPEY_POSITIONS_MAX, missing);
     for (int64_t i = 0; !config->status && i < c->layers; i++)
         c->windows[i] = window;
 }

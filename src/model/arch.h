@@ -22,8 +22,7 @@ typedef struct spey_arch_config {
     bool alibi;
     int64_t windows[SPEY_LAYERS_MAX]; /* attention window of each layer; 0: none */
     spey_rope_config rope;            /* rotary 0: none */
-    spey_rope_config
-        local_rope; /* of layers with a window, where they have their own; rotary 0: as the others */
+    spey_rope_config local_rope;      /* of layers with a window; rotary 0: as the others */
     double embed_scale, residual_scale, attention_scale, logit_scale; /* 0: the usual */
     double attention_softcap, logit_softcap;
 } spey_arch_config;
@@ -31,8 +30,8 @@ typedef struct spey_arch_config {
 typedef struct spey_arch {
     const char *name;            /* "llama" */
     const char *const *hf_names; /* as in "architectures"; NULL-terminated */
-    const char *const *
-        ignored; /* checkpoint tensors without use, patterns of fnmatch(3); NULL or NULL-terminated */
+    /* Checkpoint tensors without use, patterns of fnmatch(3); NULL or NULL-terminated. */
+    const char *const *ignored;
     void (*read)(spey_config *config, spey_arch_config *out);
     void (*draw)(spey_blocks *blocks, const spey_arch_config *config);
 } spey_arch;
@@ -51,8 +50,8 @@ typedef struct spey_decoder_missing {
 void spey_arch_read_decoder(spey_config *config, const spey_decoder_missing *missing,
                             spey_arch_config *out);
 
-/* "sliding_window" of every layer; none when it is missing. */
-void spey_arch_read_window(spey_config *config, spey_arch_config *out);
+/* "sliding_window" of every layer; none when it is null. */
+void spey_arch_read_window(spey_config *config, int64_t missing, spey_arch_config *out);
 /* `window` for the layers that "layer_types" calls sliding; without it, for those i where (i + 1) % full_every != 0. */
 void spey_arch_read_layer_windows(spey_config *config, int64_t window, int64_t full_every,
                                   spey_arch_config *out);

@@ -32,6 +32,11 @@ bool spey_config_has(const spey_config *config, const char *keys)
     return value && !json_is_null(value);
 }
 
+bool spey_config_mentions(const spey_config *config, const char *key)
+{
+    return json_object_get(config->json, key) != NULL;
+}
+
 static void keep(spey_config *config, spey_status status)
 {
     if (!config->status) config->status = status;

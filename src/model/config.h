@@ -22,6 +22,8 @@ typedef struct spey_config {
 
 /* Does the key exist with a value other than null? */
 bool spey_config_has(const spey_config *config, const char *keys);
+/* Is the key there at all, be it null? For keys whose absence and null mean different things. */
+bool spey_config_mentions(const spey_config *config, const char *key);
 /* A value `missing` outside [min, max] makes the key required. */
 int64_t spey_config_int(spey_config *config, const char *keys, int64_t min, int64_t max,
                         int64_t missing);

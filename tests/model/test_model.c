@@ -196,7 +196,8 @@ static const struct {
     { "{'hidden_act': 5}", "\"hidden_act\" is an integer" },
     { "{'attention_bias': 'yes'}", "\"attention_bias\" is a string, expected true or false" },
     { "{'tie_word_embeddings': 1}", "\"tie_word_embeddings\" is an integer" },
-    { "{'sliding_window': -4}", "\"sliding_window\" is -4" },
+    { "{'architectures': ['MistralForCausalLM'], 'sliding_window': -4}",
+      "\"sliding_window\" is -4" },
     { "{'rope_theta': -1}", "\"rope_theta\" is -1" },
     { "{'rope_scaling': {'type': 'linear', 'factor': 0}}",
       "config.json: rope_scaling: \"factor\" is 0" },
@@ -309,6 +310,26 @@ static void layers_of_one_window_share_a_cache(void **state)
     json_decref(config);
 }
 
+static void expect_window(const char *patch, int64_t window)
+{
+    spey_model *model;
+    spey_graph *graph;
+    must(model_of(patch, &model));
+    must(spey_model_draw(model, SPEY_F32, &graph));
+    assert_int_equal(graph->caches[0].window, window);
+    spey_graph_free(graph);
+    spey_model_free(model);
+}
+
+static void only_mistral_has_a_window_and_null_is_none(void **state)
+{
+    (void)state;
+    expect_window("{'sliding_window': 16}", 0);
+    expect_window("{'architectures': ['MistralForCausalLM'], 'sliding_window': 16}", 16);
+    expect_window("{'architectures': ['MistralForCausalLM'], 'sliding_window': null}", 0);
+    expect_window("{'architectures': ['MistralForCausalLM']}", 4096); /* MistralConfig's default */
+}
+
 static void an_unknown_architecture_lists_the_nearest_first(void **state)
 {
     (void)state;
@@ -353,6 +374,7 @@ int main(void)
         cmocka_unit_test(each_absurdity_is_one_clear_error),
         cmocka_unit_test(what_is_not_drawn_is_refused),
         cmocka_unit_test(layers_of_one_window_share_a_cache),
+        cmocka_unit_test(only_mistral_has_a_window_and_null_is_none),
         cmocka_unit_test(an_unknown_architecture_lists_the_nearest_first),
         cmocka_unit_test(models_survive_every_failed_allocation),
     };

@@ -13,6 +13,14 @@ static int generation(const spey_arch_config *c)
     return strcmp(c->hf_name, "Gemma2ForCausalLM") == 0 ? 2 : 3;
 }
 
+/* Null is none; a missing key is `usual` in the second generation. */
+static double read_softcap(spey_config *config, const char *key, double usual,
+                           const spey_arch_config *c)
+{
+    double missing = generation(c) == 2 && !spey_config_mentions(config, key) ? usual : 0;
+    return spey_config_number(config, key, 0, 1e6, missing);
+}
+
 static void read_windows(spey_config *config, spey_arch_config *c)
 {
     int64_t window = spey_config_int(config, "sliding_window", 0, SPEY_POSITIONS_MAX, 4096);
@@ -21,8 +29,8 @@ static void read_windows(spey_config *config, spey_arch_config *c)
     spey_arch_read_layer_windows(config, window, pattern, c);
     double scalar = spey_config_number(config, "query_pre_attn_scalar", 1e-3, 1e6, 256);
     c->attention_scale = 1 / sqrt(scalar);
-    c->attention_softcap = spey_config_number(config, "attn_logit_softcapping", 0, 1e6, 0);
-    c->logit_softcap = spey_config_number(config, "final_logit_softcapping", 0, 1e6, 0);
+    c->attention_softcap = read_softcap(config, "attn_logit_softcapping", 50, c);
+    c->logit_softcap = read_softcap(config, "final_logit_softcapping", 30, c);
 }
 
 /* rope_theta and rope_scaling are for layers without a window, rope_local_base_freq for the others; transformers 5 keeps

@@ -5,6 +5,8 @@
  *
  * RMS norms, RoPE in halves with every scaling, grouped-query attention, SiLU-gated MLP, optional biases, head size apart
  * from hidden / heads, embeddings tied or not. */
+#include <string.h>
+
 #include "model/decoder.h"
 
 static void read(spey_config *config, spey_arch_config *c)
@@ -15,7 +17,7 @@ static void read(spey_config *config, spey_arch_config *c)
     c->o_bias = c->qkv_bias;
     c->mlp_bias = spey_config_bool(config, "mlp_bias", false);
     spey_rope_read(config, NULL, 10000, c->head_dim, &c->rope);
-    spey_arch_read_window(config, c);
+    if (strcmp(c->hf_name, "MistralForCausalLM") == 0) spey_arch_read_window(config, 4096, c);
 }
 
 static void draw(spey_blocks *b, const spey_arch_config *c)

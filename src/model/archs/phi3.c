@@ -7,7 +7,7 @@ static void read(spey_config *config, spey_arch_config *c)
     c->norm_eps = spey_config_number(config, "rms_norm_eps", 0, 1, 1e-5);
     int64_t rotary = spey_rope_read_rotary(config, c->head_dim, 1);
     spey_rope_read(config, NULL, 10000, rotary, &c->rope);
-    spey_arch_read_window(config, c);
+    spey_arch_read_window(config, 0, c);
 }
 
 static void draw(spey_blocks *b, const spey_arch_config *c)

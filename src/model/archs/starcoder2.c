@@ -8,7 +8,7 @@ static void read(spey_config *config, spey_arch_config *c)
     c->norm_eps = spey_config_number(config, "norm_epsilon", 0, 1, 1e-5);
     c->qkv_bias = c->o_bias = c->mlp_bias = spey_config_bool(config, "use_bias", true);
     spey_rope_read(config, NULL, 10000, c->head_dim, &c->rope);
-    spey_arch_read_window(config, c);
+    spey_arch_read_window(config, 0, c);
 }
 
 static void draw(spey_blocks *b, const spey_arch_config *c)
