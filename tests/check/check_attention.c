@@ -227,6 +227,7 @@ static bool bench(check *c, int index, void *args)
         { "decode 4 x 4k",  16, 16, 64, 64,  SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.125f, 0, 0, true, false, false, 1, { { 1, 4096 }, { 1, 4096 }, { 1, 4096 }, { 1, 4096 } } },
         { "prefill 1k",     32, 8, 128, 128, SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1024, 1024 } } },
         { "prefill 1k",     16, 16, 64, 64,  SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.125f, 0, 0, true, false, false, 1, { { 1024, 1024 } } },
+        { "decode 16k, big blocks", 32, 8, 128, 128, SPEY_F32, SPEY_BF16, 64, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 16384 } } },
         { "decode 256",     32, 8, 128, 128, SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 256 } } },
         { "chunk 256/8k",   16, 4, 128, 128, SPEY_F32, SPEY_F16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 256, 8192 } } },
     };
