@@ -46,13 +46,21 @@ typedef enum spey_rows {
     X(KIND,       kind,       S) /* norm: rms layer */                             \
     X(ACT,        act,        S) /* spey_activation by its text */                 \
     X(PAIRING,    pairing,    S) /* rope: half interleaved */                      \
+    X(SCORING,    scoring,    S) /* route: softmax sigmoid */                      \
     X(EPS,        eps,        F)                                                   \
-    X(OFFSET,     offset,     F) /* norm: added to the weight */                   \
-    X(SCALE,      scale,      F) /* embed, unary, add (of b), attention */         \
+    X(OFFSET,     offset,     F) /* norm: added to the weight; glu: to up */       \
+    X(SCALE,      scale,      F) /* embed, unary, add (of b), attention, route */  \
     X(SOFTCAP,    softcap,    F)                                                   \
+    X(LIMIT,      limit,      F) /* glu: gate is cut above it, up on both sides */ \
     X(BEGIN,      begin,      I) /* slice: first column */                         \
     X(COLS,       cols,       I) /* slice: columns of the result */                \
-    X(GROUPS,     groups,     I) /* norm: pieces of a row */                       \
+    X(GROUPS,     groups,     I) /* norm: pieces of a row; route: of experts */    \
+    X(TOP_K,      top_k,      I) /* route: experts of a token */                   \
+    X(TOP_GROUPS, top_groups, I) /* route: groups that they may come from */       \
+    X(GROUP_BEST, group_best, I) /* route: best scores that a group's is the sum of */ \
+    X(NORMALISE,  normalise,  I) /* route: weights are divided by their sum */     \
+    X(SUM,        sum,        I) /* expert_linear: the slots' weighted sum */      \
+    X(SHARED,     shared,     I) /* concat: every piece of a gets the same b */    \
     X(HEADS,      heads,      I)                                                   \
     X(KV_HEADS,   kv_heads,   I)                                                   \
     X(K_DIM,      k_dim,      I) /* head size of q and k */                        \
@@ -112,11 +120,19 @@ typedef struct spey_value_info {
 /* How tensor parallelism may cut a weight; read by partitioning, not by single-rank runs. */
 typedef enum spey_cut { SPEY_CUT_NONE, SPEY_CUT_ROWS, SPEY_CUT_COLS } spey_cut;
 
+/* How a stack, a weight whose dimension 0 counts matrices (or vectors), lies in the checkpoint. */
+typedef enum spey_stack {
+    SPEY_STACK_NONE,
+    SPEY_STACK_TENSORS, /* a tensor for each: its number is in place of the '*' in the name */
+    SPEY_STACK_ONE,     /* one tensor, with that dimension too */
+} spey_stack;
+
 /* Where the rows of a leaf weight come from in the checkpoint: n_pieces runs of row_piece rows, the first at row_begin,
  * row_stride apart; transpose: the checkpoint holds [in, out] (Conv1D), rows are its columns. A 1-D tensor counts as one
- * column. Build time only, not in the text form. */
+ * column. Of a stack, that is said of each matrix. Build time only, not in the text form. */
 typedef struct spey_weight_source {
     const char *tensor; /* name in the checkpoint; NULL: `values` below */
+    spey_stack stack;
     bool transpose;
     int64_t row_begin, row_piece, row_stride, n_pieces; /* n_pieces 0: the whole tensor */
     const float *values; /* computed by the model (RoPE frequencies, ALiBi slopes) */
@@ -129,7 +145,7 @@ typedef struct spey_weight {
     spey_dtype
         dtype; /* as stored in the engine: F32 for norms, biases and tables; the build's dtype for matrices */
     int n_dims;
-    int64_t dims[SPEY_DIMS_MAX]; /* a matrix is [outputs, inputs] */
+    int64_t dims[SPEY_DIMS_MAX]; /* of a matrix [outputs, inputs], of a stack one more in front */
     spey_cut cut;
     /* A folded weight is its parts one below the other (dimension 0); a leaf has none. */
     int n_parts;
@@ -195,6 +211,8 @@ void spey_node_set_text(spey_node *node, spey_attr attr, const char *value);
 
 /* ---- rewriting, for passes ---- */
 
+/* Tables (of rope_table, of route) are F32 and dense whatever the activations are. */
+bool spey_graph_is_table(const spey_graph *graph, spey_value value);
 /* The node that makes `value`. */
 spey_node *spey_graph_producer(const spey_graph *graph, spey_value value);
 /* The node that alone reads `value`, once; -1 when there is none or several, or when it is the output. */

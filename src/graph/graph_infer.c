@@ -12,7 +12,8 @@ static const struct { uint64_t required, optional; } attrs_of[SPEY_GRAPH_OP_COUN
     [SPEY_GRAPH_LINEAR]      = { 0, BIT(ACT) },
     [SPEY_GRAPH_UNARY]       = { 0, BIT(ACT) | BIT(SCALE) | BIT(SOFTCAP) },
     [SPEY_GRAPH_ADD]         = { 0, BIT(SCALE) },
-    [SPEY_GRAPH_GLU]         = { 0, BIT(ACT) },
+    [SPEY_GRAPH_GLU]         = { 0, BIT(ACT) | BIT(LIMIT) | BIT(OFFSET) },
+    [SPEY_GRAPH_CONCAT]      = { BIT(HEADS), BIT(SHARED) },
     [SPEY_GRAPH_SLICE]       = { BIT(BEGIN) | BIT(COLS), 0 },
     [SPEY_GRAPH_ROPE_TABLE]  = { BIT(ROTARY), BIT(MAGNITUDE) | BIT(DYNAMIC) | BIT(BASE) | BIT(ORIGINAL) },
     [SPEY_GRAPH_ROPE]        = { BIT(HEADS) | BIT(K_DIM) | BIT(ROTARY), BIT(PAIRING) },
@@ -20,11 +21,15 @@ static const struct { uint64_t required, optional; } attrs_of[SPEY_GRAPH_OP_COUN
     [SPEY_GRAPH_ATTENTION]   = { BIT(CACHE) | BIT(LAYER) | BIT(HEADS) | BIT(KV_HEADS) | BIT(K_DIM) | BIT(V_DIM) | BIT(SCALE),
                                  BIT(SOFTCAP) | BIT(WINDOW) | BIT(CAUSAL) | BIT(ALIBI) | BIT(SINKS) },
     [SPEY_GRAPH_GATHER]      = { 0, 0 },
+    [SPEY_GRAPH_ROUTE]       = { BIT(TOP_K), BIT(SCORING) | BIT(NORMALISE) | BIT(SCALE) | BIT(GROUPS) | BIT(TOP_GROUPS) |
+                                 BIT(GROUP_BEST) },
+    [SPEY_GRAPH_EXPERT_LINEAR] = { 0, BIT(SUM) },
     [SPEY_GRAPH_ADD_NORM]    = { BIT(KIND) | BIT(EPS), BIT(OFFSET) | BIT(GROUPS) },
     [SPEY_GRAPH_ROPE_APPEND] = { BIT(CACHE) | BIT(LAYER) | BIT(HEADS) | BIT(KV_HEADS) | BIT(K_DIM), BIT(ROTARY) | BIT(PAIRING) },
 };
 
 static const char *const kinds[] = { "rms", "layer", NULL };
+static const char *const scorings[] = { "softmax", "sigmoid", NULL };
 static const char *const pairings[] = { "half", "interleaved", NULL };
 /* The texts of kernels/activation.h, which this layer may not include; a test compares them. */
 static const char *const activations[] = { "none", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "tanh",
@@ -34,13 +39,21 @@ static const struct { double min, max; const char *const *texts; } ranges[SPEY_A
     [SPEY_ATTR_KIND]      = { .texts = kinds },
     [SPEY_ATTR_ACT]       = { .texts = activations },
     [SPEY_ATTR_PAIRING]   = { .texts = pairings },
+    [SPEY_ATTR_SCORING]   = { .texts = scorings },
     [SPEY_ATTR_EPS]       = { 0, 1, NULL },
     [SPEY_ATTR_OFFSET]    = { -1e6, 1e6, NULL },
     [SPEY_ATTR_SCALE]     = { -1e9, 1e9, NULL },
     [SPEY_ATTR_SOFTCAP]   = { 0, 1e9, NULL },
+    [SPEY_ATTR_LIMIT]     = { 0, 1e9, NULL },
     [SPEY_ATTR_BEGIN]     = { 0, SPEY_VALUE_COLS_MAX, NULL },
     [SPEY_ATTR_COLS]      = { 1, SPEY_VALUE_COLS_MAX, NULL },
     [SPEY_ATTR_GROUPS]    = { 1, SPEY_VALUE_COLS_MAX, NULL },
+    [SPEY_ATTR_TOP_K]     = { 1, SPEY_EXPERTS_MAX, NULL },
+    [SPEY_ATTR_TOP_GROUPS] = { 1, SPEY_EXPERTS_MAX, NULL },
+    [SPEY_ATTR_GROUP_BEST] = { 1, 2, NULL },
+    [SPEY_ATTR_NORMALISE] = { 0, 1, NULL },
+    [SPEY_ATTR_SUM]       = { 0, 1, NULL },
+    [SPEY_ATTR_SHARED]    = { 0, 1, NULL },
     [SPEY_ATTR_HEADS]     = { 1, SPEY_HEADS_MAX, NULL },
     [SPEY_ATTR_KV_HEADS]  = { 1, SPEY_HEADS_MAX, NULL },
     [SPEY_ATTR_K_DIM]     = { 1, SPEY_HEAD_DIM_MAX, NULL },
@@ -199,17 +212,35 @@ static spey_status check_operands(const infer *in)
     return SPEY_OK;
 }
 
-/* A table is F32 and dense whatever the activations are, so no other op may see one. */
+bool spey_graph_is_table(const spey_graph *graph, spey_value value)
+{
+    spey_graph_op maker = spey_graph_producer(graph, value)->op;
+    return maker == SPEY_GRAPH_ROPE_TABLE || maker == SPEY_GRAPH_ROUTE;
+}
+
+/* The op that makes the table which `op` reads as its second input; SPEY_GRAPH_OP_COUNT: it reads none. */
+static spey_graph_op table_of(spey_graph_op op)
+{
+    switch (op) {
+    case SPEY_GRAPH_ROPE:
+    case SPEY_GRAPH_ROPE_APPEND: return SPEY_GRAPH_ROPE_TABLE;
+    case SPEY_GRAPH_EXPERT_LINEAR: return SPEY_GRAPH_ROUTE;
+    default: return SPEY_GRAPH_OP_COUNT;
+    }
+}
+
+/* No other op may see a table. */
 static spey_status check_tables(const infer *in)
 {
-    bool rotates = in->node->op == SPEY_GRAPH_ROPE || in->node->op == SPEY_GRAPH_ROPE_APPEND;
+    spey_graph_op table = table_of(in->node->op);
     for (int i = 0; i < in->node->n_inputs; i++) {
-        spey_graph_op maker = spey_graph_producer(in->graph, in->node->inputs[i])->op;
-        bool wants = rotates && i == 1;
-        if (wants != (maker == SPEY_GRAPH_ROPE_TABLE))
+        spey_value value = in->node->inputs[i];
+        spey_graph_op maker = spey_graph_producer(in->graph, value)->op;
+        bool wants = i == 1 && table != SPEY_GRAPH_OP_COUNT;
+        if (wants ? maker != table : spey_graph_is_table(in->graph, value))
             return SPEY_FAIL(SPEY_INVALID, "%s: input %d (%%%d) is made by %s, expected %s", in->op,
-                             i, in->node->inputs[i], spey_graph_op_name(maker),
-                             wants ? "rope_table" : "activations");
+                             i, value, spey_graph_op_name(maker),
+                             wants ? spey_graph_op_name(table) : "activations");
     }
     return SPEY_OK;
 }
@@ -242,16 +273,23 @@ static spey_status want_vector(const infer *in, int w, int64_t n)
     return SPEY_OK;
 }
 
-/* A matrix of floats; `inputs` -1: any number of columns. */
-static spey_status want_matrix(const infer *in, int w, int64_t inputs)
+static spey_status want_floats(const infer *in, int w, int n_dims)
 {
     const spey_weight *m = weight(in, w);
     if (m->dtype != SPEY_F32 && m->dtype != SPEY_F16 && m->dtype != SPEY_BF16)
         return SPEY_FAIL(SPEY_INVALID, "%s: weight %s is %s, expected f32, f16 or bf16", in->op,
                          m->name, spey_dtype_name(m->dtype));
-    if (m->n_dims != 2)
-        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s has %d dims, expected 2", in->op, m->name,
-                         m->n_dims);
+    if (m->n_dims != n_dims)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s has %d dims, expected %d", in->op, m->name,
+                         m->n_dims, n_dims);
+    return SPEY_OK;
+}
+
+/* A matrix of floats; `inputs` -1: any number of columns. */
+static spey_status want_matrix(const infer *in, int w, int64_t inputs)
+{
+    const spey_weight *m = weight(in, w);
+    SPEY_TRY(want_floats(in, w, 2));
     if (inputs >= 0 && m->dims[1] != inputs)
         return SPEY_FAIL(SPEY_INVALID, "%s: input %%%d has %lld columns, weight %s is [%lld,%lld]",
                          in->op, in->node->inputs[0], (long long)inputs, m->name,
@@ -330,6 +368,27 @@ static spey_status infer_like_first(const infer *in, spey_value_info *out)
 {
     if (in->node->n_inputs == 2) SPEY_TRY(want_same_shape(in));
     out[0] = *input(in, 0);
+    return SPEY_OK;
+}
+
+/* Columns of each of `heads` pieces of input i. */
+static spey_status piece_cols(const infer *in, int i, int64_t heads, int64_t *cols)
+{
+    if (input(in, i)->cols % heads)
+        return SPEY_FAIL(SPEY_INVALID, "%s: input %d (%%%d) has %lld columns, not %lld pieces",
+                         in->op, i, in->node->inputs[i], (long long)input(in, i)->cols,
+                         (long long)heads);
+    *cols = input(in, i)->cols / heads;
+    return SPEY_OK;
+}
+
+static spey_status infer_concat(const infer *in, spey_value_info *out)
+{
+    int64_t heads = int_of(in, SPEY_ATTR_HEADS), a, b;
+    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(piece_cols(in, 0, heads, &a));
+    SPEY_TRY(piece_cols(in, 1, int_of(in, SPEY_ATTR_SHARED) ? 1 : heads, &b));
+    out[0].cols = heads * (a + b);
     return SPEY_OK;
 }
 
@@ -448,14 +507,85 @@ static spey_status infer_rope_append(const infer *in, spey_value_info *out)
     return SPEY_OK;
 }
 
+static spey_status infer_route(const infer *in, spey_value_info *out)
+{
+    int64_t experts = input(in, 0)->cols, top_k = int_of(in, SPEY_ATTR_TOP_K);
+    int64_t groups = spey_node_int(in->node, SPEY_ATTR_GROUPS, 1);
+    int64_t top_groups = spey_node_int(in->node, SPEY_ATTR_TOP_GROUPS, groups);
+    int64_t best = spey_node_int(in->node, SPEY_ATTR_GROUP_BEST, 1);
+    SPEY_TRY(want_tokens(in));
+    bool fits = experts <= SPEY_EXPERTS_MAX && groups <= experts && experts % groups == 0 &&
+                top_groups <= groups;
+    if (!fits || best > experts / groups || top_k > top_groups * (experts / groups))
+        return SPEY_FAIL(SPEY_INVALID,
+                         "%s: %lld of %lld experts in the best %lld of %lld groups by %lld", in->op,
+                         (long long)top_k, (long long)experts, (long long)top_groups,
+                         (long long)groups, (long long)best);
+    if (in->node->n_weights) SPEY_TRY(want_vector(in, 0, experts));
+    out[0].cols = 2 * top_k;
+    return SPEY_OK;
+}
+
+/* Matrices that a row goes through, of as many experts as the routing chooses from. */
+static spey_status expert_slots(const infer *in, int64_t *slots)
+{
+    const spey_weight *stack = weight(in, 0);
+    *slots = stack->dims[0];
+    if (in->node->n_inputs < 2) return SPEY_OK;
+    const spey_node *route = spey_graph_producer(in->graph, in->node->inputs[1]);
+    int64_t experts = in->graph->values[route->inputs[0]].cols;
+    if (experts != stack->dims[0])
+        return SPEY_FAIL(SPEY_INVALID, "%s: routing %%%d is to %lld experts, weight %s has %lld",
+                         in->op, in->node->inputs[1], (long long)experts, stack->name,
+                         (long long)stack->dims[0]);
+    *slots = input(in, 1)->cols / 2;
+    return SPEY_OK;
+}
+
+static spey_status infer_expert_linear(const infer *in, spey_value_info *out)
+{
+    const spey_weight *stack = weight(in, 0);
+    bool sum = int_of(in, SPEY_ATTR_SUM) != 0;
+    int64_t slots;
+    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_floats(in, 0, 3));
+    if (stack->dims[0] > SPEY_EXPERTS_MAX)
+        return SPEY_FAIL(SPEY_LIMIT, "%s: weight %s has %lld experts, at most %d are supported",
+                         in->op, stack->name, (long long)stack->dims[0], SPEY_EXPERTS_MAX);
+    SPEY_TRY(expert_slots(in, &slots));
+    if (input(in, 0)->cols != stack->dims[2]) SPEY_TRY(want_cols(in, 0, slots * stack->dims[2]));
+    if (sum && in->node->n_inputs < 2)
+        return SPEY_FAIL(SPEY_INVALID, "%s: a sum needs routing", in->op);
+    if (in->node->n_weights > 1) {
+        const spey_weight *bias = weight(in, 1);
+        SPEY_TRY(want_floats(in, 1, 2));
+        if (bias->dtype != SPEY_F32 || bias->dims[0] != stack->dims[0] ||
+            bias->dims[1] != stack->dims[1])
+            return SPEY_FAIL(SPEY_INVALID, "%s: weight %s is not f32 [%lld,%lld]", in->op,
+                             bias->name, (long long)stack->dims[0], (long long)stack->dims[1]);
+    }
+    out[0].cols = (sum ? 1 : slots) * stack->dims[1];
+    return SPEY_OK;
+}
+
 static infer_op *const infer_ops[SPEY_GRAPH_OP_COUNT] = {
-    [SPEY_GRAPH_EMBED] = infer_embed,         [SPEY_GRAPH_NORM] = infer_norm,
-    [SPEY_GRAPH_LINEAR] = infer_linear,       [SPEY_GRAPH_UNARY] = infer_like_first,
-    [SPEY_GRAPH_ADD] = infer_like_first,      [SPEY_GRAPH_GLU] = infer_like_first,
-    [SPEY_GRAPH_SLICE] = infer_slice,         [SPEY_GRAPH_ROPE_TABLE] = infer_rope_table,
-    [SPEY_GRAPH_ROPE] = infer_rope,           [SPEY_GRAPH_KV_APPEND] = infer_kv_append,
-    [SPEY_GRAPH_ATTENTION] = infer_attention, [SPEY_GRAPH_GATHER] = infer_gather,
-    [SPEY_GRAPH_ADD_NORM] = infer_add_norm,   [SPEY_GRAPH_ROPE_APPEND] = infer_rope_append,
+    [SPEY_GRAPH_EMBED] = infer_embed,
+    [SPEY_GRAPH_NORM] = infer_norm,
+    [SPEY_GRAPH_LINEAR] = infer_linear,
+    [SPEY_GRAPH_UNARY] = infer_like_first,
+    [SPEY_GRAPH_ADD] = infer_like_first,
+    [SPEY_GRAPH_GLU] = infer_like_first,
+    [SPEY_GRAPH_SLICE] = infer_slice,
+    [SPEY_GRAPH_ROPE_TABLE] = infer_rope_table,
+    [SPEY_GRAPH_ROPE] = infer_rope,
+    [SPEY_GRAPH_KV_APPEND] = infer_kv_append,
+    [SPEY_GRAPH_ATTENTION] = infer_attention,
+    [SPEY_GRAPH_GATHER] = infer_gather,
+    [SPEY_GRAPH_ADD_NORM] = infer_add_norm,
+    [SPEY_GRAPH_ROPE_APPEND] = infer_rope_append,
+    [SPEY_GRAPH_CONCAT] = infer_concat,
+    [SPEY_GRAPH_ROUTE] = infer_route,
+    [SPEY_GRAPH_EXPERT_LINEAR] = infer_expert_linear,
 };
 
 spey_status spey_graph_infer(const spey_graph *graph, spey_node *node,

@@ -32,8 +32,7 @@ typedef struct planner {
 size_t spey_memplan_element_bytes(const spey_graph *graph, const spey_memplan_limits *limits,
                                   spey_value value)
 {
-    bool table = spey_graph_producer(graph, value)->op == SPEY_GRAPH_ROPE_TABLE;
-    return table ? sizeof(float) : limits->element_bytes;
+    return spey_graph_is_table(graph, value) ? sizeof(float) : limits->element_bytes;
 }
 
 /* ---- liveness ---- */
@@ -91,9 +90,7 @@ static void own(planner *p, spey_value value)
 {
     spey_placement *place = &p->plan->values[value];
     size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, value);
-    int64_t step = p->graph->nodes[p->graph->values[value].node].op == SPEY_GRAPH_ROPE_TABLE
-                       ? 1
-                       : (int64_t)(ALIGN / bytes);
+    int64_t step = spey_graph_is_table(p->graph, value) ? 1 : (int64_t)(ALIGN / bytes);
     place->storage = value;
     place->pitch = (p->graph->values[value].cols + step - 1) / step * step;
     p->begin[value] = 0;

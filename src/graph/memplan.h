@@ -7,8 +7,8 @@
  *   add_norm                  the sum over residual or x, the normed rows over x if the sum is not there
  *   rope_append               the queries over the first columns of qkv
  *
- * Storage begins at a multiple of 64 bytes, and so does every row. The one exception is rope_table: its result is F32
- * whatever element_bytes says, and dense. The output lies behind everything else: who keeps the logits elsewhere ends
+ * Storage begins at a multiple of 64 bytes, and so does every row. The exceptions are rope_table and route: their results
+ * are F32 whatever element_bytes says, and dense. The output lies behind everything else: who keeps the logits elsewhere ends
  * the arena where they begin. */
 #ifndef SPEY_GRAPH_MEMPLAN_H
 #define SPEY_GRAPH_MEMPLAN_H

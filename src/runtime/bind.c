@@ -21,6 +21,9 @@ CHECK_ROWS_FIRST(spey_glu_args);
 CHECK_ROWS_FIRST(spey_unary_args);
 CHECK_ROWS_FIRST(spey_add_args);
 CHECK_ROWS_FIRST(spey_gather_args);
+CHECK_ROWS_FIRST(spey_concat_args);
+CHECK_ROWS_FIRST(spey_route_args);
+CHECK_ROWS_FIRST(spey_expert_linear_args);
 
 typedef struct binder {
     const spey_program *program;
@@ -274,6 +277,8 @@ static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *arg
     args->glu = (spey_glu_args){
         .cols = gate.cols,
         .activation = activation(node),
+        .limit = number(node, SPEY_ATTR_LIMIT, 0),
+        .up_offset = number(node, SPEY_ATTR_OFFSET, 0),
         .dtype = gate.dtype,
         .gate = gate.data,
         .gate_pitch = gate.pitch,
@@ -285,14 +290,19 @@ static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *arg
     return finish(b, "glu", b->program->graph->values[node->outputs[0]].rows, args);
 }
 
+/* Tables are F32 and dense. */
+static spey_status check_table(operand table)
+{
+    if (table.pitch == table.cols) return SPEY_OK;
+    return SPEY_FAIL(SPEY_INTERNAL, "a table is placed with pitch %lld, its rows are %lld",
+                     (long long)table.pitch, (long long)table.cols);
+}
+
 static spey_status bind_rope_table(binder *b, const spey_node *node, spey_any_args *args)
 {
     operand out = output(b, node, 0);
     SPEY_TRY(check_f32(b, node, 0));
-    if (out.pitch != out.cols)
-        return SPEY_FAIL(SPEY_INTERNAL,
-                         "the RoPE table is placed with pitch %lld, its rows are %lld",
-                         (long long)out.pitch, (long long)out.cols);
+    SPEY_TRY(check_table(out));
     int64_t original = spey_node_int(node, SPEY_ATTR_ORIGINAL, 0);
     args->rope_table = (spey_rope_table_args){
         .batch = b->bases.batch,
@@ -400,6 +410,84 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
     return finish(b, "attention", SPEY_ROWS_TOKENS, args);
 }
 
+static spey_status bind_concat(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand first = input(b, node, 0), second = input(b, node, 1), out = output(b, node, 0);
+    int64_t heads = spey_node_int(node, SPEY_ATTR_HEADS, 1);
+    bool shared = spey_node_int(node, SPEY_ATTR_SHARED, 0) != 0;
+    args->concat = (spey_concat_args){
+        .n_heads = heads,
+        .a_cols = first.cols / heads,
+        .b_cols = shared ? second.cols : second.cols / heads,
+        .b_shared = shared,
+        .dtype = out.dtype,
+        .a = first.data,
+        .a_pitch = first.pitch,
+        .b = second.data,
+        .b_pitch = second.pitch,
+        .out = out.data,
+        .out_pitch = out.pitch,
+    };
+    return finish(b, "concat", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_route(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand logits = input(b, node, 0), out = output(b, node, 0);
+    bool sigmoid = !strcmp(spey_node_text(node, SPEY_ATTR_SCORING, "softmax"), "sigmoid");
+    int64_t groups = spey_node_int(node, SPEY_ATTR_GROUPS, 1);
+    SPEY_TRY(check_f32(b, node, 0));
+    SPEY_TRY(check_table(out));
+    args->route = (spey_route_args){
+        .n_experts = logits.cols,
+        .top_k = out.cols / 2,
+        .scoring = sigmoid ? SPEY_SCORING_SIGMOID : SPEY_SCORING_SOFTMAX,
+        .normalise = spey_node_int(node, SPEY_ATTR_NORMALISE, 0) != 0,
+        .scale = number(node, SPEY_ATTR_SCALE, 1),
+        .n_groups = groups,
+        .top_groups = spey_node_int(node, SPEY_ATTR_TOP_GROUPS, groups),
+        .group_best = spey_node_int(node, SPEY_ATTR_GROUP_BEST, 1),
+        .logits = logits.data,
+        .dtype = logits.dtype,
+        .pitch = logits.pitch,
+        .correction = weight(b, node, 0),
+        .out = (float *)(void *)out.data,
+    };
+    return finish(b, "route", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_expert_linear(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand x = input(b, node, 0), y = output(b, node, 0);
+    const spey_weight *w = weight_info(b, node, 0);
+    SPEY_TRY(check_f32(b, node, 1));
+    args->expert_linear = (spey_expert_linear_args){
+        .n_experts = w->dims[0],
+        .n_slots = w->dims[0],
+        .n = w->dims[1],
+        .k = w->dims[2],
+        .x = x.data,
+        .x_pitch = x.pitch,
+        .x_shared = x.cols == w->dims[2],
+        .w = weight(b, node, 0),
+        .w_dtype = w->dtype,
+        .bias = weight(b, node, 1),
+        .sum = spey_node_int(node, SPEY_ATTR_SUM, 0) != 0,
+        .precision = b->program->precision,
+        .dtype = x.dtype,
+        .y = y.data,
+        .y_pitch = y.pitch,
+        .workspace = b->bases.workspace,
+    };
+    if (node->n_inputs > 1) {
+        operand routing = input(b, node, 1);
+        SPEY_TRY(check_table(routing));
+        args->expert_linear.n_slots = routing.cols / 2;
+        args->expert_linear.routing = (const float *)(const void *)routing.data;
+    }
+    return finish(b, "expert_linear", SPEY_ROWS_TOKENS, args);
+}
+
 static spey_status bind_gather(binder *b, const spey_node *node, spey_any_args *args)
 {
     operand x = input(b, node, 0), out = output(b, node, 0);
@@ -445,22 +533,27 @@ static spey_status bind_node(binder *b, const spey_node *node)
     case SPEY_GRAPH_ATTENTION: return bind_attention(b, node, args);
     case SPEY_GRAPH_GATHER: return bind_gather(b, node, args);
     case SPEY_GRAPH_ROPE_APPEND: return bind_rope_append(b, node, args);
+    case SPEY_GRAPH_CONCAT: return bind_concat(b, node, args);
+    case SPEY_GRAPH_ROUTE: return bind_route(b, node, args);
+    case SPEY_GRAPH_EXPERT_LINEAR: return bind_expert_linear(b, node, args);
     default: return SPEY_FAIL(SPEY_UNSUPPORTED, "no step for op %s", spey_graph_op_name(node->op));
     }
 }
 
-/* Each weight once; of an embedding table that nothing else reads, one row. */
+/* Each weight once; of an embedding table that nothing else reads one row, of a stack that is routed the experts of a
+ * token. */
 static void count_weights(binder *b, const spey_node *node)
 {
     for (int i = 0; i < node->n_weights; i++) {
         int32_t index = node->weights[i];
         if (b->counted[index]) continue;
         uint64_t bytes = b->program->tensors[index]->bytes;
-        int64_t rows = weight_info(b, node, i)->dims[0];
-        if (node->op == SPEY_GRAPH_EMBED)
-            bytes = rows ? bytes / (uint64_t)rows : 0;
-        else
-            b->counted[index] = true;
+        int64_t rows = weight_info(b, node, i)->dims[0], slots = 1;
+        bool routed = node->op == SPEY_GRAPH_EXPERT_LINEAR && node->n_inputs > 1;
+        if (routed) slots = b->program->graph->values[node->inputs[1]].cols / 2;
+        if (node->op == SPEY_GRAPH_EMBED || routed)
+            bytes = rows ? bytes / (uint64_t)rows * (uint64_t)slots : 0;
+        if (node->op != SPEY_GRAPH_EMBED) b->counted[index] = true;
         b->out->weight_bytes += bytes;
     }
 }

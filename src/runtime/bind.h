@@ -5,14 +5,17 @@
 #include "device/kernel.h"
 #include "graph/graph.h"
 #include "kernels/attention/attention.h"
+#include "kernels/concat/concat.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/embed/embed.h"
+#include "kernels/expert_linear/expert_linear.h"
 #include "kernels/gather/gather.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/glu/glu.h"
 #include "kernels/kv_append/kv_append.h"
 #include "kernels/norm/norm.h"
 #include "kernels/rope/rope.h"
+#include "kernels/route/route.h"
 #include "runtime/program.h"
 
 /* The args of any op. `rows` is the first field of each of them, and the only one that changes from step to step. */
@@ -30,6 +33,9 @@ typedef union spey_any_args {
     spey_unary_args unary;
     spey_add_args add;
     spey_gather_args gather;
+    spey_concat_args concat;
+    spey_route_args route;
+    spey_expert_linear_args expert_linear;
 } spey_any_args;
 
 /* Where things are. All addresses are the device's but `batch`, whose arrays are. */

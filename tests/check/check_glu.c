@@ -19,24 +19,24 @@ typedef struct glu_case {
 
 /* clang-format off */
 static const glu_case cases[] = {
-    {  0,   16, SPEY_F32,  0, APART,   SPEY_ACT_SILU, 1 },
-    {  1,    1, SPEY_F32,  0, APART,   SPEY_ACT_SILU, 1 },
-    {  3,   15, SPEY_F32,  3, APART,   SPEY_ACT_SILU, 3 },
-    {  3,   17, SPEY_F32,  3, HALVES,  SPEY_ACT_SILU, 3 },
-    {  3,   64, SPEY_F32,  1, IN_GATE, SPEY_ACT_GELU, 3 },
-    {  3,   31, SPEY_F32,  1, IN_UP,   SPEY_ACT_GELU_TANH, 3 },
-    {  1, 5632, SPEY_F32,  0, HALVES,  SPEY_ACT_SILU, 3 },
-    {  1, 4097, SPEY_F32,  0, APART,   SPEY_ACT_RELU, 3 },
-    { 40,  300, SPEY_F32,  4, HALVES,  SPEY_ACT_SILU, 30 },
-    {  5, 1025, SPEY_F32,  0, IN_GATE, SPEY_ACT_SILU, 100 },
-    {  9,   72, SPEY_BF16, 8, HALVES,  SPEY_ACT_SILU, 3 },
-    {  9,   37, SPEY_BF16, 1, IN_GATE, SPEY_ACT_GELU_TANH, 3 },
-    {  9,   72, SPEY_F16,  8, APART,   SPEY_ACT_SILU, 3 },
-    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_NONE, 3 },
-    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_RELU2, 3 },
-    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_SIGMOID, 30 },
-    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_TANH, 3 },
-    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_QUICK_GELU, 10 },
+    {  0,   16, SPEY_F32,  0, APART,   SPEY_ACT_SILU, 1, 0, 0 },
+    {  1,    1, SPEY_F32,  0, APART,   SPEY_ACT_SILU, 1, 0, 0 },
+    {  3,   15, SPEY_F32,  3, APART,   SPEY_ACT_SILU, 3, 0, 0 },
+    {  3,   17, SPEY_F32,  3, HALVES,  SPEY_ACT_SILU, 3, 0, 0 },
+    {  3,   64, SPEY_F32,  1, IN_GATE, SPEY_ACT_GELU, 3, 0, 0 },
+    {  3,   31, SPEY_F32,  1, IN_UP,   SPEY_ACT_GELU_TANH, 3, 0, 0 },
+    {  1, 5632, SPEY_F32,  0, HALVES,  SPEY_ACT_SILU, 3, 0, 0 },
+    {  1, 4097, SPEY_F32,  0, APART,   SPEY_ACT_RELU, 3, 0, 0 },
+    { 40,  300, SPEY_F32,  4, HALVES,  SPEY_ACT_SILU, 30, 0, 0 },
+    {  5, 1025, SPEY_F32,  0, IN_GATE, SPEY_ACT_SILU, 100, 0, 0 },
+    {  9,   72, SPEY_BF16, 8, HALVES,  SPEY_ACT_SILU, 3, 0, 0 },
+    {  9,   37, SPEY_BF16, 1, IN_GATE, SPEY_ACT_GELU_TANH, 3, 0, 0 },
+    {  9,   72, SPEY_F16,  8, APART,   SPEY_ACT_SILU, 3, 0, 0 },
+    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_NONE, 3, 0, 0 },
+    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_RELU2, 3, 0, 0 },
+    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_SIGMOID, 30, 0, 0 },
+    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_TANH, 3, 0, 0 },
+    {  4,   33, SPEY_F32,  2, APART,   SPEY_ACT_QUICK_GELU, 10, 0, 0 },
     {  5,   67, SPEY_F32,  1, APART,   SPEY_ACT_QUICK_GELU, 10, 1.5f, 1 },
     {  5,  300, SPEY_F32,  0, HALVES,  SPEY_ACT_NONE, 10, .7f, 0 },
     {  5,   31, SPEY_BF16, 1, IN_UP,   SPEY_ACT_SILU, 3, 0, -.5f },
@@ -110,9 +110,10 @@ static void bound(check *c, const void *args)
 
 static bool bench(check *c, int index, void *args)
 {
-    static const glu_case shapes[] = { { 1, 5632, SPEY_F32, 0, HALVES, SPEY_ACT_SILU, 1 },
-                                       { 512, 5632, SPEY_F32, 0, HALVES, SPEY_ACT_SILU, 1 },
-                                       { 512, 5632, SPEY_F32, 0, HALVES, SPEY_ACT_GELU_TANH, 1 } };
+    static const glu_case shapes[] = { { 1, 5632, SPEY_F32, 0, HALVES, SPEY_ACT_SILU, 1, 0, 0 },
+                                       { 512, 5632, SPEY_F32, 0, HALVES, SPEY_ACT_SILU, 1, 0, 0 },
+                                       { 512, 5632, SPEY_F32, 0, HALVES, SPEY_ACT_GELU_TANH, 1, 0,
+                                         0 } };
     if (index >= 3) return false;
     const glu_case *k = &shapes[index];
     make_glu(c, k, args);

@@ -251,7 +251,12 @@ static double combine(const spey_node *node, double x, double y)
     double scale = spey_node_number(node, SPEY_ATTR_SCALE, 1);
     const char *act = spey_node_text(node, SPEY_ATTR_ACT, "none");
     if (node->op == SPEY_GRAPH_ADD) return x + scale * y;
-    if (node->op == SPEY_GRAPH_GLU) return activate(act, x) * y;
+    if (node->op == SPEY_GRAPH_GLU) {
+        double limit = spey_node_number(node, SPEY_ATTR_LIMIT, 0);
+        double gate = limit > 0 ? fmin(x, limit) : x;
+        double up = limit > 0 ? fmax(-limit, fmin(y, limit)) : y;
+        return activate(act, gate) * (up + spey_node_number(node, SPEY_ATTR_OFFSET, 0));
+    }
     if (node->op != SPEY_GRAPH_UNARY) return x;
     double cap = spey_node_number(node, SPEY_ATTR_SOFTCAP, 0), out = activate(act, x * scale);
     return cap > 0 ? cap * tanh(out / cap) : out;
@@ -413,6 +418,107 @@ static void run_attention(interpreter *in, const spey_node *node)
     spey_free(scores);
 }
 
+static void run_concat(interpreter *in, const spey_node *node)
+{
+    int64_t heads = spey_node_int(node, SPEY_ATTR_HEADS, 1);
+    bool shared = spey_node_int(node, SPEY_ATTR_SHARED, 0);
+    int64_t a = in->graph->values[node->inputs[0]].cols / heads;
+    int64_t b = in->graph->values[node->inputs[1]].cols / (shared ? 1 : heads);
+    for (int64_t r = 0; r < in->step->n_tokens; r++)
+        for (int64_t h = 0; h < heads; h++) {
+            double *out = row_of(in, node->outputs[0], r) + h * (a + b);
+            memcpy(out, row_of(in, node->inputs[0], r) + h * a, (size_t)a * sizeof *out);
+            memcpy(out + a, row_of(in, node->inputs[1], r) + (shared ? 0 : h * b),
+                   (size_t)b * sizeof *out);
+        }
+}
+
+/* Order of experts for a choice: the number of those that come before `e`. */
+static int64_t rank_of(const double *choices, int64_t e, int64_t begin, int64_t end)
+{
+    int64_t rank = 0;
+    for (int64_t i = begin; i < end; i++)
+        rank += choices[i] > choices[e] || (choices[i] == choices[e] && i < e);
+    return rank;
+}
+
+/* Experts outside the best groups sink below all others. */
+static void sink_groups(const spey_node *node, double *choices, int64_t n)
+{
+    double scores[SPEY_EXPERTS_MAX];
+    int64_t groups = spey_node_int(node, SPEY_ATTR_GROUPS, 1), size = n / groups;
+    for (int64_t g = 0; g < groups; g++) {
+        scores[g] = 0;
+        for (int64_t e = g * size; e < (g + 1) * size; e++)
+            if (rank_of(choices, e, g * size, (g + 1) * size) <
+                spey_node_int(node, SPEY_ATTR_GROUP_BEST, 1))
+                scores[g] += choices[e];
+    }
+    for (int64_t e = 0; e < n; e++)
+        if (rank_of(scores, e / size, 0, groups) >=
+            spey_node_int(node, SPEY_ATTR_TOP_GROUPS, groups))
+            choices[e] = -(double)INFINITY;
+}
+
+static void run_route(interpreter *in, const spey_node *node)
+{
+    int64_t n = in->graph->values[node->inputs[0]].cols;
+    int64_t top_k = spey_node_int(node, SPEY_ATTR_TOP_K, 0);
+    bool sigmoid = strcmp(spey_node_text(node, SPEY_ATTR_SCORING, "softmax"), "sigmoid") == 0;
+    const float *correction = weight_of(in, node, 0);
+    for (int64_t r = 0; r < in->step->n_tokens; r++) {
+        const double *logits = row_of(in, node->inputs[0], r);
+        float *out = table_row(in, node->outputs[0], r);
+        double scores[SPEY_EXPERTS_MAX], choices[SPEY_EXPERTS_MAX], total = 0, chosen = 0;
+        for (int64_t e = 0; e < n; e++)
+            total += exp(logits[e]);
+        for (int64_t e = 0; e < n; e++) {
+            scores[e] = sigmoid ? 1 / (1 + exp(-logits[e])) : exp(logits[e]) / total;
+            choices[e] = scores[e] + (correction ? (double)correction[e] : 0);
+        }
+        sink_groups(node, choices, n);
+        for (int64_t e = 0; e < n; e++)
+            if (rank_of(choices, e, 0, n) < top_k) chosen += scores[e];
+        if (!spey_node_int(node, SPEY_ATTR_NORMALISE, 0)) chosen = 1;
+        double scale = spey_node_number(node, SPEY_ATTR_SCALE, 1) / chosen;
+        for (int64_t e = 0; e < n; e++) {
+            int64_t rank = rank_of(choices, e, 0, n);
+            if (rank >= top_k) continue;
+            out[rank] = (float)(scores[e] * scale);
+            out[top_k + rank] = (float)e;
+        }
+    }
+}
+
+static void run_expert_linear(interpreter *in, const spey_node *node)
+{
+    const spey_weight *stack = &in->graph->weights[node->weights[0]];
+    const float *w = weight_of(in, node, 0), *bias = weight_of(in, node, 1);
+    int64_t n = stack->dims[1], k = stack->dims[2], slots = stack->dims[0];
+    bool routed = node->n_inputs > 1, sum = spey_node_int(node, SPEY_ATTR_SUM, 0);
+    bool shared = in->graph->values[node->inputs[0]].cols == k;
+    if (routed) slots = in->graph->values[node->inputs[1]].cols / 2;
+    for (int64_t r = 0; r < in->step->n_tokens; r++) {
+        const float *routing = routed ? table_row(in, node->inputs[1], r) : NULL;
+        double *out = row_of(in, node->outputs[0], r);
+        for (int64_t j = 0; sum && j < n; j++)
+            out[j] = 0;
+        for (int64_t s = 0; s < slots; s++) {
+            int64_t e = routed ? (int64_t)routing[slots + s] : s;
+            const double *x = row_of(in, node->inputs[0], r) + (shared ? 0 : s * k);
+            for (int64_t j = 0; j < n; j++) {
+                double y = bias ? (double)bias[e * n + j] : 0;
+                for (int64_t i = 0; i < k; i++)
+                    y += x[i] * (double)w[(e * n + j) * k + i];
+                if (sum)
+                    out[j] += (double)routing[s] * y;
+                else
+                    out[s * n + j] = y;
+            }
+        }
+    }
+}
+
 static void run_node(interpreter *in, const spey_node *node)
 {
     switch (node->op) {
@@ -433,6 +539,9 @@ static void run_node(interpreter *in, const spey_node *node)
     case SPEY_GRAPH_KV_APPEND: run_kv_append(in, node); break;
     case SPEY_GRAPH_ROPE_APPEND: run_rope_append(in, node); break;
     case SPEY_GRAPH_ATTENTION: run_attention(in, node); break;
+    case SPEY_GRAPH_CONCAT: run_concat(in, node); break;
+    case SPEY_GRAPH_ROUTE: run_route(in, node); break;
+    case SPEY_GRAPH_EXPERT_LINEAR: run_expert_linear(in, node); break;
     default: spey_assert_failed("an op without meaning here", __FILE__, __LINE__);
     }
 }

@@ -1,75 +1,8 @@
-/* gemm rows with FP32 math: the dot products for gemm_x86.h with weights widened in registers, and the row itself.
- * Define GEMM_ROWS first. */
+/* gemm rows with FP32 math. Define GEMM_ROWS first. */
 #ifndef SPEY_KERNELS_GEMM_GEMM_X86_F32_H
 #define SPEY_KERNELS_GEMM_GEMM_X86_F32_H
 
-#include <stdint.h>
-
-#include "kernels/x86/vec.h"
-#include "tensor/dtype.h"
-
-typedef float gemm_x;
-enum { GEMM_K_BLOCK = 1024 }; /* six rows of x: 24 KiB, half of an L1 */
-
-#define GEMM_DOT_INLINE static inline __attribute__((always_inline))
-
-/* Elements in 64 bytes of weights: a cache line is prefetched a step. */
-GEMM_DOT_INLINE int gemm_step(const spey_dtype dtype)
-{
-    return dtype == SPEY_F32 ? 16 : 32;
-}
-
-GEMM_DOT_INLINE vec gemm_w(const spey_dtype dtype, const uint8_t *w, int64_t at)
-{
-    if (dtype == SPEY_F32) return vec_load_f32((const float *)(const void *)w + at);
-    if (dtype == SPEY_BF16) return vec_load_bf16((const uint16_t *)(const void *)w + at);
-    return vec_load_f16((const uint16_t *)(const void *)w + at);
-}
-
-GEMM_DOT_INLINE vec gemm_w_n(const spey_dtype dtype, const uint8_t *w, int64_t at, int64_t n)
-{
-    if (dtype == SPEY_F32) return vec_load_f32_n((const float *)(const void *)w + at, n);
-    if (dtype == SPEY_BF16) return vec_load_bf16_n((const uint16_t *)(const void *)w + at, n);
-    return vec_load_f16_n((const uint16_t *)(const void *)w + at, n);
-}
-
-GEMM_DOT_INLINE void gemm_dot(const int mr, const spey_dtype dtype, const float *x, int64_t x_pitch,
-                              const uint8_t *const w[4], int64_t at, vec acc[GEMM_ROWS][4])
-{
-    for (int i = 0; i < gemm_step(dtype); i += VEC_LANES) {
-        vec xs[GEMM_ROWS];
-        for (int r = 0; r < mr; r++)
-            xs[r] = vec_load_f32(x + r * x_pitch + at + i);
-        for (int c = 0; c < 4; c++) {
-            vec wc = gemm_w(dtype, w[c], at + i);
-            for (int r = 0; r < mr; r++)
-                acc[r][c] = vec_fma(xs[r], wc, acc[r][c]);
-        }
-    }
-}
-
-GEMM_DOT_INLINE void gemm_dot_tail(const int mr, const spey_dtype dtype, const float *x,
-                                   int64_t x_pitch, const uint8_t *const w[4], int64_t at,
-                                   int64_t end, vec acc[GEMM_ROWS][4])
-{
-    for (; at < end; at += VEC_LANES) {
-        int64_t n = end - at < VEC_LANES ? end - at : VEC_LANES;
-        vec xs[GEMM_ROWS];
-        for (int r = 0; r < mr; r++)
-            xs[r] = vec_load_f32_n(x + r * x_pitch + at, n);
-        for (int c = 0; c < 4; c++) {
-            vec wc = gemm_w_n(dtype, w[c], at, n);
-            for (int r = 0; r < mr; r++)
-                acc[r][c] = vec_fma(xs[r], wc, acc[r][c]);
-        }
-    }
-}
-
-#include "kernels/gemm/gemm_x86.h"
-
-GEMM_PANEL(gemm_panel_f32, SPEY_F32)
-GEMM_PANEL(gemm_panel_f16, SPEY_F16)
-GEMM_PANEL(gemm_panel_bf16, SPEY_BF16)
+#include "kernels/gemm/gemm_x86_f32_dot.h"
 
 static bool gemm_f32_supports(const void *args)
 {
@@ -84,10 +17,7 @@ static void gemm_f32_run(const void *args, const spey_lane *lane)
     gemm_plan plan = gemm_plan_make(a, lane);
     plan.x = a->x;
     plan.x_pitch = a->x_pitch;
-    gemm_run(&plan, lane,
-             a->w_dtype == SPEY_F32   ? gemm_panel_f32
-             : a->w_dtype == SPEY_F16 ? gemm_panel_f16
-                                      : gemm_panel_bf16);
+    gemm_run(&plan, lane, (gemm_block){ 0 }, gemm_f32_panel(a->w_dtype));
 }
 
 #endif

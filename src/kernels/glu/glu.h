@@ -1,5 +1,7 @@
 /* glu: out = activation(gate) * up, element by element (SwiGLU, GeGLU; Shazeer, "GLU Variants Improve Transformer", 2020).
  *
+ *   limit > 0: gate is min(gate, limit) and up is cut to [-limit, limit] first; then up_offset is added to up (gpt-oss)
+ *
  *   gate, up, out  [rows, cols], pitches in elements; gate and up may be two column ranges of one matrix; out may be gate or up. */
 #ifndef SPEY_KERNELS_GLU_GLU_H
 #define SPEY_KERNELS_GLU_GLU_H
@@ -13,6 +15,8 @@ typedef struct spey_glu_args {
     int64_t rows;
     int64_t cols;
     spey_activation activation;
+    float limit; /* 0: none */
+    float up_offset;
     spey_dtype dtype; /* of gate, up and out */
     const void *gate;
     int64_t gate_pitch;

@@ -19,8 +19,13 @@ static void run(const void *args, const spey_lane *lane)
             for (int64_t i = 0; i < a->cols; i++) {
                 double gate = spey_load(a->gate, a->dtype, r * a->gate_pitch + i);
                 double up = spey_load(a->up, a->dtype, r * a->up_pitch + i);
+                double limit = (double)a->limit;
+                if (limit > 0) {
+                    gate = gate > limit ? limit : gate; /* NaN stays */
+                    up = up > limit ? limit : up < -limit ? -limit : up;
+                }
                 spey_store(a->out, a->dtype, r * a->out_pitch + i,
-                           spey_activate(a->activation, gate) * up);
+                           spey_activate(a->activation, gate) * (up + (double)a->up_offset));
             }
         }
     }
