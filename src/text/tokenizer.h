@@ -2,7 +2,13 @@
  * (tokenizer.model) do it.
  *
  * A tokenizer is immutable after opening: any number of threads may encode and decode with one. Ids are
- * non-negative and below spey_tokenizer_vocab_size. Text is bytes with a length; it may hold 0 bytes. */
+ * non-negative and below spey_tokenizer_vocab_size. Text is bytes with a length; it may hold 0 bytes.
+ *
+ * Bytes that are not UTF-8 count as U+FFFD, one per maximal ill-formed part (Python's errors="replace").
+ * "truncation" and "padding" of tokenizer.json are the caller's business and ignored. Classes of characters are
+ * those of Unicode 16 in the known patterns and 14 in other regexes. Not supported, each with one clear error:
+ * BPE dropout, CTC, UnicodeScripts, set operations in regexes, two post-processors that add tokens,
+ * SentencePiece word and char models and denormalisers. */
 #ifndef SPEY_TEXT_TOKENIZER_H
 #define SPEY_TEXT_TOKENIZER_H
 
@@ -27,13 +33,15 @@ spey_status spey_ids_push(spey_ids *ids, int32_t id);
 /* From the bytes of tokenizer.json. `where` names the source in errors. */
 spey_status spey_tokenizer_from_json(const char *where, const char *text, size_t n,
                                      spey_tokenizer **out);
-/* From the bytes of a SentencePiece model (protobuf ModelProto: BPE or Unigram). */
+/* From the bytes of a SentencePiece model (protobuf ModelProto: BPE or Unigram). Such a file names no template, so
+ * add_special adds nothing; control pieces (<s>) are not recognised in text, as SentencePiece has it. */
 spey_status spey_tokenizer_from_sentencepiece(const char *where, const void *bytes, size_t n,
                                               spey_tokenizer **out);
 /* From a path: tokenizer.json, *.model, or a folder that holds one (tokenizer.json first). */
 spey_status spey_tokenizer_open(const char *path, spey_tokenizer **out);
 /* The compiled form that engine files hold: append it to `out`; read it back. Reading 128k entries takes
- * milliseconds: the blob is borrowed, not copied, and must outlive the tokenizer. Hostile bytes are an error. */
+ * milliseconds: the blob is borrowed, not copied, must outlive the tokenizer and begin at a multiple of 8 bytes.
+ * Hostile bytes are an error. */
 spey_status spey_tokenizer_write(const spey_tokenizer *tokenizer, spey_strbuf *out);
 spey_status spey_tokenizer_read(const char *where, const void *bytes, size_t n,
                                 spey_tokenizer **out);
