@@ -22,7 +22,8 @@ spey_status spey_error_set(spey_status status, const char *format, ...) SPEY_PRI
 spey_status spey_error_context(spey_status status, const char *format, ...) SPEY_PRINTF(2, 3);
 
 /* Report a broken invariant and abort: for programmer errors only, never for bad input. */
-__attribute__((noreturn)) void spey_assert_failed(const char *condition, const char *file, int line);
+__attribute__((noreturn)) void spey_assert_failed(const char *condition, const char *file,
+                                                  int line);
 
 /* The value of SPEY_FAIL is `status` itself, so that an analyser sees which one. */
 static inline spey_status spey_failure(spey_status reported, spey_status status)
