@@ -13,8 +13,8 @@ typedef struct spey_decoder_spec {
     /* Names in the checkpoint; those of a layer come after `layers` and its number. */
     const char *embed, *embed_norm; /* embed_norm NULL: none */
     const char *layers;
-    const char *attn_norm,
-        *mlp_norm; /* before; NULL: none (parallel without mlp_norm: one norm for both) */
+    /* Before the branches; NULL: none. In parallel without mlp_norm: one norm for both. */
+    const char *attn_norm, *mlp_norm;
     const char *attn_post_norm, *mlp_post_norm; /* of the branch, before it is added; NULL: none */
     const char *final_norm, *head;              /* head is not used when tied */
     bool head_bias;
