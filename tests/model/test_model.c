@@ -283,53 +283,6 @@ static void what_is_not_drawn_is_refused(void **state)
     }
 }
 
-/* ---- windows ---- */
-
-static void layers_of_one_window_share_a_cache(void **state)
-{
-    (void)state;
-    json_t *config = json_of(
-        "{'architectures': ['Gemma3ForCausalLM'], 'hidden_size': 8, 'vocab_size': 32, 'num_hidden_layers': 13, "
-        "'num_attention_heads': 2, 'head_dim': 4, 'sliding_window': 16}");
-    spey_model *model;
-    spey_graph *graph;
-    must(spey_model_new("config.json", config, &model));
-    must(spey_model_draw(model, SPEY_F32, &graph));
-    assert_int_equal(graph->n_caches, 2);
-    assert_int_equal(graph->caches[0].window, 16);
-    assert_int_equal(graph->caches[0].layers, 11);
-    assert_int_equal(graph->caches[1].window, 0);
-    assert_int_equal(graph->caches[1].layers, 2);
-    char *text = text_of(graph);
-    assert_non_null(strstr(text, "cache=1 layer=1}")); /* the twelfth layer */
-    assert_non_null(strstr(text, "cache=0 layer=10 window=16}"));
-    assert_non_null(strstr(text, "rope_table() rope_local.inv_freq"));
-    spey_free(text);
-    spey_graph_free(graph);
-    spey_model_free(model);
-    json_decref(config);
-}
-
-static void expect_window(const char *patch, int64_t window)
-{
-    spey_model *model;
-    spey_graph *graph;
-    must(model_of(patch, &model));
-    must(spey_model_draw(model, SPEY_F32, &graph));
-    assert_int_equal(graph->caches[0].window, window);
-    spey_graph_free(graph);
-    spey_model_free(model);
-}
-
-static void only_mistral_has_a_window_and_null_is_none(void **state)
-{
-    (void)state;
-    expect_window("{'sliding_window': 16}", 0);
-    expect_window("{'architectures': ['MistralForCausalLM'], 'sliding_window': 16}", 16);
-    expect_window("{'architectures': ['MistralForCausalLM'], 'sliding_window': null}", 0);
-    expect_window("{'architectures': ['MistralForCausalLM']}", 4096); /* MistralConfig's default */
-}
-
 static void an_unknown_architecture_lists_the_nearest_first(void **state)
 {
     (void)state;
@@ -373,8 +326,6 @@ int main(void)
         cmocka_unit_test(base_models_have_shorter_names),
         cmocka_unit_test(each_absurdity_is_one_clear_error),
         cmocka_unit_test(what_is_not_drawn_is_refused),
-        cmocka_unit_test(layers_of_one_window_share_a_cache),
-        cmocka_unit_test(only_mistral_has_a_window_and_null_is_none),
         cmocka_unit_test(an_unknown_architecture_lists_the_nearest_first),
         cmocka_unit_test(models_survive_every_failed_allocation),
     };

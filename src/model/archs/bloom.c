@@ -1,5 +1,5 @@
 /* BLOOM: ALiBi, a norm behind the embedding, Q, K and V of each head side by side in one tensor, biases everywhere. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

@@ -1,5 +1,5 @@
 /* Command R: attention and MLP in parallel behind one LayerNorm without bias, RoPE in neighbouring pairs, scaled logits. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

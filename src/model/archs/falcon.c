@@ -5,7 +5,7 @@
  *   RW     as many KV heads as heads, one after the other, ALiBi in place of RoPE, biases */
 #include <math.h>
 
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static int generation(const spey_arch_config *c)
 {

@@ -1,5 +1,5 @@
 /* GLM-4: Llama with biases on Q, K and V, half of each head rotated in neighbouring pairs, gate and up in one tensor. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

@@ -1,6 +1,6 @@
 /* GPT-NeoX and Pythia: Q, K and V of each head side by side in one tensor, LayerNorms, a plain MLP, usually in parallel with
  * a norm each. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

@@ -1,6 +1,6 @@
 /* GPT-J: attention and MLP in parallel behind one LayerNorm, the first elements of each head rotated in neighbouring pairs,
  * a head with bias. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

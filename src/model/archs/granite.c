@@ -1,5 +1,5 @@
 /* Granite: Llama with multipliers on embeddings, residuals, attention scores and logits. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

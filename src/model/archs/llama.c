@@ -7,7 +7,7 @@
  * from hidden / heads, embeddings tied or not. */
 #include <string.h>
 
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

@@ -1,5 +1,5 @@
 /* MPT: ALiBi, LayerNorms without bias, no biases at all, Q, K and V one after the other in one tensor. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read_attention(spey_config *config, spey_arch_config *c)
 {

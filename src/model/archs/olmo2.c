@@ -1,5 +1,5 @@
 /* OLMo 2: Llama with norms of the branches' results in place of their inputs, and norms of whole Q and K rows. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

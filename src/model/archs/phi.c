@@ -1,6 +1,6 @@
 /* Phi-1 and Phi-2: attention and a plain MLP in parallel behind one LayerNorm, biases everywhere, a part of each head
  * rotated. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

@@ -1,5 +1,5 @@
 /* Phi-3 and Phi-4: Llama with Q, K, V in one tensor and gate, up in another, windows, LongRoPE. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

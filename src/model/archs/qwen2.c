@@ -1,7 +1,7 @@
 /* Qwen 2 and Qwen 3: Llama with windows in the upper layers; 2 has biases on Q, K and V, 3 norms Q and K head by head. */
 #include <string.h>
 
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static bool is_qwen3(const spey_arch_config *c)
 {

@@ -1,5 +1,5 @@
 /* StableLM: Llama with LayerNorms, a quarter of each head rotated, and optionally a parallel residual. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

@@ -1,5 +1,5 @@
 /* StarCoder 2: grouped queries, RoPE and a window, with LayerNorms and a plain MLP, biases everywhere. */
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 static void read(spey_config *config, spey_arch_config *c)
 {

@@ -1,4 +1,4 @@
-#include "model/decoder.h"
+#include "model/decoder_block.h"
 
 spey_decoder_spec spey_decoder_defaults(const spey_arch_config *c)
 {

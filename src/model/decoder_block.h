@@ -4,8 +4,8 @@
  *   parallel     x = x + attention(norm(x)) + mlp(norm(x))
  *
  * An architecture takes spey_decoder_defaults, which is Llama, and changes what it does otherwise. */
-#ifndef SPEY_MODEL_DECODER_H
-#define SPEY_MODEL_DECODER_H
+#ifndef SPEY_MODEL_DECODER_BLOCK_H
+#define SPEY_MODEL_DECODER_BLOCK_H
 
 #include "model/arch.h"
 
