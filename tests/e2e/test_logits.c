@@ -98,7 +98,7 @@ static void check_greedy(const model *m, double bound)
     for (int i = 0; i < SEQS * LENGTH; i++) {
         const float *wanted = m->logits[i / LENGTH][i % LENGTH], *is = got[i / LENGTH][i % LENGTH];
         int32_t best = e2e_argmax(wanted, VOCAB);
-        double second = -INFINITY, power = 0;
+        double second = (double)-INFINITY, power = 0;
         for (int k = 0; k < VOCAB; k++) {
             if (k != best && (double)wanted[k] > second) second = (double)wanted[k];
             power += (double)wanted[k] * (double)wanted[k];
