@@ -22,16 +22,15 @@ int main(int argc, char **argv)
     sampling.max_tokens = 64;
 
     spey_status status = argc > 1 ? spey_engine_open(argv[1], &engine) : SPEY_INVALID;
+    if (!status) status = spey_context_new(engine, NULL, &context);
+    if (!status) status = spey_engine_tokenize(engine, prompt, strlen(prompt), true, ids, 4096, &n);
     if (!status)
-        status = spey_context_new(engine, NULL, &context);
-    if (!status)
-        status = spey_engine_tokenize(engine, prompt, strlen(prompt), true, ids, 4096, &n);
-    if (!status)
-        status = spey_context_submit(context, ids, n < 4096 ? n : 4096, &sampling, print_text, NULL, NULL);
-    if (!status)
-        status = spey_context_run(context);
+        status = spey_context_submit(context, ids, n < 4096 ? n : 4096, &sampling, print_text, NULL,
+                                     NULL);
+    if (!status) status = spey_context_run(context);
     if (status)
-        fprintf(stderr, "generate: %s\n", argc > 1 ? spey_last_error() : "usage: generate ENGINE [PROMPT]");
+        fprintf(stderr, "generate: %s\n",
+                argc > 1 ? spey_last_error() : "usage: generate ENGINE [PROMPT]");
     else
         putchar('\n');
     spey_context_free(context);

@@ -1,0 +1,356 @@
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+/* clang-format on */
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "runtime/context.h"
+#include "runtime/engine_handle.h"
+#include "tiny_engine.h"
+
+enum { TOKENS_MAX = 64, VOCAB = 50 };
+
+typedef struct record {
+    int32_t ids[TOKENS_MAX];
+    float logprobs[TOKENS_MAX];
+    int n;
+    int n_ends;
+    spey_finish finish;
+    char error[128];
+    int cancel_after; /* tokens; 0: never */
+    float prompt_logprobs[TOKENS_MAX];
+    int n_prompt;
+} record;
+
+static int on_output(void *user, const spey_output *event)
+{
+    record *r = user;
+    assert_int_equal(r->n_ends, 0); /* nothing comes after the end */
+    if (event->token >= 0) {
+        r->logprobs[r->n] = event->logprob;
+        r->ids[r->n++] = event->token;
+    }
+    for (int32_t i = 0; i < event->n_prompt; i++)
+        r->prompt_logprobs[i] = event->prompt_logprobs[i];
+    if (event->n_prompt) r->n_prompt = event->n_prompt;
+    r->finish = event->finish;
+    r->n_ends += event->finish != SPEY_FINISH_NONE;
+    if (event->error) strncpy(r->error, event->error, sizeof r->error - 1);
+    return r->cancel_after && r->n == r->cancel_after;
+}
+
+static spey_engine *engine;
+
+static int open_engine(void **state)
+{
+    (void)state;
+    spey_engine_file *file;
+    if (tiny_engine_new(&tiny_default, &file)) return -1;
+    return spey_engine_from_file(file, &engine);
+}
+
+static int close_engine(void **state)
+{
+    (void)state;
+    spey_engine_close(engine);
+    return 0;
+}
+
+static spey_context *context_of(int32_t sequences, int64_t step_tokens)
+{
+    spey_context_options options;
+    spey_context_options_init(&options);
+    options.sequences_max = sequences;
+    options.step_tokens_max = step_tokens;
+    options.threads = 1;
+    spey_context *context;
+    assert_int_equal(spey_context_new(engine, &options, &context), SPEY_OK);
+    return context;
+}
+
+/* A request with settings that depend on i. */
+static void submit(spey_context *context, int i, record *r)
+{
+    spey_rng rng = { .seed = 100 + (uint64_t)i };
+    int32_t prompt[20];
+    size_t n = 1 + (size_t)spey_rng_below(&rng, 20);
+    for (size_t t = 0; t < n; t++)
+        prompt[t] = (int32_t)spey_rng_below(&rng, VOCAB);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 1 + (int32_t)spey_rng_below(&rng, 20);
+    s.temperature = i % 2 ? 1.2 : 0;
+    s.repetition_penalty = i % 3 ? 1 : 1.3;
+    s.top_p = i % 5 ? 1 : 0.9;
+    s.seed = (uint64_t)i;
+    s.logprobs = 2;
+    s.ignore_eos = true;
+    assert_int_equal(spey_context_submit(context, prompt, n, &s, on_output, r, NULL), SPEY_OK);
+}
+
+static void a_crowd_gets_what_each_gets_alone(void **state)
+{
+    (void)state;
+    enum { N = 24 };
+    static record alone[N], crowd[N];
+    memset(alone, 0, sizeof alone);
+    memset(crowd, 0, sizeof crowd);
+    for (int i = 0; i < N; i++) {
+        spey_context *context = context_of(1, 0);
+        submit(context, i, &alone[i]);
+        assert_int_equal(spey_context_run(context), SPEY_OK);
+        spey_context_free(context);
+    }
+    /* Five at once, seven tokens a step: prompts are cut, decodes and prefills share steps, requests queue. */
+    spey_context *context = context_of(5, 7);
+    for (int i = 0; i < N; i++)
+        submit(context, i, &crowd[i]);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    spey_context_free(context);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(crowd[i].n_ends, 1);
+        assert_int_equal(crowd[i].finish, SPEY_FINISH_LENGTH);
+        assert_int_equal(crowd[i].n, alone[i].n);
+        assert_memory_equal(crowd[i].ids, alone[i].ids, sizeof crowd[i].ids);
+        assert_memory_equal(crowd[i].logprobs, alone[i].logprobs, sizeof crowd[i].logprobs);
+    }
+}
+
+static void steps_allocate_nothing(void **state)
+{
+    (void)state;
+    static record r[6];
+    memset(r, 0, sizeof r);
+    spey_context *context = context_of(3, 8);
+    for (int i = 0; i < 6; i++)
+        submit(context, i, &r[i]);
+    spey_alloc_seal(true);
+    spey_status status = spey_context_run(context);
+    spey_alloc_seal(false);
+    assert_int_equal(status, SPEY_OK);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(r[i].n_ends, 1);
+    spey_context_free(context);
+}
+
+static void a_request_can_be_cancelled_queued_running_or_by_its_callback(void **state)
+{
+    (void)state;
+    record r[4] = { 0 };
+    spey_context *context = context_of(2, 0);
+    uint64_t ids[4];
+    const int32_t prompt[] = { 1, 2, 3 };
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 30;
+    r[3].cancel_after = 2;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(spey_context_submit(context, prompt, 3, &s, on_output, &r[i], &ids[i]),
+                         SPEY_OK);
+    assert_int_equal(spey_context_cancel(context, ids[2]), SPEY_OK); /* still queued */
+    int32_t active;
+    assert_int_equal(spey_context_step(context, &active), SPEY_OK);
+    assert_int_equal(active, 3);
+    assert_int_equal(spey_context_cancel(context, ids[0]), SPEY_OK); /* running */
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r[0].finish, SPEY_FINISH_CANCELLED);
+    assert_int_equal(r[0].n, 1);
+    assert_int_equal(r[1].finish, SPEY_FINISH_LENGTH);
+    assert_int_equal(r[1].n, 30);
+    assert_int_equal(r[2].finish, SPEY_FINISH_CANCELLED);
+    assert_int_equal(r[2].n, 0);
+    assert_int_equal(r[3].finish, SPEY_FINISH_CANCELLED);
+    assert_int_equal(r[3].n, 2);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(r[i].n_ends, 1);
+    assert_int_equal(spey_context_cancel(context, ids[0]), SPEY_NOT_FOUND);
+    assert_int_equal(spey_kv_free_blocks(spey_executor_kv(spey_context_executor(context))),
+                     spey_executor_get_plan(spey_context_executor(context))->kv_blocks);
+    spey_context_free(context);
+}
+
+static void a_request_that_bans_every_token_ends_alone(void **state)
+{
+    (void)state;
+    record bad = { 0 }, good = { 0 };
+    spey_context *context = context_of(2, 0);
+    spey_logit_bias bias[VOCAB];
+    for (int i = 0; i < VOCAB; i++)
+        bias[i] = (spey_logit_bias){ i, -INFINITY };
+    const int32_t prompt[] = { 4, 5 };
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 5;
+    assert_int_equal(spey_context_submit(context, prompt, 2, &s, on_output, &good, NULL), SPEY_OK);
+    s.logit_bias = bias;
+    s.n_logit_bias = VOCAB;
+    assert_int_equal(spey_context_submit(context, prompt, 2, &s, on_output, &bad, NULL), SPEY_OK);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(bad.finish, SPEY_FINISH_ERROR);
+    assert_non_null(strstr(bad.error, "banned"));
+    assert_int_equal(good.finish, SPEY_FINISH_LENGTH);
+    assert_int_equal(good.n, 5);
+    spey_context_free(context);
+}
+
+static void ends_come_from_stop_ids_limits_and_full_sequences(void **state)
+{
+    (void)state;
+    record r[3] = { 0 };
+    spey_context *context = context_of(1, 0);
+    const int32_t prompt[] = { 7, 8, 9 };
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = -1; /* until the sequence is full: 64 */
+    assert_int_equal(spey_context_submit(context, prompt, 3, &s, on_output, &r[0], NULL), SPEY_OK);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r[0].finish, SPEY_FINISH_LENGTH);
+    assert_int_equal(r[0].n, 61);
+    const int32_t stops[] = { r[0].ids[4] };
+    int first = 0;
+    while (r[0].ids[first] != stops[0])
+        first++;
+    s.stop_ids = stops;
+    s.n_stop_ids = 1;
+    assert_int_equal(spey_context_submit(context, prompt, 3, &s, on_output, &r[1], NULL), SPEY_OK);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r[1].finish, SPEY_FINISH_STOP);
+    assert_int_equal(r[1].n, first + 1);
+    s.max_tokens = 0;
+    s.prompt_logprobs = 0;
+    assert_int_equal(spey_context_submit(context, prompt, 3, &s, on_output, &r[2], NULL), SPEY_OK);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r[2].finish, SPEY_FINISH_LENGTH);
+    assert_int_equal(r[2].n, 0);
+    assert_int_equal(r[2].n_prompt, 3);
+    assert_true(isnan(r[2].prompt_logprobs[0]) && r[2].prompt_logprobs[1] < 0 &&
+                r[2].prompt_logprobs[2] < 0);
+    spey_context_free(context);
+}
+
+typedef struct rows {
+    double logprobs[TOKENS_MAX];
+    const int32_t *ids;
+    size_t n;
+} rows;
+
+static void on_row(void *user, size_t position, float *logits)
+{
+    rows *r = user;
+    assert_int_equal(position, r->n);
+    double total = 0;
+    for (int i = 0; i < VOCAB; i++)
+        total += exp((double)logits[i]);
+    r->logprobs[r->n] = (double)logits[r->ids[position + 1]] - log(total);
+    r->n++;
+}
+
+static void evaluation_says_what_prompt_logprobs_say(void **state)
+{
+    (void)state;
+    int32_t ids[40];
+    for (int i = 0; i < 40; i++)
+        ids[i] = i * 7 % VOCAB;
+    record r = { 0 };
+    spey_context *context = context_of(1, 16);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 0;
+    s.prompt_logprobs = 0;
+    assert_int_equal(spey_context_submit(context, ids, 40, &s, on_output, &r, NULL), SPEY_OK);
+    rows all = { .ids = ids };
+    assert_int_equal(spey_context_logits(context, ids, 39, on_row, &all), SPEY_OK);
+    assert_int_equal(all.n, 39);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    for (int i = 0; i < 39; i++)
+        assert_true(fabs(all.logprobs[i] - (double)r.prompt_logprobs[i + 1]) < 1e-5);
+    spey_context_free(context);
+}
+
+static void what_cannot_run_is_refused_and_queues_nothing(void **state)
+{
+    (void)state;
+    record r = { 0 };
+    spey_context *context = context_of(1, 0);
+    int32_t prompt[100] = { 0 };
+    spey_sampling s;
+    spey_sampling_init(&s);
+    assert_int_equal(spey_context_submit(context, prompt, 0, &s, on_output, &r, NULL),
+                     SPEY_INVALID);
+    assert_int_equal(spey_context_submit(context, prompt, 64, &s, on_output, &r, NULL), SPEY_LIMIT);
+    assert_non_null(strstr(spey_last_error(), "64 tokens"));
+    prompt[2] = VOCAB;
+    assert_int_equal(spey_context_submit(context, prompt, 3, &s, on_output, &r, NULL),
+                     SPEY_INVALID);
+    assert_non_null(strstr(spey_last_error(), "prompt token 2 is 50, expected 0 to 49"));
+    prompt[2] = -1;
+    assert_int_equal(spey_context_submit(context, prompt, 3, &s, on_output, &r, NULL),
+                     SPEY_INVALID);
+    prompt[2] = 0;
+    s.top_p = -1;
+    assert_int_equal(spey_context_submit(context, prompt, 3, &s, on_output, &r, NULL),
+                     SPEY_INVALID);
+    const char *stops[] = { "x" };
+    spey_sampling_init(&s);
+    s.stop = stops;
+    s.n_stop = 1; /* this engine has no tokenizer */
+    assert_int_equal(spey_context_submit(context, prompt, 3, &s, on_output, &r, NULL),
+                     SPEY_UNSUPPORTED);
+    int32_t active = -1;
+    assert_int_equal(spey_context_step(context, &active), SPEY_OK);
+    assert_int_equal(active, 0);
+    assert_int_equal(r.n_ends, 0);
+    spey_context_free(context);
+
+    spey_context_options options = { 0 };
+    assert_int_equal(spey_context_new(engine, &options, &context), SPEY_INVALID);
+    assert_null(context);
+}
+
+static void failing_allocations_leak_nothing(void **state)
+{
+    (void)state;
+    uint64_t live = spey_alloc_read_stats().n_live;
+    spey_status status = SPEY_NOMEM;
+    for (uint64_t nth = 1; status; nth++) {
+        spey_alloc_fail_nth(nth);
+        spey_context_options options;
+        spey_context_options_init(&options);
+        options.threads = 1;
+        spey_context *context;
+        const int32_t prompt[] = { 1, 2 };
+        record r = { 0 };
+        spey_sampling s;
+        spey_sampling_init(&s);
+        s.logprobs = 3;
+        s.prompt_logprobs = 1;
+        status = spey_context_new(engine, &options, &context);
+        if (!status) status = spey_context_submit(context, prompt, 2, &s, on_output, &r, NULL);
+        spey_alloc_fail_nth(0);
+        spey_context_free(context); /* with a request still queued, at last */
+        assert_int_equal(spey_alloc_read_stats().n_live, live);
+        assert_true(nth < 2000);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_crowd_gets_what_each_gets_alone),
+        cmocka_unit_test(steps_allocate_nothing),
+        cmocka_unit_test(a_request_can_be_cancelled_queued_running_or_by_its_callback),
+        cmocka_unit_test(a_request_that_bans_every_token_ends_alone),
+        cmocka_unit_test(ends_come_from_stop_ids_limits_and_full_sequences),
+        cmocka_unit_test(evaluation_says_what_prompt_logprobs_say),
+        cmocka_unit_test(what_cannot_run_is_refused_and_queues_nothing),
+        cmocka_unit_test(failing_allocations_leak_nothing),
+    };
+    return cmocka_run_group_tests_name("context", tests, open_engine, close_engine);
+}
