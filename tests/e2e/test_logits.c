@@ -20,9 +20,10 @@ enum { ROW = VOCAB, SEQ = LENGTH * VOCAB };
 static const char root[] = "tests/data/architectures";
 
 /* Normalised mean square errors. FP32: some hundred roundings of 2^-24 in sequence stay under 1e-10 even if they all
- * add up. 16 bits: an operand rounded to bf16 is off by at most 2^-9, 1.3e-6 in the mean of squares, and each of the
- * two dozen products in a row adds as much, amplified by softmax and SwiGLU. */
-static const double bound_f32 = 1e-9, bound_16 = 1e-4;
+ * add up. 16 bits: an operand rounded to bf16 is off by at most 2^-9, 1.3e-6 in the mean of squares. Two layers round
+ * eleven times in a row (inputs of products, the cache), which makes 1.4e-5, and these random models amplify what goes
+ * in by up to ten (as they do the errors of FP32). */
+static const double bound_f32 = 1e-9, bound_16 = 1.5e-4;
 
 typedef struct model {
     char path[512];
@@ -40,7 +41,7 @@ static int load_models(void **state)
     struct dirent **names;
     int n = scandir(root, &names, NULL, alphasort);
     for (int i = 0; i < n; i++) {
-        bool wanted = !strncmp(names[i]->d_name, "llama", 5) && n_models < MODELS_MAX;
+        bool wanted = names[i]->d_name[0] != '.' && n_models < MODELS_MAX;
         if (wanted) {
             model *m = &models[n_models++];
             char path[600];
@@ -51,8 +52,10 @@ static int load_models(void **state)
             const spey_safetensor *ids = spey_safetensors_find(file, "sequence");
             const spey_safetensor *logits = spey_safetensors_find(file, "logits");
             if (!ids || !logits || ids->bytes != SEQS * LENGTH * 8 ||
-                logits->bytes != sizeof(m->logits))
+                logits->bytes != sizeof(m->logits)) {
+                print_error("%s has another shape\n", path);
                 return -1;
+            }
             for (int k = 0; k < SEQS * LENGTH; k++) {
                 int64_t id;
                 memcpy(&id, (const char *)ids->data + k * 8, 8);
@@ -244,8 +247,10 @@ static void kv_dtypes_stay_close(void **state)
     }
 }
 
-int main(void)
+/* An argument chooses tests: "f32*". */
+int main(int argc, char **argv)
 {
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(f32_engines_give_the_expected_logits),
         cmocka_unit_test(engines_of_16_bits_stay_close),
