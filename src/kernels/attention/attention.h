@@ -10,8 +10,8 @@
  *
  * Softmax and sums in FP32. Batch invariance: a token's result has the same bits whatever else is in the batch and
  * however its sequence is cut into steps. Never reads a cache slot beyond kv_len, nor one that
- * lies before the window of all tokens of its sequence in the step, nor a table entry of blocks that hold no other slots: the
- * runtime may have freed them. A sequence with kv_len 0 has no tokens. */
+ * lies before the window of all tokens of its sequence in the step, nor a table entry of blocks that hold no other
+ * slots: the runtime may have freed them. A sequence with kv_len 0 has no tokens. */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_H
 #define SPEY_KERNELS_ATTENTION_ATTENTION_H
 

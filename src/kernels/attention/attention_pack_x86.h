@@ -49,8 +49,8 @@ static inline void kv_tile_find(const spey_attention_args *a, int64_t s, int64_t
         tile->rows[i] = tile->rows[TILE + i] = zeros;
 }
 
-/* The rows of the next tile, asked for line by line while the current tile is worked on. Random pieces of 4 kB are too short
- * for hardware prefetchers; asking for many lines at once stalls for want of miss buffers. */
+/* The rows of the next tile, asked for line by line while the current tile is worked on. Random pieces of 4 kB are too
+ * short for hardware prefetchers; asking for many lines at once stalls for want of miss buffers. */
 typedef struct prefetcher {
     const kv_tile *tile;
     int row, end;             /* of tile->rows */

@@ -1,5 +1,5 @@
-/* The inner loops of attention for x86: scores, softmax and weighted sums of a block of rows over one tile of the cache.
- * A row is one query head of one token. Nothing here depends on the other rows of a block: a row's bits are a function
+/* The inner loops of attention for x86: scores, softmax and weighted sums of a block of rows over one tile of the
+ * cache. A row is one query head of one token. Nothing here depends on the other rows of a block: a row's bits are a function
  * of its own query, its own range of tokens and the cache. */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_TILE_X86_H
 #define SPEY_KERNELS_ATTENTION_ATTENTION_TILE_X86_H

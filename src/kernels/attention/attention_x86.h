@@ -18,13 +18,13 @@
  *               its splits go to the workspace, and after a barrier the lanes merge them. A shared item needs a slot
  *               there; when all are taken, pieces end at borders of items.
  *
- * Decode is bound by memory: every K and V byte once. Blocks lie anywhere, in pieces of a few kB (one head of one block),
- * which is too short for hardware prefetchers, so the next tile is asked for in software. Prefill is bound by FMA:
- * 2 (k_dim + v_dim) flops a score; packing a tile costs about as much as two rows, of ROWS_MAX.
+ * Decode is bound by memory: every K and V byte once. Blocks lie anywhere, in pieces of a few kB (one head of one
+ * block), which is too short for hardware prefetchers, so the next tile is asked for in software. Prefill is bound by
+ * FMA: 2 (k_dim + v_dim) flops a score; packing a tile costs about as much as two rows, of ROWS_MAX.
  *
- * Tried (Zen 5, one core, decode of 16k tokens, 8 KV heads of 128, BF16, blocks of 16): no prefetch 12.1 ms; the next tile in
- * eight bursts 9.7 ms, because they wait for miss buffers; a few lines at a time, spread over the tile's work, 3.3 ms, which
- * is 90 % of what a loop that only reads such pieces achieves. */
+ * Tried (Zen 5, one core, decode of 16k tokens, 8 KV heads of 128, BF16, blocks of 16): no prefetch 12.1 ms; the next
+ * tile in eight bursts 9.7 ms, because they wait for miss buffers; a few lines at a time, spread over the tile's work,
+ * 3.3 ms, which is 90 % of what a loop that only reads such pieces achieves. */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_X86_H
 #define SPEY_KERNELS_ATTENTION_ATTENTION_X86_H
 
