@@ -6,10 +6,16 @@
 #include "base/alloc.h"
 #include "engine/engine_format.h"
 
+int64_t spey_weight_matrices(const spey_weight *weight)
+{
+    return weight->source.stack == SPEY_STACK_NONE ? 1 : weight->dims[0];
+}
+
 spey_matrix_shape spey_weight_shape(const spey_weight *weight)
 {
-    spey_matrix_shape shape = { .rows = weight->dims[0], .cols = 1 };
-    for (int i = 1; i < weight->n_dims; i++)
+    int first = weight->source.stack == SPEY_STACK_NONE ? 0 : 1;
+    spey_matrix_shape shape = { .rows = weight->dims[first], .cols = 1 };
+    for (int i = first + 1; i < weight->n_dims; i++)
         shape.cols *= weight->dims[i];
     return shape;
 }
@@ -17,7 +23,8 @@ spey_matrix_shape spey_weight_shape(const spey_weight *weight)
 spey_source_rows spey_weight_rows(const spey_weight *weight)
 {
     const spey_weight_source *source = &weight->source;
-    if (source->n_pieces == 0) return (spey_source_rows){ 0, weight->dims[0], weight->dims[0], 1 };
+    int64_t rows = spey_weight_shape(weight).rows;
+    if (source->n_pieces == 0) return (spey_source_rows){ 0, rows, rows, 1 };
     return (spey_source_rows){ source->row_begin, source->row_piece, source->row_stride,
                                source->n_pieces };
 }
@@ -45,7 +52,8 @@ static spey_status add_weight(const spey_graph *graph, int32_t index, spey_impor
     for (int i = 0; i < n_leaves; i++) {
         const spey_weight *leaf = weight->n_parts ? &graph->weights[weight->parts[i]] : weight;
         spey_matrix_shape shape = spey_weight_shape(leaf);
-        if (leaf->source.tensor) out->n_parameters += (uint64_t)(shape.rows * shape.cols);
+        int64_t elements = spey_weight_matrices(leaf) * shape.rows * shape.cols;
+        if (leaf->source.tensor) out->n_parameters += (uint64_t)elements;
     }
     return SPEY_OK;
 }
@@ -102,13 +110,45 @@ static const spey_safetensor *resolve(const spey_safetensors *tensors, const cha
     return tensor;
 }
 
+/* A leaf's tensors in the checkpoint. */
+static int n_sources(const spey_weight *weight)
+{
+    if (weight->n_parts || !weight->source.tensor) return 0;
+    return weight->source.stack == SPEY_STACK_TENSORS ? (int)weight->dims[0] : 1;
+}
+
+/* The name of tensor k of a leaf: of a stack with k in place of the '*'. */
+static const char *source_name(const spey_weight *weight, int k, char out[SPEY_NAME_BYTES_MAX])
+{
+    const char *name = weight->source.tensor, *star = strchr(name, '*');
+    if (weight->source.stack != SPEY_STACK_TENSORS || !star) return name;
+    int n = snprintf(out, SPEY_NAME_BYTES_MAX, "%.*s%d%s", (int)(star - name), name, k, star + 1);
+    SPEY_ASSERT(n < SPEY_NAME_BYTES_MAX);
+    return out;
+}
+
+/* Does the leaf ask for a tensor of that name? */
+static bool asks_for(const spey_weight *weight, const char *name)
+{
+    char full[SPEY_NAME_BYTES_MAX];
+    const char *star = weight->source.tensor ? strchr(weight->source.tensor, '*') : NULL;
+    int n = n_sources(weight);
+    if (n > 1 && star) {
+        size_t prefix = (size_t)(star - weight->source.tensor);
+        if (strncmp(weight->source.tensor, name, prefix) != 0) return false;
+        int k = 0; /* only this one can be it */
+        for (const char *digit = name + prefix; *digit >= '0' && *digit <= '9' && k < n; digit++)
+            k = 10 * k + (*digit - '0');
+        return k < n && !strcmp(source_name(weight, k, full), name);
+    }
+    return n > 0 && !strcmp(source_name(weight, 0, full), name);
+}
+
 static bool is_expected(const void *context, const char *name)
 {
     const spey_graph *graph = context;
-    for (int i = 0; i < graph->n_weights; i++) {
-        const char *source = graph->weights[i].source.tensor;
-        if (source && !strcmp(source, name)) return true;
-    }
+    for (int i = 0; i < graph->n_weights; i++)
+        if (asks_for(&graph->weights[i], name)) return true;
     return false;
 }
 
@@ -125,23 +165,47 @@ static spey_status fail_missing(const spey_import *import, const char *name)
                      nearest);
 }
 
+static spey_status find_source(const spey_import *import, const char *name,
+                               const spey_safetensor **out)
+{
+    const spey_safetensor *source = resolve(import->tensors, name);
+    if (!source) return fail_missing(import, name);
+    if (!spey_dtype_is_float(source->dtype))
+        return SPEY_FAIL(SPEY_UNSUPPORTED,
+                         "tensor %s is %s; weights can be read from f32, f16, bf16 and f64 (is "
+                         "this a quantized checkpoint?)",
+                         source->name, spey_dtype_name(source->dtype));
+    *out = source;
+    return SPEY_OK;
+}
+
 static spey_status find_sources(spey_import *import)
 {
+    char name[SPEY_NAME_BYTES_MAX];
     for (int i = 0; i < import->graph->n_weights; i++) {
         const spey_weight *weight = &import->graph->weights[i];
-        if (weight->n_parts) continue;
-        SPEY_ASSERT(weight->source.tensor || weight->source.values);
-        if (!weight->source.tensor) continue;
-        const spey_safetensor *source = resolve(import->tensors, weight->source.tensor);
-        if (!source) return fail_missing(import, weight->source.tensor);
-        if (!spey_dtype_is_float(source->dtype))
-            return SPEY_FAIL(SPEY_UNSUPPORTED,
-                             "tensor %s is %s; weights can be read from f32, f16, bf16 and f64 (is "
-                             "this a quantized checkpoint?)",
-                             source->name, spey_dtype_name(source->dtype));
-        import->sources[i] = source;
+        SPEY_ASSERT(weight->n_parts || weight->source.tensor || weight->source.values);
+        for (int k = 0; k < n_sources(weight); k++)
+            SPEY_TRY(find_source(import, source_name(weight, k, name),
+                                 &import->sources[import->first_source[i] + k]));
     }
     return SPEY_OK;
+}
+
+/* Room for the tensors of all leaves. */
+static spey_status count_sources(spey_import *import)
+{
+    int64_t n = 0;
+    import->first_source = spey_new_array(SPEY_PURPOSE_GENERAL, int, import->graph->n_weights + 1);
+    if (!import->first_source) return SPEY_NOMEM;
+    for (int i = 0; i < import->graph->n_weights; i++) {
+        n += n_sources(&import->graph->weights[i]);
+        if (n > SPEY_TENSORS_MAX)
+            return SPEY_FAIL(SPEY_LIMIT, "the model reads more than %d tensors", SPEY_TENSORS_MAX);
+        import->first_source[i + 1] = (int)n;
+    }
+    import->sources = spey_new_array(SPEY_PURPOSE_GENERAL, const spey_safetensor *, n);
+    return import->sources ? SPEY_OK : SPEY_NOMEM;
 }
 
 /* ---- shapes ---- */
@@ -164,22 +228,29 @@ static spey_status fail_shape(const spey_safetensor *tensor, int n_dims, const i
 static spey_status check_shape(const spey_weight *weight, const spey_safetensor *tensor,
                                int64_t rows)
 {
-    int64_t expected[SPEY_DIMS_MAX];
-    for (int i = 0; i < weight->n_dims; i++)
-        expected[i] = weight->dims[i];
-    if (weight->source.n_pieces) expected[0] = rows;
-    if (weight->source.transpose) {
-        SPEY_ASSERT(weight->n_dims == 2);
-        expected[1] = expected[0];
-        expected[0] = weight->dims[1];
+    const spey_weight_source *source = &weight->source;
+    int64_t all[SPEY_DIMS_MAX], *expected = all;
+    int n_dims = weight->n_dims;
+    for (int i = 0; i < n_dims; i++)
+        all[i] = weight->dims[i];
+    int64_t *matrix = source->stack == SPEY_STACK_NONE ? all : all + 1;
+    if (source->n_pieces) matrix[0] = rows;
+    int64_t held = matrix[0];
+    if (source->transpose) {
+        SPEY_ASSERT(matrix + 2 == all + n_dims);
+        matrix[0] = matrix[1];
+        matrix[1] = held;
     }
-    if (tensor->n_dims != weight->n_dims) return fail_shape(tensor, weight->n_dims, expected);
-    for (int i = 0; i < weight->n_dims; i++)
-        if (tensor->dims[i] != expected[i]) return fail_shape(tensor, weight->n_dims, expected);
+    if (source->stack == SPEY_STACK_TENSORS) {
+        expected = matrix;
+        n_dims--;
+    }
+    if (tensor->n_dims != n_dims) return fail_shape(tensor, n_dims, expected);
+    for (int i = 0; i < n_dims; i++)
+        if (tensor->dims[i] != expected[i]) return fail_shape(tensor, n_dims, expected);
     spey_source_rows from = spey_weight_rows(weight);
-    SPEY_ASSERT(from.n_pieces * from.piece == weight->dims[0]);
+    SPEY_ASSERT(from.n_pieces * from.piece == spey_weight_shape(weight).rows);
     int64_t last = from.begin + (from.n_pieces - 1) * from.stride + from.piece;
-    int64_t held = expected[weight->source.transpose ? 1 : 0];
     if (from.begin < 0 || last > held)
         return SPEY_FAIL(SPEY_INTERNAL,
                          "weight %s reads row %" PRId64 " of tensor %s, which has %" PRId64,
@@ -191,15 +262,17 @@ static spey_status check_shape(const spey_weight *weight, const spey_safetensor 
 static spey_status check_shapes(const spey_import *import, int64_t *rows)
 {
     const spey_graph *graph = import->graph;
-    for (int i = 0; i < graph->n_weights; i++)
-        if (import->sources[i] && graph->weights[i].source.n_pieces)
-            rows[tensor_index(import->tensors, import->sources[i])] += graph->weights[i].dims[0];
     for (int i = 0; i < graph->n_weights; i++) {
-        const spey_safetensor *source = import->sources[i];
-        if (source)
-            SPEY_TRY(check_shape(&graph->weights[i], source,
-                                 rows[tensor_index(import->tensors, source)]));
+        const spey_weight *weight = &graph->weights[i];
+        for (int k = import->first_source[i]; k < import->first_source[i + 1]; k++)
+            if (weight->source.n_pieces)
+                rows[tensor_index(import->tensors, import->sources[k])] +=
+                    spey_weight_shape(weight).rows;
     }
+    for (int i = 0; i < graph->n_weights; i++)
+        for (int k = import->first_source[i]; k < import->first_source[i + 1]; k++)
+            SPEY_TRY(check_shape(&graph->weights[i], import->sources[k],
+                                 rows[tensor_index(import->tensors, import->sources[k])]));
     return SPEY_OK;
 }
 
@@ -209,8 +282,8 @@ static spey_status check_unused(const spey_import *import, const spey_model *mod
 {
     enum { NAMED_MAX = 5 };
     const spey_safetensors *tensors = import->tensors;
-    for (int i = 0; i < import->graph->n_weights; i++)
-        if (import->sources[i]) used[tensor_index(tensors, import->sources[i])] = true;
+    for (int k = 0; k < import->first_source[import->graph->n_weights]; k++)
+        used[tensor_index(tensors, import->sources[k])] = true;
     spey_strbuf names = { .max = SPEY_ERROR_BYTES_MAX };
     int n_unused = 0;
     for (int i = 0; i < spey_safetensors_count(tensors); i++) {
@@ -232,11 +305,10 @@ static spey_status check_unused(const spey_import *import, const spey_model *mod
 static spey_status fill_plan(spey_import *import, const spey_model *model)
 {
     size_t n_tensors = (size_t)spey_safetensors_count(import->tensors);
-    import->sources =
-        spey_new_array(SPEY_PURPOSE_GENERAL, const spey_safetensor *, import->graph->n_weights);
     int64_t *rows = spey_new_array(SPEY_PURPOSE_GENERAL, int64_t, n_tensors);
     bool *used = spey_new_array(SPEY_PURPOSE_GENERAL, bool, n_tensors);
-    spey_status status = import->sources && rows && used ? SPEY_OK : SPEY_NOMEM;
+    spey_status status = rows && used ? SPEY_OK : SPEY_NOMEM;
+    if (!status) status = count_sources(import);
     if (!status) status = find_sources(import);
     if (!status) status = check_shapes(import, rows);
     if (!status) status = check_unused(import, model, used);
@@ -266,6 +338,7 @@ void spey_import_free(spey_import *import)
 {
     if (!import) return;
     spey_free((void *)(uintptr_t)import->sources);
+    spey_free(import->first_source);
     spey_free(import->buffer);
     spey_free(import);
 }

@@ -7,12 +7,13 @@
 struct spey_import {
     const spey_graph *graph;
     const spey_safetensors *tensors;
-    const spey_safetensor **sources; /* of each graph weight; NULL: computed, or folded */
-    uint8_t *buffer;                 /* for streaming; grows to what one row needs */
+    const spey_safetensor **sources; /* of all graph weights, one behind the other */
+    int *first_source; /* [n_weights + 1] of each graph weight; it has none: computed, or folded */
+    uint8_t *buffer;   /* for streaming; grows to what one row needs */
     size_t buffer_bytes;
 };
 
-/* Rows and columns of a weight or a tensor: dimension 0, and the product of the others. */
+/* Rows and columns of a weight, or of each matrix of a stack: the first dimension, and the product of the others. */
 typedef struct spey_matrix_shape {
     int64_t rows, cols;
 } spey_matrix_shape;
@@ -22,6 +23,8 @@ typedef struct spey_source_rows {
     int64_t begin, piece, stride, n_pieces;
 } spey_source_rows;
 
+/* Matrices of a stack; 1 of any other weight. */
+int64_t spey_weight_matrices(const spey_weight *weight);
 spey_matrix_shape spey_weight_shape(const spey_weight *weight);
 spey_source_rows spey_weight_rows(const spey_weight *weight);
 

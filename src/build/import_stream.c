@@ -12,10 +12,11 @@ enum {
     TILE = 32,
 };
 
-/* One leaf on its way: n elements of the source's type become the weight's. */
+/* One matrix of a leaf on its way: n elements of the source's type become the weight's. */
 typedef struct stream {
     const spey_weight *weight;
     const spey_safetensor *source;
+    size_t begin; /* byte of the source where the matrix begins */
     spey_engine_writer *writer;
     uint8_t *converted; /* SLICE_BYTES */
 } stream;
@@ -88,13 +89,13 @@ static spey_status put_columns(const stream *s, spey_import *import, int64_t fir
 {
     spey_matrix_shape shape = spey_weight_shape(s->weight);
     size_t element_bytes = spey_dtype_bytes(s->source->dtype);
-    int64_t pitch = s->source->dims[1];
+    int64_t pitch = s->source->dims[s->source->n_dims - 1];
+    const uint8_t *data = (const uint8_t *)s->source->data + s->begin;
     uint8_t *turned = import->buffer + SLICE_BYTES;
     int64_t step = (int64_t)((import->buffer_bytes - SLICE_BYTES) / element_bytes) / shape.cols;
     for (int64_t done = 0; done < rows;) {
         int64_t count = rows - done < step ? rows - done : step;
-        transpose(element_bytes, turned,
-                  (const uint8_t *)s->source->data + (size_t)(first + done) * element_bytes,
+        transpose(element_bytes, turned, data + (size_t)(first + done) * element_bytes,
                   (spey_matrix_shape){ count, shape.cols }, pitch);
         SPEY_TRY(put_run(s, turned, (size_t)(count * shape.cols)));
         done += count;
@@ -141,30 +142,48 @@ static void drop(const spey_import *import, const spey_safetensor *source, size_
     spey_file_map_drop(map, (size_t)((const uint8_t *)source->data - map->data) + offset, bytes);
 }
 
-static spey_status stream_leaf(spey_import *import, int32_t index, spey_engine_writer *writer)
+/* The rows that the leaf takes from one matrix. */
+static spey_status stream_matrix(spey_import *import, const stream *s)
 {
-    const spey_weight *weight = &import->graph->weights[index];
-    const spey_safetensor *source = import->sources[index];
-    const spey_safetensor computed = as_tensor(weight);
-    bool is_mapped = source != NULL;
-    if (!source) source = &computed;
-    SPEY_TRY(reserve(import, weight, source));
-    const stream s = { weight, source, writer, import->buffer };
-    spey_source_rows rows = spey_weight_rows(weight);
-    size_t row_bytes = (size_t)spey_weight_shape(weight).cols * spey_dtype_bytes(source->dtype);
-    size_t row_elements = (size_t)spey_weight_shape(weight).cols;
+    const spey_weight *weight = s->weight;
+    const bool is_mapped = weight->source.tensor != NULL;
+    const spey_source_rows rows = spey_weight_rows(weight);
+    const size_t row_elements = (size_t)spey_weight_shape(weight).cols;
+    const size_t row_bytes = row_elements * spey_dtype_bytes(s->source->dtype);
     for (int64_t i = 0; i < rows.n_pieces; i++) {
         int64_t first = rows.begin + i * rows.stride;
         if (weight->source.transpose) {
-            SPEY_TRY(put_columns(&s, import, first, rows.piece));
+            SPEY_TRY(put_columns(s, import, first, rows.piece));
             continue;
         }
-        size_t offset = (size_t)first * row_bytes;
-        SPEY_TRY(
-            put_run(&s, (const uint8_t *)source->data + offset, (size_t)rows.piece * row_elements));
-        if (is_mapped) drop(import, source, offset, (size_t)rows.piece * row_bytes);
+        size_t offset = s->begin + (size_t)first * row_bytes;
+        SPEY_TRY(put_run(s, (const uint8_t *)s->source->data + offset,
+                         (size_t)rows.piece * row_elements));
+        if (is_mapped) drop(import, s->source, offset, (size_t)rows.piece * row_bytes);
     }
-    if (weight->source.transpose && is_mapped) drop(import, source, 0, source->bytes);
+    if (weight->source.transpose && is_mapped) {
+        size_t matrices =
+            weight->source.stack == SPEY_STACK_ONE ? (size_t)spey_weight_matrices(weight) : 1;
+        drop(import, s->source, s->begin, s->source->bytes / matrices);
+    }
+    return SPEY_OK;
+}
+
+static spey_status stream_leaf(spey_import *import, int32_t index, spey_engine_writer *writer)
+{
+    const spey_weight *weight = &import->graph->weights[index];
+    const spey_safetensor computed = as_tensor(weight);
+    const int64_t n = spey_weight_matrices(weight);
+    const bool one = weight->source.stack == SPEY_STACK_ONE;
+    for (int64_t i = 0; i < n; i++) {
+        stream s = { .weight = weight, .source = &computed, .writer = writer };
+        if (weight->source.tensor)
+            s.source = import->sources[import->first_source[index] + (one ? 0 : i)];
+        if (one) s.begin = s.source->bytes / (size_t)n * (size_t)i;
+        SPEY_TRY(reserve(import, weight, s.source));
+        s.converted = import->buffer;
+        SPEY_TRY(stream_matrix(import, &s));
+    }
     return SPEY_OK;
 }
 

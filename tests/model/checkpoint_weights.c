@@ -1,5 +1,6 @@
 #include "checkpoint_weights.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -15,31 +16,73 @@ static const spey_safetensor *find_tensor(const spey_safetensors *tensors, const
     return tensor;
 }
 
-void read_checkpoint_weight(void *context, const spey_weight *weight, float *out)
+/* A matrix of the weight: rows and columns in the checkpoint, where its elements begin. */
+typedef struct matrix {
+    int64_t rows, cols;
+    const float *all;
+} matrix;
+
+static float *copy_rows(const spey_weight_source *source, const matrix *m, float *to)
 {
-    const spey_weight_source *source = &weight->source;
-    if (source->values) {
-        memcpy(out, source->values, (size_t)interpreter_elements(weight) * sizeof *out);
-        return;
-    }
-    const spey_safetensor *tensor = find_tensor(context, source->tensor);
-    SPEY_ASSERT(tensor != NULL);
-    int64_t n = 1;
-    for (int d = 0; d < tensor->n_dims; d++)
-        n *= tensor->dims[d];
-    float *all = spey_new_array(SPEY_PURPOSE_GENERAL, float, n);
-    SPEY_ASSERT(all != NULL);
-    SPEY_ASSERT(spey_convert(all, SPEY_F32, tensor->data, tensor->dtype, (size_t)n));
-    int64_t cols = weight->n_dims == 2 ? weight->dims[1] : 1, rows = n / cols, to = 0;
     int64_t pieces = source->n_pieces ? source->n_pieces : 1;
-    int64_t piece = source->n_pieces ? source->row_piece : rows;
+    int64_t piece = source->n_pieces ? source->row_piece : m->rows;
     for (int64_t p = 0; p < pieces; p++)
         for (int64_t i = 0; i < piece; i++) {
             int64_t row = source->row_begin + p * source->row_stride + i;
-            SPEY_ASSERT(row < rows && to < interpreter_elements(weight));
-            for (int64_t c = 0; c < cols; c++)
-                out[to++] = source->transpose ? all[c * rows + row] : all[row * cols + c];
+            SPEY_ASSERT(row < m->rows);
+            for (int64_t c = 0; c < m->cols; c++)
+                *to++ = source->transpose ? m->all[c * m->rows + row] : m->all[row * m->cols + c];
         }
-    SPEY_ASSERT(to == interpreter_elements(weight));
+    return to;
+}
+
+static const char *name_of(const spey_weight_source *source, int64_t i,
+                           char out[SPEY_NAME_BYTES_MAX])
+{
+    const char *star = strchr(source->tensor, '*');
+    if (!star) return source->tensor;
+    snprintf(out, SPEY_NAME_BYTES_MAX, "%.*s%d%s", (int)(star - source->tensor), source->tensor,
+             (int)i, star + 1);
+    return out;
+}
+
+/* `n` matrices of tensor `index` behind `to`; where they end. */
+static float *read_tensor(const spey_safetensors *tensors, const spey_weight *weight, int64_t index,
+                          int64_t n, float *to)
+{
+    char name[SPEY_NAME_BYTES_MAX];
+    const spey_safetensor *tensor = find_tensor(tensors, name_of(&weight->source, index, name));
+    SPEY_ASSERT(tensor != NULL);
+    int64_t elements = 1, stacked = weight->source.stack != SPEY_STACK_NONE;
+    for (int d = 0; d < tensor->n_dims; d++)
+        elements *= tensor->dims[d];
+    float *all = spey_new_array(SPEY_PURPOSE_GENERAL, float, elements);
+    SPEY_ASSERT(all != NULL);
+    SPEY_ASSERT(spey_convert(all, SPEY_F32, tensor->data, tensor->dtype, (size_t)elements));
+    matrix m = { .cols = weight->n_dims - stacked == 2 ? weight->dims[weight->n_dims - 1] : 1 };
+    m.rows = elements / n / m.cols;
+    for (int64_t i = 0; i < n; i++) {
+        m.all = all + i * m.rows * m.cols;
+        to = copy_rows(&weight->source, &m, to);
+    }
     spey_free(all);
+    return to;
+}
+
+void read_checkpoint_weight(void *context, const spey_weight *weight, float *out)
+{
+    const spey_weight_source *source = &weight->source;
+    const int64_t n = interpreter_elements(weight);
+    if (source->values) {
+        memcpy(out, source->values, (size_t)n * sizeof *out);
+        return;
+    }
+    float *end = out;
+    if (source->stack == SPEY_STACK_TENSORS)
+        for (int64_t i = 0; i < weight->dims[0]; i++)
+            end = read_tensor(context, weight, i, 1, end);
+    else
+        end = read_tensor(context, weight, 0, source->stack == SPEY_STACK_ONE ? weight->dims[0] : 1,
+                          end);
+    SPEY_ASSERT(end == out + n);
 }
