@@ -25,6 +25,17 @@ typedef struct spey_arch_config {
     spey_rope_config local_rope;      /* of layers with a window; rotary 0: as the others */
     double embed_scale, residual_scale, attention_scale, logit_scale; /* 0: the usual */
     double attention_softcap, logit_softcap;
+    /* Mixture of experts, in the layers that are sparse. */
+    bool sparse[SPEY_LAYERS_MAX];
+    int64_t experts, expert_top_k, expert_intermediate;
+    int64_t shared_intermediate; /* of the experts that all tokens go through, together */
+    bool route_normalise;
+    double route_scale, expert_limit;
+    int64_t route_groups, route_top_groups;
+    /* Latent attention: head_dim is nope_dim + rope.rotary. */
+    int64_t q_rank, kv_rank, nope_dim;
+    int64_t v_dim;    /* 0: head_dim */
+    bool interleaved; /* RoPE's pairs */
 } spey_arch_config;
 
 typedef struct spey_arch {
@@ -55,6 +66,9 @@ void spey_arch_read_window(spey_config *config, int64_t missing, spey_arch_confi
 /* `window` for the layers that "layer_types" calls sliding; without it, for those i where (i + 1) % full_every != 0. */
 void spey_arch_read_layer_windows(spey_config *config, int64_t window, int64_t full_every,
                                   spey_arch_config *out);
+/* Experts of every layer: "num_experts|num_local_experts|n_routed_experts", "num_experts_per_tok" and
+ * "moe_intermediate_size", or "intermediate_size" without it. Checks that they fit. */
+void spey_arch_read_experts(spey_config *config, spey_arch_config *out);
 /* A flag that the drawing does not follow: true is SPEY_UNSUPPORTED. */
 void spey_arch_refuse(spey_config *config, const char *key);
 

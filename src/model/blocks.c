@@ -40,8 +40,7 @@ int64_t spey_blocks_cols(const spey_blocks *b, spey_value value)
     return b->status ? 1 : b->graph->values[value].cols;
 }
 
-/* Append the node; its first output. */
-static spey_value append(spey_blocks *b, const spey_node *node)
+spey_value spey_blocks_append(spey_blocks *b, const spey_node *node)
 {
     int32_t index;
     if (b->status) return SPEY_NO_VALUE;
@@ -60,16 +59,11 @@ static spey_node node_of(spey_graph_op op, spey_value x)
 
 /* ---- weights ---- */
 
-typedef struct weight_names {
-    const char *name, *tensor, *ending; /* ".weight", ".bias" */
-} weight_names;
-
-/* Declare a leaf whose names are put behind the prefixes; -1 after a failure. */
-static int32_t declare(spey_blocks *b, const weight_names *names, const spey_weight *weight)
+int32_t spey_blocks_declare(spey_blocks *b, const spey_weight_names *names,
+                            const spey_weight *weight)
 {
     char name[SPEY_NAME_BYTES_MAX], tensor[SPEY_NAME_BYTES_MAX];
-    bool bias = strcmp(names->ending, ".bias") == 0;
-    int n = snprintf(name, sizeof name, "%s%s%s", b->name, names->name, bias ? ".bias" : "");
+    int n = snprintf(name, sizeof name, "%s%s%s", b->name, names->name, names->bias ? ".bias" : "");
     int m = snprintf(tensor, sizeof tensor, "%s%s%s", b->tensor, names->tensor, names->ending);
     SPEY_ASSERT(n < (int)sizeof name && m < (int)sizeof tensor);
     int32_t index = -1;
@@ -81,10 +75,11 @@ static int32_t declare(spey_blocks *b, const weight_names *names, const spey_wei
 }
 
 /* A vector of floats. */
-static int32_t declare_vector(spey_blocks *b, const weight_names *names, int64_t n, spey_cut cut)
+static int32_t declare_vector(spey_blocks *b, const spey_weight_names *names, int64_t n,
+                              spey_cut cut)
 {
     spey_weight weight = { .dtype = SPEY_F32, .n_dims = 1, .dims = { n }, .cut = cut };
-    return declare(b, names, &weight);
+    return spey_blocks_declare(b, names, &weight);
 }
 
 /* Numbers computed here. */
@@ -110,9 +105,10 @@ spey_value spey_block_embed(spey_blocks *b, const char *tensor, int64_t vocab, i
         .dtype = b->dtype, .n_dims = 2, .dims = { vocab, hidden }, .cut = SPEY_CUT_ROWS
     };
     spey_node node = { .op = SPEY_GRAPH_EMBED, .n_weights = 1 };
-    node.weights[0] = declare(b, &(weight_names){ "embed", tensor, ".weight" }, &table);
+    node.weights[0] =
+        spey_blocks_declare(b, &(spey_weight_names){ "embed", tensor, ".weight", false }, &table);
     if (scale != 0 && scale != 1) spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
-    return append(b, &node);
+    return spey_blocks_append(b, &node);
 }
 
 spey_value spey_block_norm_groups(spey_blocks *b, spey_value x, const char *name,
@@ -121,16 +117,16 @@ spey_value spey_block_norm_groups(spey_blocks *b, spey_value x, const char *name
     spey_node node = node_of(SPEY_GRAPH_NORM, x);
     int64_t cols = spey_blocks_cols(b, x) / (groups > 1 ? groups : 1);
     if (!spec->plain)
-        node.weights[node.n_weights++] =
-            declare_vector(b, &(weight_names){ name, tensor, ".weight" }, cols, SPEY_CUT_NONE);
+        node.weights[node.n_weights++] = declare_vector(
+            b, &(spey_weight_names){ name, tensor, ".weight", false }, cols, SPEY_CUT_NONE);
     if (!spec->plain && spec->bias)
-        node.weights[node.n_weights++] =
-            declare_vector(b, &(weight_names){ name, tensor, ".bias" }, cols, SPEY_CUT_NONE);
+        node.weights[node.n_weights++] = declare_vector(
+            b, &(spey_weight_names){ name, tensor, ".bias", true }, cols, SPEY_CUT_NONE);
     spey_node_set_text(&node, SPEY_ATTR_KIND, spec->kind);
     spey_node_set_number(&node, SPEY_ATTR_EPS, spec->eps);
     if (spec->offset != 0) spey_node_set_number(&node, SPEY_ATTR_OFFSET, spec->offset);
     if (groups > 1) spey_node_set_int(&node, SPEY_ATTR_GROUPS, groups);
-    return append(b, &node);
+    return spey_blocks_append(b, &node);
 }
 
 spey_value spey_block_norm(spey_blocks *b, spey_value x, const char *name, const char *tensor,
@@ -152,8 +148,8 @@ spey_value spey_block_linear(spey_blocks *b, spey_value x, const spey_linear_spe
                            .cut = spec->cut,
                            .source = source };
     spey_node node = node_of(SPEY_GRAPH_LINEAR, x);
-    node.weights[node.n_weights++] =
-        declare(b, &(weight_names){ spec->name, spec->tensor, ".weight" }, &matrix);
+    node.weights[node.n_weights++] = spey_blocks_declare(
+        b, &(spey_weight_names){ spec->name, spec->tensor, ".weight", false }, &matrix);
     if (spec->bias) {
         /* The bias of a matrix that is cut by columns is added once, after the sum over ranks. */
         spey_cut cut = spec->cut == SPEY_CUT_ROWS ? SPEY_CUT_ROWS : SPEY_CUT_NONE;
@@ -161,10 +157,10 @@ spey_value spey_block_linear(spey_blocks *b, spey_value x, const spey_linear_spe
             .dtype = SPEY_F32, .n_dims = 1, .dims = { spec->outputs }, .cut = cut, .source = source
         };
         bias.source.transpose = false;
-        node.weights[node.n_weights++] =
-            declare(b, &(weight_names){ spec->name, spec->tensor, ".bias" }, &bias);
+        node.weights[node.n_weights++] = spey_blocks_declare(
+            b, &(spey_weight_names){ spec->name, spec->tensor, ".bias", true }, &bias);
     }
-    return append(b, &node);
+    return spey_blocks_append(b, &node);
 }
 
 spey_value spey_block_unary(spey_blocks *b, spey_value x, const char *act, double scale,
@@ -176,19 +172,20 @@ spey_value spey_block_unary(spey_blocks *b, spey_value x, const char *act, doubl
     if (acts) spey_node_set_text(&node, SPEY_ATTR_ACT, act);
     if (scale != 1) spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
     if (softcap != 0) spey_node_set_number(&node, SPEY_ATTR_SOFTCAP, softcap);
-    return append(b, &node);
+    return spey_blocks_append(b, &node);
 }
 
 spey_value spey_block_add(spey_blocks *b, spey_value x, spey_value y, double scale)
 {
     spey_node node = { .op = SPEY_GRAPH_ADD, .n_inputs = 2, .inputs = { x, y } };
     if (scale != 1) spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
-    return append(b, &node);
+    return spey_blocks_append(b, &node);
 }
 
 spey_value spey_block_mul(spey_blocks *b, spey_value x, spey_value y)
 {
-    return append(b, &(spey_node){ .op = SPEY_GRAPH_GLU, .n_inputs = 2, .inputs = { x, y } });
+    return spey_blocks_append(
+        b, &(spey_node){ .op = SPEY_GRAPH_GLU, .n_inputs = 2, .inputs = { x, y } });
 }
 
 /* ---- positions ---- */
@@ -214,7 +211,7 @@ spey_value spey_block_rope_table(spey_blocks *b, const char *name, const spey_ro
         spey_node_set_number(&node, SPEY_ATTR_BASE, rope->theta);
         spey_node_set_int(&node, SPEY_ATTR_ORIGINAL, rope->original);
     }
-    return append(b, &node);
+    return spey_blocks_append(b, &node);
 }
 
 void spey_block_alibi(spey_blocks *b, const char *name, int64_t heads, double scale)
@@ -232,10 +229,6 @@ void spey_block_alibi(spey_blocks *b, const char *name, int64_t heads, double sc
 }
 
 /* ---- attention ---- */
-
-typedef struct qkv {
-    spey_value q, k, v;
-} qkv;
 
 /* Where projection `which` (0 Q, 1 K, 2 V) lies in a fused tensor. */
 static spey_row_pieces pieces_of(const spey_attention_spec *spec, int which)
@@ -280,7 +273,7 @@ static spey_value rotate(spey_blocks *b, spey_value x, const spey_attention_spec
     spey_node_set_int(&node, SPEY_ATTR_K_DIM, spec->head_dim);
     spey_node_set_int(&node, SPEY_ATTR_ROTARY, spec->rotary);
     if (spec->pairing) spey_node_set_text(&node, SPEY_ATTR_PAIRING, spec->pairing);
-    return append(b, &node);
+    return spey_blocks_append(b, &node);
 }
 
 static void set_cache(spey_node *node, const spey_attention_spec *spec)
@@ -288,17 +281,18 @@ static void set_cache(spey_node *node, const spey_attention_spec *spec)
     spey_node_set_int(node, SPEY_ATTR_CACHE, spec->cache);
     spey_node_set_int(node, SPEY_ATTR_LAYER, spec->layer);
     spey_node_set_int(node, SPEY_ATTR_K_DIM, spec->head_dim);
-    spey_node_set_int(node, SPEY_ATTR_V_DIM, spec->head_dim);
+    spey_node_set_int(node, SPEY_ATTR_V_DIM, spec->v_dim ? spec->v_dim : spec->head_dim);
 }
 
-static spey_value attend(spey_blocks *b, const qkv *in, const spey_attention_spec *spec)
+spey_value spey_block_attend(spey_blocks *b, const spey_value qkv[3],
+                             const spey_attention_spec *spec)
 {
-    spey_node keep_kv = { .op = SPEY_GRAPH_KV_APPEND, .n_inputs = 2, .inputs = { in->k, in->v } };
+    spey_node keep_kv = { .op = SPEY_GRAPH_KV_APPEND, .n_inputs = 2, .inputs = { qkv[1], qkv[2] } };
     set_cache(&keep_kv, spec);
     spey_node_set_int(&keep_kv, SPEY_ATTR_HEADS, spec->kv_heads);
-    append(b, &keep_kv);
+    spey_blocks_append(b, &keep_kv);
 
-    spey_node node = node_of(SPEY_GRAPH_ATTENTION, in->q);
+    spey_node node = node_of(SPEY_GRAPH_ATTENTION, qkv[0]);
     set_cache(&node, spec);
     spey_node_set_int(&node, SPEY_ATTR_HEADS, spec->heads);
     spey_node_set_int(&node, SPEY_ATTR_KV_HEADS, spec->kv_heads);
@@ -310,30 +304,35 @@ static spey_value attend(spey_blocks *b, const qkv *in, const spey_attention_spe
         spey_node_set_int(&node, SPEY_ATTR_ALIBI, 1);
         node.weights[node.n_weights++] = spey_graph_find_weight(b->graph, spec->alibi);
     }
-    return append(b, &node);
+    if (spec->sinks) {
+        spey_node_set_int(&node, SPEY_ATTR_SINKS, 1);
+        spey_weight_names names = { "attn.sinks", spec->sinks, "", false };
+        node.weights[node.n_weights++] = declare_vector(b, &names, spec->heads, SPEY_CUT_ROWS);
+    }
+    return spey_blocks_append(b, &node);
 }
 
 spey_value spey_block_attention(spey_blocks *b, spey_value x, const spey_attention_spec *spec)
 {
-    qkv in = { project(b, x, spec, 0), project(b, x, spec, 1), project(b, x, spec, 2) };
+    spey_value qkv[3] = { project(b, x, spec, 0), project(b, x, spec, 1), project(b, x, spec, 2) };
     if (spec->qk_norm) {
         int64_t q_groups = spec->qk_norm_rows ? 1 : spec->heads;
         int64_t k_groups = spec->qk_norm_rows ? 1 : spec->kv_heads;
-        in.q =
-            spey_block_norm_groups(b, in.q, "attn.q_norm", spec->q_norm, spec->qk_norm, q_groups);
-        in.k =
-            spey_block_norm_groups(b, in.k, "attn.k_norm", spec->k_norm, spec->qk_norm, k_groups);
+        qkv[0] =
+            spey_block_norm_groups(b, qkv[0], "attn.q_norm", spec->q_norm, spec->qk_norm, q_groups);
+        qkv[1] =
+            spey_block_norm_groups(b, qkv[1], "attn.k_norm", spec->k_norm, spec->qk_norm, k_groups);
     }
     int64_t hidden = spey_blocks_cols(b, x);
-    in.q = rotate(b, in.q, spec, spec->heads);
-    in.k = rotate(b, in.k, spec, spec->kv_heads);
+    qkv[0] = rotate(b, qkv[0], spec, spec->heads);
+    qkv[1] = rotate(b, qkv[1], spec, spec->kv_heads);
     spey_linear_spec o = { .name = "attn.o",
                            .tensor = spec->o,
                            .outputs = hidden,
                            .bias = spec->o_bias,
                            .transpose = spec->transpose,
                            .cut = SPEY_CUT_COLS };
-    return spey_block_linear(b, attend(b, &in, spec), &o);
+    return spey_block_linear(b, spey_block_attend(b, qkv, spec), &o);
 }
 
 /* ---- MLP ---- */
@@ -355,6 +354,27 @@ static spey_value widen(spey_blocks *b, spey_value x, const spey_mlp_spec *spec,
     return spey_block_linear(b, x, &linear);
 }
 
+/* The down projection as the one expert that sigmoid(weigh(x)) routes to. */
+static spey_value weigh(spey_blocks *b, spey_value x, spey_value inner, const spey_mlp_spec *spec)
+{
+    SPEY_ASSERT(!spec->bias && !spec->transpose);
+    const spey_linear_spec gate = { .name = "mlp.weigh", .tensor = spec->weigh, .outputs = 1 };
+    spey_node route = node_of(SPEY_GRAPH_ROUTE, spey_block_linear(b, x, &gate));
+    spey_node_set_int(&route, SPEY_ATTR_TOP_K, 1);
+    spey_node_set_text(&route, SPEY_ATTR_SCORING, "sigmoid");
+    spey_node down = node_of(SPEY_GRAPH_EXPERT_LINEAR, inner);
+    down.inputs[down.n_inputs++] = spey_blocks_append(b, &route);
+    const spey_weight stack = { .dtype = b->dtype,
+                                .n_dims = 3,
+                                .dims = { 1, spey_blocks_cols(b, x), spec->intermediate },
+                                .cut = SPEY_CUT_COLS,
+                                .source = { .stack = SPEY_STACK_TENSORS } };
+    down.weights[down.n_weights++] = spey_blocks_declare(
+        b, &(spey_weight_names){ "mlp.down", spec->down, ".weight", false }, &stack);
+    spey_node_set_int(&down, SPEY_ATTR_SUM, 1);
+    return spey_blocks_append(b, &down);
+}
+
 spey_value spey_block_mlp(spey_blocks *b, spey_value x, const spey_mlp_spec *spec)
 {
     spey_value inner;
@@ -365,6 +385,7 @@ spey_value spey_block_mlp(spey_blocks *b, spey_value x, const spey_mlp_spec *spe
     } else {
         inner = spey_block_unary(b, widen(b, x, spec, 1), spec->act, 1, 0);
     }
+    if (spec->weigh) return weigh(b, x, inner, spec);
     spey_linear_spec down = { .name = "mlp.down",
                               .tensor = spec->down,
                               .outputs = spey_blocks_cols(b, x),
@@ -378,7 +399,8 @@ spey_value spey_block_mlp(spey_blocks *b, spey_value x, const spey_mlp_spec *spe
 
 void spey_block_head(spey_blocks *b, spey_value x, const spey_head_spec *spec)
 {
-    x = append(b, &(spey_node){ .op = SPEY_GRAPH_GATHER, .n_inputs = 1, .inputs = { x } });
+    x = spey_blocks_append(b,
+                           &(spey_node){ .op = SPEY_GRAPH_GATHER, .n_inputs = 1, .inputs = { x } });
     if (spec->norm) x = spey_block_norm(b, x, "final_norm", spec->norm_tensor, spec->norm);
     if (spec->tensor) {
         spey_linear_spec head = { .name = "lm_head",
@@ -390,7 +412,7 @@ void spey_block_head(spey_blocks *b, spey_value x, const spey_head_spec *spec)
     } else {
         spey_node node = node_of(SPEY_GRAPH_LINEAR, x);
         node.weights[node.n_weights++] = spey_graph_find_weight(b->graph, "embed");
-        x = append(b, &node);
+        x = spey_blocks_append(b, &node);
     }
     x = spey_block_unary(b, x, NULL, spec->scale != 0 ? spec->scale : 1, spec->softcap);
     if (!b->status) b->graph->output = x;

@@ -31,6 +31,21 @@ void spey_blocks_add_cache(spey_blocks *b, const spey_cache_group *group, int *o
 void spey_blocks_fail(spey_blocks *b, spey_status status, const char *what);
 int64_t spey_blocks_cols(const spey_blocks *b, spey_value value);
 
+/* ---- for builders of blocks ---- */
+
+/* Append the node; its first output. */
+spey_value spey_blocks_append(spey_blocks *b, const spey_node *node);
+
+typedef struct spey_weight_names {
+    const char *name, *tensor;
+    const char *ending; /* of the tensor: ".weight", ".bias", "" */
+    bool bias;          /* ".bias" after the name */
+} spey_weight_names;
+
+/* Declare a leaf whose names are put behind the prefixes; -1 after a failure. */
+int32_t spey_blocks_declare(spey_blocks *b, const spey_weight_names *names,
+                            const spey_weight *weight);
+
 /* ---- single ops ---- */
 
 /* table[ids] * scale; scale 0: as it is. The weight is "embed". */
@@ -92,6 +107,7 @@ typedef enum spey_qkv_layout {
 
 typedef struct spey_attention_spec {
     int64_t heads, kv_heads, head_dim;
+    int64_t v_dim; /* 0: head_dim; spey_block_attend alone reads it */
     spey_qkv_layout layout;
     const char *q, *k, *v; /* SEPARATE */
     const char *qkv;       /* the others */
@@ -108,10 +124,14 @@ typedef struct spey_attention_spec {
     double softcap;
     int64_t window;
     const char *alibi; /* weight from spey_block_alibi */
+    const char *sinks; /* tensor: a score for each head that joins the softmax's sum */
     int cache;
     int64_t layer; /* in that cache */
 } spey_attention_spec;
 
+/* Fill the cache with K and V and attend with Q: qkv[0 … 2]. */
+spey_value spey_block_attend(spey_blocks *b, const spey_value qkv[3],
+                             const spey_attention_spec *spec);
 /* Projections, QK-norm, rotation, cache, attention and the output projection; the weights are "attn.q", … */
 spey_value spey_block_attention(spey_blocks *b, spey_value x, const spey_attention_spec *spec);
 
@@ -124,9 +144,10 @@ typedef struct spey_mlp_spec {
     const char *act;
     bool bias;
     bool transpose;
+    const char *weigh; /* a linear with one output: its sigmoid weighs the result; no bias then */
 } spey_mlp_spec;
 
-/* down(act(gate(x)) * up(x)); the weights are "mlp.gate", "mlp.up" and "mlp.down". */
+/* down(act(gate(x)) * up(x)); the weights are "mlp.gate", "mlp.up", "mlp.down" and "mlp.weigh". */
 spey_value spey_block_mlp(spey_blocks *b, spey_value x, const spey_mlp_spec *spec);
 
 /* ---- the end ---- */

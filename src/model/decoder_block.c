@@ -14,6 +14,7 @@ spey_decoder_spec spey_decoder_defaults(const spey_arch_config *c)
         .attention = { .heads = c->heads,
                        .kv_heads = c->kv_heads,
                        .head_dim = c->head_dim,
+                       .v_dim = c->v_dim,
                        .q = "self_attn.q_proj",
                        .k = "self_attn.k_proj",
                        .v = "self_attn.v_proj",
@@ -30,6 +31,17 @@ spey_decoder_spec spey_decoder_defaults(const spey_arch_config *c)
                  .intermediate = c->intermediate,
                  .act = c->act,
                  .bias = c->mlp_bias },
+        .moe = { .experts = c->experts,
+                 .top_k = c->expert_top_k,
+                 .intermediate = c->expert_intermediate,
+                 .router = "mlp.gate",
+                 .normalise = c->route_normalise,
+                 .scale = c->route_scale,
+                 .stack = SPEY_STACK_TENSORS,
+                 .gate = "mlp.experts.*.gate_proj",
+                 .up = "mlp.experts.*.up_proj",
+                 .down = "mlp.experts.*.down_proj",
+                 .act = c->act },
     };
 }
 
@@ -60,7 +72,7 @@ static void add_caches(spey_blocks *b, const spey_arch_config *c)
         if (slot_of(c, i).layer != 0) continue; /* not the first of its window */
         spey_cache_group group = { .heads = c->kv_heads,
                                    .k_dim = c->head_dim,
-                                   .v_dim = c->head_dim,
+                                   .v_dim = c->v_dim ? c->v_dim : c->head_dim,
                                    .window = c->windows[i] };
         for (int64_t j = i; j < c->layers; j++)
             group.layers += c->windows[j] == c->windows[i];
@@ -77,15 +89,31 @@ static spey_value norm_if(spey_blocks *b, spey_value x, const char *name, const 
     return tensor ? spey_block_norm(b, x, name, tensor, norm) : x;
 }
 
-static spey_value draw_layer(spey_blocks *b, spey_value x, const spey_decoder_spec *spec,
-                             double residual_scale)
+static spey_value attend(spey_blocks *b, spey_value x, const spey_decoder_spec *spec)
 {
+    if (spec->mla.kv_rank) return spey_block_mla(b, x, &spec->attention, &spec->mla);
+    return spey_block_attention(b, x, &spec->attention);
+}
+
+static spey_value map(spey_blocks *b, spey_value x, const spey_decoder_spec *spec, bool sparse)
+{
+    if (!sparse) return spey_block_mlp(b, x, &spec->mlp);
+    spey_value experts = spey_block_moe(b, x, &spec->moe);
+    if (!spec->shared.down) return experts;
+    return spey_block_add(b, experts, spey_block_mlp(b, x, &spec->shared), 1);
+}
+
+static spey_value draw_layer(spey_blocks *b, spey_value x, const spey_decoder_spec *spec,
+                             const spey_arch_config *c, int64_t layer)
+{
+    const double residual_scale = c->residual_scale != 0 ? c->residual_scale : 1;
+    const bool sparse = c->sparse[layer];
     spey_value a = norm_if(b, x, "attn_norm", spec->attn_norm, &spec->norm);
-    spey_value attended = spey_block_attention(b, a, &spec->attention);
+    spey_value attended = attend(b, a, spec);
     attended = norm_if(b, attended, "attn_post_norm", spec->attn_post_norm, &spec->norm);
     x = spey_block_add(b, x, attended, residual_scale);
     spey_value m = norm_if(b, x, "mlp_norm", spec->mlp_norm, &spec->norm);
-    spey_value mapped = spey_block_mlp(b, m, &spec->mlp);
+    spey_value mapped = map(b, m, spec, sparse);
     mapped = norm_if(b, mapped, "mlp_post_norm", spec->mlp_post_norm, &spec->norm);
     return spey_block_add(b, x, mapped, residual_scale);
 }
@@ -95,9 +123,9 @@ static spey_value draw_parallel_layer(spey_blocks *b, spey_value x, const spey_d
     spey_value a = spey_block_norm(b, x, "attn_norm", spec->attn_norm, &spec->norm);
     spey_value m = a;
     if (spec->mlp_norm) m = spey_block_norm(b, x, "mlp_norm", spec->mlp_norm, &spec->norm);
-    spey_value attended = spey_block_attention(b, a, &spec->attention);
+    spey_value attended = attend(b, a, spec);
     x = spey_block_add(b, x, attended, 1);
-    return spey_block_add(b, x, spey_block_mlp(b, m, &spec->mlp), 1);
+    return spey_block_add(b, x, map(b, m, spec, false), 1);
 }
 
 /* The parts of the attention's spec that belong to one layer. */
@@ -125,8 +153,7 @@ void spey_decoder_draw(spey_blocks *b, const spey_arch_config *c, const spey_dec
     for (int64_t i = 0; i < c->layers; i++) {
         spey_blocks_enter_layer(b, s.layers, i);
         place_attention(c, i, ropes, &s);
-        x = c->parallel ? draw_parallel_layer(b, x, &s)
-                        : draw_layer(b, x, &s, c->residual_scale != 0 ? c->residual_scale : 1);
+        x = c->parallel ? draw_parallel_layer(b, x, &s) : draw_layer(b, x, &s, c, i);
     }
     spey_blocks_leave_layer(b);
     spey_block_head(b, x,

@@ -3,11 +3,15 @@
  *   sequential   x = x + post(attention(norm(x)));   x = x + post(mlp(norm(x)))
  *   parallel     x = x + attention(norm(x)) + mlp(norm(x))
  *
+ * In sparse layers experts, and the shared one where there is one, are in place of the MLP.
+ *
  * An architecture takes spey_decoder_defaults, which is Llama, and changes what it does otherwise. */
 #ifndef SPEY_MODEL_DECODER_BLOCK_H
 #define SPEY_MODEL_DECODER_BLOCK_H
 
 #include "model/arch.h"
+#include "model/mla_block.h"
+#include "model/moe_block.h"
 
 typedef struct spey_decoder_spec {
     /* Names in the checkpoint; those of a layer come after `layers` and its number. */
@@ -23,6 +27,9 @@ typedef struct spey_decoder_spec {
     spey_attention_spec attention; /* cache, layer, window and rope are filled in for each layer */
     double alibi_scale;            /* of the slopes, when attention.alibi is set */
     spey_mlp_spec mlp;
+    spey_moe_spec moe;    /* of sparse layers */
+    spey_mlp_spec shared; /* its sum is added; down NULL: none */
+    spey_mla_spec mla;    /* kv_rank 0: plain attention */
 } spey_decoder_spec;
 
 /* Llama's names and blocks with the sizes and quirks of `c`. */

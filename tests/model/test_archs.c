@@ -177,6 +177,12 @@ int main(void)
         FIXTURE("falcon-rw"),
         FIXTURE("bloom"),
         FIXTURE("mpt"),
+        FIXTURE("mixtral"),
+        FIXTURE("qwen2-moe"),
+        FIXTURE("qwen3-moe"),
+        FIXTURE("gpt-oss"),
+        FIXTURE("deepseek-v2"),
+        FIXTURE("deepseek-v3"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

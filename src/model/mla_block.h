@@ -1,0 +1,27 @@
+/* Multi-head latent attention (DeepSeek-V2, 2024): K and V of all heads are projections of one small latent, beside one
+ * rotated key that all heads share.
+ *
+ *   q = q_b(norm(q_a(x))), or q(x)      per head: nope | rotary
+ *   latent | key = kv_a(x)              kv_rank | rotary
+ *   k | v = kv_b(norm(latent))          per head: nope | v_dim
+ *   attention of q's nope | rotate(rotary) over k | rotate(key), v */
+#ifndef SPEY_MODEL_MLA_BLOCK_H
+#define SPEY_MODEL_MLA_BLOCK_H
+
+#include "model/blocks.h"
+
+typedef struct spey_mla_spec {
+    int64_t q_rank; /* 0: q is one matrix */
+    int64_t kv_rank, nope;
+    const char *q_a, *q_norm, *q_b; /* or attention's q */
+    const char *kv_a, *kv_norm, *kv_b;
+    const spey_norm_spec *norm;
+    bool bias; /* of q_a and kv_a */
+} spey_mla_spec;
+
+/* What is not MLA's own is attention's: heads, rotary, pairing, rope, scale, v_dim, cache, layer, q, o. head_dim is
+ * nope + rotary. The cache holds K and V of every head. */
+spey_value spey_block_mla(spey_blocks *b, spey_value x, const spey_attention_spec *attention,
+                          const spey_mla_spec *mla);
+
+#endif
