@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 /* The longest added token at text[at], as Aho-Corasick's leftmost-longest search finds it. */

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 typedef struct charsmap {

@@ -1,5 +1,5 @@
 #include "base/alloc.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 
 enum { DETOKENIZER_RESERVE = 4096 };
 

@@ -5,7 +5,7 @@
 #include <utf8proc.h>
 
 #include "base/alloc.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 typedef struct codes {

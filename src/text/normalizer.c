@@ -1,7 +1,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 /* What a step that maps character by character does with one. */

@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 /* The text being split, and what a step produces. */

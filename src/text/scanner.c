@@ -3,7 +3,7 @@
  * every character, so the words cover the text. */
 #include <string.h>
 
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 /* clang-format off */

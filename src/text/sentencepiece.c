@@ -7,7 +7,7 @@
 #include "base/alloc.h"
 #include "base/limits.h"
 #include "base/map.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 #define SPACE_SYMBOL "\xe2\x96\x81"

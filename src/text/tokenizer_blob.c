@@ -1,12 +1,14 @@
 /* Reading a compiled tokenizer. Everything that encoding and decoding rely on is checked here, once and in linear
  * time, so that they need not. */
 #include "text/tokenizer_blob.h"
+#include "text/tokenizer_run.h"
 
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/limits.h"
 #include "base/map.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "compiled tokenizers are little-endian");

@@ -7,7 +7,7 @@
 #include "base/limits.h"
 #include "base/map.h"
 #include "text/tokenizer_blob.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 typedef struct compiler {

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/limits.h"
 #include "text/tokenizer_json.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 enum { STEPS_DEPTH_MAX = 16 };

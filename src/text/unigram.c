@@ -1,7 +1,7 @@
 /* Unigram: the segmentation with the highest sum of scores (Viterbi), one pass over the bytes. Hugging Face adds
  * doubles, SentencePiece floats (as release 0.2.3 does; it decides ties). Ties go to the earlier find. */
 #include "base/alloc.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 static spey_status reserve_best(spey_tok_scratch *scratch, size_t n)

@@ -4,7 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/map.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 
 typedef struct cache_entry {
     uint32_t tag;

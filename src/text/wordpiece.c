@@ -2,7 +2,7 @@
  * WordLevel: the whole word or unknown. */
 #include <string.h>
 
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 static spey_status unknown(spey_tok_scratch *scratch)

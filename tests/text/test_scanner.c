@@ -8,7 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_run.h"
 #include "text/utf8.h"
 
 /* clang-format off */
