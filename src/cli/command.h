@@ -51,7 +51,7 @@ typedef struct spey_runtime_flags {
     { "context", SPEY_OPTION_INT, &(f)->context, "N",                                                       \
       "tokens of one sequence, prompt and output\n(default: what the model was made for)", 0, 134217728 },  \
     { "kv-dtype", SPEY_OPTION_TEXT, &(f)->kv_dtype, "TYPE", "f32, f16 or bf16 (default: the engine's)", 0, 0 }, \
-    { "kv-block", SPEY_OPTION_INT, &(f)->block, "N", "tokens of a KV block (default: 32)", 0, 4096 },       \
+    { "kv-block", SPEY_OPTION_INT, &(f)->block, "N", "tokens of a KV block (default: 64)", 0, 4096 },       \
     { "kv-memory", SPEY_OPTION_BYTES, &(f)->kv_bytes, "SIZE", "KV cache (default: what the limits need)", 0, 0 }, \
     { "memory", SPEY_OPTION_BYTES, &(f)->memory, "SIZE", "cap for everything (default: what is free)", 0, 0 }, \
     { "step-tokens", SPEY_OPTION_INT, &(f)->step_tokens, "N", "tokens of one step (default: 512)", 0, 1048576 }, \

@@ -5,7 +5,7 @@
 #include "base/alloc.h"
 #include "runtime/weights.h"
 
-enum { BLOCK_TOKENS_DEFAULT = 32, STEP_TOKENS_DEFAULT = 512 };
+enum { BLOCK_TOKENS_DEFAULT = 64, STEP_TOKENS_DEFAULT = 512 };
 
 /* Products of sizes that no memory holds are all the same. */
 static uint64_t mul_sat(uint64_t a, uint64_t b)

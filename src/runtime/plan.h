@@ -24,7 +24,7 @@ typedef struct spey_limits_plan {
     uint64_t kv_bytes;         /* KV pool [what sequences_max full sequences need, at most a quarter
                                     of available memory, at least one sequence of an asked-for
                                     sequence_tokens_max]. It always holds one full sequence */
-    int32_t kv_block_tokens;   /* [32, or the sequence if shorter] */
+    int32_t kv_block_tokens;   /* [64, or the sequence if shorter] */
     const char *kv_dtype;      /* "f32", "f16", "bf16" [the engine's dtype] */
     uint64_t memory_bytes_max; /* cap for the counted lines [what is free] */
     bool no_in_place;          /* activations never share memory: to bisect a wrong answer */

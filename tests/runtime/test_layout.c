@@ -22,11 +22,11 @@ static void defaults_are_one_full_sequence(void **state)
     assert_int_equal(plan.limits.sequence_tokens_max, 64);
     assert_int_equal(plan.limits.step_tokens_max, 64); /* no more can come */
     assert_int_equal(plan.limits.outputs_max, 1);
-    assert_int_equal(plan.limits.kv_block_tokens, 32);
-    assert_int_equal(plan.kv_blocks, 2);
+    assert_int_equal(plan.limits.kv_block_tokens, 64);
+    assert_int_equal(plan.kv_blocks, 1);
     assert_int_equal(plan.kv_tokens, 64);
-    /* 2 layers, K and V, 2 heads, 32 tokens, 16 elements of 4 bytes */
-    assert_int_equal(plan.kv_block_bytes, 2 * 2 * 2 * 32 * 16 * 4);
+    /* 2 layers, K and V, 2 heads, 64 tokens, 16 elements of 4 bytes */
+    assert_int_equal(plan.kv_block_bytes, 2 * 2 * 2 * 64 * 16 * 4);
     assert_int_equal(plan.limits.kv_bytes, plan.kv_blocks * (int64_t)plan.kv_block_bytes);
     assert_int_equal(plan_line(&plan, "kv cache"), plan.limits.kv_bytes);
     assert_int_equal(plan_line(&plan, "logits"), 50 * sizeof(float));
@@ -61,19 +61,26 @@ static void cache_groups_have_shapes_of_their_own(void **state)
 static void a_small_kv_pool_shortens_the_default_sequence(void **state)
 {
     (void)state;
-    uint64_t block = plan_of(&tiny_default, (spey_limits_plan){ 0 }).kv_block_bytes;
-    spey_plan plan = plan_of(&tiny_default, (spey_limits_plan){ .kv_bytes = block + block / 2 });
+    uint64_t block =
+        plan_of(&tiny_default, (spey_limits_plan){ .kv_block_tokens = 32 }).kv_block_bytes;
+    spey_plan plan = plan_of(
+        &tiny_default, (spey_limits_plan){ .kv_block_tokens = 32, .kv_bytes = block + block / 2 });
     assert_int_equal(plan.kv_blocks, 1);
     assert_int_equal(plan.limits.sequence_tokens_max, 32);
     assert_int_equal(plan.limits.kv_bytes, block);
     /* An asked-for length must fit. */
-    assert_int_equal(refusal_of(&tiny_default,
-                                (spey_limits_plan){ .kv_bytes = block, .sequence_tokens_max = 33 }),
+    assert_int_equal(refusal_of(&tiny_default, (spey_limits_plan){ .kv_block_tokens = 32,
+                                                                   .kv_bytes = block,
+                                                                   .sequence_tokens_max = 33 }),
                      SPEY_LIMIT);
     assert_non_null(strstr(spey_last_error(), "33 tokens"));
-    assert_int_equal(refusal_of(&tiny_default, (spey_limits_plan){ .kv_bytes = 1 }), SPEY_LIMIT);
+    assert_int_equal(
+        refusal_of(&tiny_default, (spey_limits_plan){ .kv_block_tokens = 32, .kv_bytes = 1 }),
+        SPEY_LIMIT);
     /* More than all sequences can use is not taken. */
-    plan = plan_of(&tiny_default, (spey_limits_plan){ .kv_bytes = 1 << 30, .sequences_max = 2 });
+    plan = plan_of(
+        &tiny_default,
+        (spey_limits_plan){ .kv_block_tokens = 32, .kv_bytes = 1 << 30, .sequences_max = 2 });
     assert_int_equal(plan.kv_blocks, 4);
 }
 

@@ -19,7 +19,7 @@ static void the_table_names_every_line(void **state)
     spey_plan_write(&plan, &text);
     for (int i = 0; i < plan.n_lines; i++)
         assert_non_null(strstr(text.data, plan.lines[i].what));
-    assert_non_null(strstr(text.data, "2 blocks of 32 tokens, f16, 8.0 KiB each"));
+    assert_non_null(strstr(text.data, "1 blocks of 64 tokens, f16, 16.0 KiB each"));
     spey_strbuf_deinit(&text);
 }
 
