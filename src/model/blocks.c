@@ -142,7 +142,7 @@ spey_value spey_block_linear(spey_blocks *b, spey_value x, const spey_linear_spe
                                   .row_piece = spec->pieces.piece,
                                   .row_stride = spec->pieces.stride,
                                   .n_pieces = spec->pieces.n_pieces };
-    spey_weight matrix = { .dtype = b->dtype,
+    spey_weight matrix = { .dtype = spec->exact ? SPEY_F32 : b->dtype,
                            .n_dims = 2,
                            .dims = { spec->outputs, spey_blocks_cols(b, x) },
                            .cut = spec->cut,
@@ -358,7 +358,9 @@ static spey_value widen(spey_blocks *b, spey_value x, const spey_mlp_spec *spec,
 static spey_value weigh(spey_blocks *b, spey_value x, spey_value inner, const spey_mlp_spec *spec)
 {
     SPEY_ASSERT(!spec->bias && !spec->transpose);
-    const spey_linear_spec gate = { .name = "mlp.weigh", .tensor = spec->weigh, .outputs = 1 };
+    const spey_linear_spec gate = {
+        .name = "mlp.weigh", .tensor = spec->weigh, .outputs = 1, .exact = true
+    };
     spey_node route = node_of(SPEY_GRAPH_ROUTE, spey_block_linear(b, x, &gate));
     spey_node_set_int(&route, SPEY_ATTR_TOP_K, 1);
     spey_node_set_text(&route, SPEY_ATTR_SCORING, "sigmoid");

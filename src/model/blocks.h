@@ -76,6 +76,7 @@ typedef struct spey_linear_spec {
     int64_t outputs;
     bool bias;
     bool transpose; /* the checkpoint holds [in, out] */
+    bool exact;     /* kept in F32, so that x is not rounded either */
     spey_cut cut;
     spey_row_pieces pieces;
 } spey_linear_spec;

@@ -5,7 +5,8 @@ static spey_value route(spey_blocks *b, spey_value x, const spey_moe_spec *spec)
     const spey_linear_spec router = { .name = "moe.router",
                                       .tensor = spec->router,
                                       .outputs = spec->experts,
-                                      .bias = spec->router_bias };
+                                      .bias = spec->router_bias,
+                                      .exact = true }; /* a rounding may choose another expert */
     spey_node node = { .op = SPEY_GRAPH_ROUTE, .n_inputs = 1 };
     node.inputs[0] = spey_block_linear(b, x, &router);
     spey_node_set_int(&node, SPEY_ATTR_TOP_K, spec->top_k);

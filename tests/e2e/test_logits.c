@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/json.h"
 #include "engine_fixture.h"
 #include "tensor/safetensors.h"
 
@@ -22,11 +23,18 @@ static const char root[] = "tests/data/architectures";
 /* Normalised mean square errors. FP32: some hundred roundings of 2^-24 in sequence stay under 1e-10 even if they all
  * add up. 16 bits: an operand rounded to bf16 is off by at most 2^-9, 1.3e-6 in the mean of squares. Two layers round
  * eleven times in a row (inputs of products, the cache), which makes 1.4e-5, and these random models amplify what goes
- * in by up to ten (as they do the errors of FP32). */
+ * in by up to ten (as they do the errors of FP32).
+ *
+ * Rounding may also send a token to another expert than FP32 does, where two are nearly as good. Then its logits are off by
+ * percents, and those of the tokens after it a little. In 16 bits, models that route are therefore judged by the median
+ * row; in FP32 every row counts. (The three tokens of gpt-oss that go astray are those whose second and third expert lie
+ * nearest to each other: logits of size 1 that differ by 0.003, 0.004 and 0.011, less than what bf16 rounds away before
+ * them. In qwen3-moe it is the one with the smallest difference, 0.006, in the first layer, so that others follow.) */
 static const double bound_f32 = 1e-9, bound_16 = 1.5e-4;
 
 typedef struct model {
     char path[512];
+    bool routes; /* tokens to experts */
     int32_t ids[SEQS][LENGTH];
     float logits[SEQS][LENGTH][VOCAB];
 } model;
@@ -34,6 +42,17 @@ typedef struct model {
 static model models[MODELS_MAX];
 static int n_models;
 static float got[SEQS][LENGTH][VOCAB], other[SEQS][LENGTH][VOCAB];
+
+static int read_routes(model *m)
+{
+    char path[600];
+    json_t *config;
+    snprintf(path, sizeof(path), "%s/config.json", m->path);
+    if (spey_json_read(path, &config)) return -1;
+    m->routes = json_object_get(config, "num_experts_per_tok") != NULL;
+    json_decref(config);
+    return 0;
+}
 
 static int load_models(void **state)
 {
@@ -63,6 +82,7 @@ static int load_models(void **state)
             }
             memcpy(m->logits, logits->data, sizeof(m->logits));
             spey_safetensors_close(file);
+            if (read_routes(m)) return -1;
         }
         free(names[i]);
     }
@@ -82,6 +102,30 @@ static void run(const spey_engine_file *engine, const model *m, spey_limits_plan
     spey_executor_free(executor);
 }
 
+static int by_size(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* A row that is not a number counts as infinitely wrong. */
+static double median_row(const model *m)
+{
+    double rows[SEQS * LENGTH];
+    for (int i = 0; i < SEQS * LENGTH; i++) {
+        const float *wanted = m->logits[i / LENGTH][i % LENGTH], *is = got[i / LENGTH][i % LENGTH];
+        rows[i] = e2e_nmse(is, wanted, ROW);
+        if (isnan(rows[i])) rows[i] = (double)INFINITY;
+    }
+    qsort(rows, SEQS * LENGTH, sizeof(double), by_size);
+    return rows[SEQS * LENGTH / 2];
+}
+
+static bool may_stray(const model *m, double bound)
+{
+    return m->routes && bound > bound_f32;
+}
+
 static void check_bound(const model *m, const char *what, double bound)
 {
     double worst = 0;
@@ -90,6 +134,11 @@ static void check_bound(const model *m, const char *what, double bound)
         if (!(nmse <= worst)) worst = nmse;
     }
     print_message("%s, %s: NMSE %.2g\n", m->path + sizeof(root), what, worst);
+    if (may_stray(m, bound)) {
+        print_message("  median row %.2g\n", median_row(m));
+        assert_true(median_row(m) <= bound);
+        bound = 1e-2;
+    }
     assert_true(worst <= bound);
 }
 
@@ -97,7 +146,7 @@ static void check_bound(const model *m, const char *what, double bound)
  * row's 256 errors hardly one is beyond four times their root mean square, and two logits may move towards each other. */
 static void check_greedy(const model *m, double bound)
 {
-    int checked = 0;
+    int checked = 0, astray = 0;
     for (int i = 0; i < SEQS * LENGTH; i++) {
         const float *wanted = m->logits[i / LENGTH][i % LENGTH], *is = got[i / LENGTH][i % LENGTH];
         int32_t best = e2e_argmax(wanted, VOCAB);
@@ -107,9 +156,10 @@ static void check_greedy(const model *m, double bound)
             power += (double)wanted[k] * (double)wanted[k];
         }
         if ((double)wanted[best] - second <= 8 * sqrt(bound * power / VOCAB)) continue;
-        assert_int_equal(e2e_argmax(is, VOCAB), best);
+        astray += e2e_argmax(is, VOCAB) != best;
         checked++;
     }
+    assert_true(astray <= (may_stray(m, bound) ? checked / 32 : 0));
     print_message("  likeliest token checked in %d of %d rows\n", checked, SEQS * LENGTH);
     assert_true(checked > SEQS * LENGTH / 2);
 }
@@ -173,10 +223,8 @@ static void chunks_give_the_same_bits(void **state)
 }
 
 /* One ragged step of both, 19 tokens and 7, then the rest of the first beside single tokens of the second. */
-static void a_ragged_batch_gives_the_same_bits(void **state)
+static void check_ragged(const model *m)
 {
-    (void)state;
-    const model *m = &models[0];
     spey_engine_file *engine = e2e_build(m->path, "bf16", NULL);
     run(engine, m, (spey_limits_plan){ 0 }, LENGTH, got);
     const spey_limits_plan limits = { .threads = 2, .sequences_max = 2, .outputs_max = 64 };
@@ -206,6 +254,13 @@ static void a_ragged_batch_gives_the_same_bits(void **state)
     assert_int_equal(at[1], LENGTH);
     spey_executor_free(executor);
     spey_engine_file_close(engine);
+}
+
+static void a_ragged_batch_gives_the_same_bits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < n_models; i++)
+        check_ragged(&models[i]);
 }
 
 static void block_sizes_and_threads_give_the_same_bits(void **state)
