@@ -47,12 +47,13 @@ typedef enum spey_rows {
     X(ACT,        act,        S) /* spey_activation by its text */                 \
     X(PAIRING,    pairing,    S) /* rope: half interleaved */                      \
     X(SCORING,    scoring,    S) /* route: softmax sigmoid */                      \
+    X(SOURCE,     source,     S) /* embed: ids positions */                        \
     X(EPS,        eps,        F)                                                   \
     X(OFFSET,     offset,     F) /* norm: added to the weight; glu: to up */       \
     X(SCALE,      scale,      F) /* embed, unary, add (of b), attention, route */  \
     X(SOFTCAP,    softcap,    F)                                                   \
     X(LIMIT,      limit,      F) /* glu: gate is cut above it, up on both sides */ \
-    X(BEGIN,      begin,      I) /* slice: first column */                         \
+    X(BEGIN,      begin,      I) /* slice: first column; embed: row of number 0 */  \
     X(COLS,       cols,       I) /* slice: columns of the result */                \
     X(GROUPS,     groups,     I) /* norm: pieces of a row; route: of experts */    \
     X(TOP_K,      top_k,      I) /* route: experts of a token */                   \

@@ -7,7 +7,7 @@
 
 /* clang-format off */
 static const struct { uint64_t required, optional; } attrs_of[SPEY_GRAPH_OP_COUNT] = {
-    [SPEY_GRAPH_EMBED]       = { 0, BIT(SCALE) },
+    [SPEY_GRAPH_EMBED]       = { 0, BIT(SOURCE) | BIT(SCALE) | BIT(BEGIN) },
     [SPEY_GRAPH_NORM]        = { BIT(KIND) | BIT(EPS), BIT(OFFSET) | BIT(GROUPS) },
     [SPEY_GRAPH_LINEAR]      = { 0, BIT(ACT) },
     [SPEY_GRAPH_UNARY]       = { 0, BIT(ACT) | BIT(SCALE) | BIT(SOFTCAP) },
@@ -30,6 +30,7 @@ static const struct { uint64_t required, optional; } attrs_of[SPEY_GRAPH_OP_COUN
 
 static const char *const kinds[] = { "rms", "layer", NULL };
 static const char *const scorings[] = { "softmax", "sigmoid", NULL };
+static const char *const sources[] = { "ids", "positions", NULL };
 static const char *const pairings[] = { "half", "interleaved", NULL };
 /* The texts of kernels/activation.h, which this layer may not include; a test compares them. */
 static const char *const activations[] = { "none", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "tanh",
@@ -40,6 +41,7 @@ static const struct { double min, max; const char *const *texts; } ranges[SPEY_A
     [SPEY_ATTR_ACT]       = { .texts = activations },
     [SPEY_ATTR_PAIRING]   = { .texts = pairings },
     [SPEY_ATTR_SCORING]   = { .texts = scorings },
+    [SPEY_ATTR_SOURCE]    = { .texts = sources },
     [SPEY_ATTR_EPS]       = { 0, 1, NULL },
     [SPEY_ATTR_OFFSET]    = { -1e6, 1e6, NULL },
     [SPEY_ATTR_SCALE]     = { -1e9, 1e9, NULL },
@@ -339,6 +341,10 @@ typedef spey_status infer_op(const infer *in, spey_value_info *out);
 static spey_status infer_embed(const infer *in, spey_value_info *out)
 {
     SPEY_TRY(want_matrix(in, 0, -1));
+    int64_t rows = weight(in, 0)->dims[0], begin = int_of(in, SPEY_ATTR_BEGIN);
+    if (begin >= rows)
+        return SPEY_FAIL(SPEY_INVALID, "%s: begin is %lld, weight %s has %lld rows", in->op,
+                         (long long)begin, weight(in, 0)->name, (long long)rows);
     out[0].cols = weight(in, 0)->dims[1];
     return SPEY_OK;
 }

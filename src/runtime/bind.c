@@ -167,10 +167,18 @@ static spey_status bind_embed(binder *b, const spey_node *node, spey_any_args *a
 {
     operand out = output(b, node, 0);
     const spey_weight *table = weight_info(b, node, 0);
-    if (table->dims[0] < b->out->n_ids) b->out->n_ids = table->dims[0];
+    int64_t begin = spey_node_int(node, SPEY_ATTR_BEGIN, 0), numbers = table->dims[0] - begin;
+    bool positions = !strcmp(spey_node_text(node, SPEY_ATTR_SOURCE, "ids"), "positions");
+    if (positions && b->layout->kv.sequence_tokens_max > numbers)
+        return SPEY_FAIL(SPEY_FORMAT, "%s has %lld positions, sequences may have %lld tokens",
+                         table->name, (long long)numbers,
+                         (long long)b->layout->kv.sequence_tokens_max);
+    if (!positions && numbers < b->out->n_ids) b->out->n_ids = numbers;
     args->embed = (spey_embed_args){
         .cols = out.cols,
         .batch = b->bases.batch,
+        .source = positions ? SPEY_EMBED_POSITIONS : SPEY_EMBED_IDS,
+        .begin = begin,
         .table = weight(b, node, 0),
         .table_dtype = table->dtype,
         .scale = number(node, SPEY_ATTR_SCALE, 1),

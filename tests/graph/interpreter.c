@@ -189,9 +189,13 @@ static void run_embed(interpreter *in, const spey_node *node)
     const float *table = weight_of(in, node, 0);
     int64_t cols = in->graph->values[node->outputs[0]].cols;
     double scale = spey_node_number(node, SPEY_ATTR_SCALE, 1);
-    for (int64_t r = 0; r < in->step->n_tokens; r++)
+    bool positions = strcmp(spey_node_text(node, SPEY_ATTR_SOURCE, "ids"), "positions") == 0;
+    for (int64_t r = 0; r < in->step->n_tokens; r++) {
+        int64_t number = positions ? in->positions[r] : in->step->ids[r];
+        const float *from = table + (number + spey_node_int(node, SPEY_ATTR_BEGIN, 0)) * cols;
         for (int64_t c = 0; c < cols; c++)
-            row_of(in, node->outputs[0], r)[c] = scale * (double)table[in->step->ids[r] * cols + c];
+            row_of(in, node->outputs[0], r)[c] = scale * (double)from[c];
+    }
 }
 
 static void norm_row(const interpreter *in, const spey_node *node, const double *x, double *out,

@@ -56,6 +56,16 @@ static void a_linear_says_what_does_not_fit(void **state)
     spey_graph_free(graph);
 }
 
+static void an_embedding_begins_inside_its_table(void **state)
+{
+    (void)state;
+    spey_graph *graph;
+    static const char text[] =
+        "spey-graph 1\nweight e f32 [9,12]\n%0 = embed() e : tokens 12 {source=positions begin=9}\n";
+    must_fail(spey_graph_parse("test", text, strlen(text), &graph), SPEY_FORMAT,
+              "begin is 9, weight e has 9 rows");
+}
+
 static void tables_are_for_rope_alone(void **state)
 {
     (void)state;
@@ -83,6 +93,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(acts_are_those_of_the_kernels),
         cmocka_unit_test(a_linear_says_what_does_not_fit),
+        cmocka_unit_test(an_embedding_begins_inside_its_table),
         cmocka_unit_test(tables_are_for_rope_alone),
         cmocka_unit_test(a_window_must_be_kept_by_the_cache),
     };

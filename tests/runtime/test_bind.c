@@ -147,11 +147,41 @@ static void caches_are_seen_layer_by_layer(void **state)
     close_binding(&f);
 }
 
+static void sequences_end_within_the_learned_positions(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.positions = 66;
+    fixture f;
+    open_binding(&f, &shape, (spey_limits_plan){ 0 });
+    const spey_embed_args *ids = &step_of(&f, "embed/", 0)->embed;
+    const spey_embed_args *positions = &step_of(&f, "embed/", 1)->embed;
+    assert_int_equal(ids->source, SPEY_EMBED_IDS);
+    assert_int_equal(ids->begin, 0);
+    assert_int_equal(positions->source, SPEY_EMBED_POSITIONS);
+    assert_int_equal(positions->begin, 2);
+    assert_int_equal(f.binding.n_ids, 50); /* of ids alone */
+    close_binding(&f);
+
+    shape.positions = 65; /* 63 positions of 64 */
+    const spey_limits_plan all = { .threads = 1 };
+    const spey_limits_plan fewer = { .threads = 1, .sequence_tokens_max = 63 };
+    assert_int_equal(tiny_engine_new(&shape, &f.file), SPEY_OK);
+    assert_int_equal(spey_program_init(&f.program, f.file, &all), SPEY_OK);
+    assert_int_equal(spey_layout_init(&f.layout, &f.program, &all), SPEY_FORMAT);
+    assert_non_null(strstr(spey_last_error(), "positions has 63 positions, sequences may have 64"));
+    assert_int_equal(spey_layout_init(&f.layout, &f.program, &fewer), SPEY_OK);
+    spey_layout_deinit(&f.layout);
+    spey_program_deinit(&f.program);
+    spey_engine_file_close(f.file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_node_but_slices_becomes_a_step),
         cmocka_unit_test(operands_lie_where_the_plan_says),
+        cmocka_unit_test(sequences_end_within_the_learned_positions),
         cmocka_unit_test(caches_are_seen_layer_by_layer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -135,6 +135,12 @@ static void draw(drawing *d)
     weight(d, s->dtype, s->vocab, s->hidden, NULL, "embed");
     weight(d, SPEY_F32, s->head_dim / 2, 0, d->inv_freq, "inv_freq");
     int x = node(d, "embed", "", "embed", "tokens", s->hidden, "");
+    if (s->positions) {
+        weight(d, s->dtype, s->positions, s->hidden, NULL, "positions");
+        int p =
+            node(d, "embed", "", "positions", "tokens", s->hidden, " {source=positions begin=2}");
+        x = node(d, "add", in2(x, p), "", "tokens", s->hidden, "");
+    }
     char attrs[32];
     snprintf(attrs, sizeof(attrs), " {rotary=%lld}", (long long)s->head_dim);
     int table = node(d, "rope_table", "", "inv_freq", "tokens", s->head_dim, attrs);

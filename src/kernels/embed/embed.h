@@ -1,17 +1,23 @@
-/* embed: out[r, :] = scale * table[ids[r], :]
+/* embed: out[r, :] = scale * table[number[r] + begin, :]
  *
- *   table  [vocab, cols] F32, F16 or BF16, dense rows
+ *   number the batch's ids or its positions
+ *   table  [entries, cols] F32, F16 or BF16, dense rows
  *   out    [rows, cols] F32 (devices: also BF16/F16), pitch in elements
- * Ids are checked by the runtime: 0 <= id < vocab. rows == 0 touches nothing. One product per element, rounded once. */
+ * The runtime checks that 0 <= number + begin < entries. rows == 0 touches nothing. One product per element, rounded
+ * once. */
 #ifndef SPEY_KERNELS_EMBED_EMBED_H
 #define SPEY_KERNELS_EMBED_EMBED_H
 
 #include "kernels/ragged.h"
 
+typedef enum spey_embed_source { SPEY_EMBED_IDS, SPEY_EMBED_POSITIONS } spey_embed_source;
+
 typedef struct spey_embed_args {
     int64_t rows; /* tokens */
     int64_t cols;
-    const spey_ragged *batch; /* ids */
+    const spey_ragged *batch; /* ids, positions */
+    spey_embed_source source;
+    int64_t begin; /* row of the table that number 0 means */
     const void *table;
     spey_dtype table_dtype;
     float scale;
@@ -19,5 +25,11 @@ typedef struct spey_embed_args {
     spey_dtype out_dtype;
     int64_t out_pitch;
 } spey_embed_args;
+
+/* The numbers that tokens look up. */
+static inline const int32_t *spey_embed_numbers(const spey_embed_args *a)
+{
+    return a->source == SPEY_EMBED_POSITIONS ? a->batch->positions : a->batch->ids;
+}
 
 #endif

@@ -16,11 +16,10 @@ static void run(const void *args, const spey_lane *lane)
     int64_t begin, end;
     while (spey_lane_chunk(lane, a->rows, 8, &begin, &end)) {
         for (int64_t r = begin; r < end; r++) {
-            int64_t id = a->batch->ids[r];
+            int64_t from = (spey_embed_numbers(a)[r] + a->begin) * a->cols;
             for (int64_t i = 0; i < a->cols; i++)
                 spey_store(a->out, a->out_dtype, r * a->out_pitch + i,
-                           (double)a->scale *
-                               spey_load(a->table, a->table_dtype, id * a->cols + i));
+                           (double)a->scale * spey_load(a->table, a->table_dtype, from + i));
         }
     }
 }

@@ -17,10 +17,11 @@ static bool embed_supports(const void *args)
 static void embed_run(const void *args, const spey_lane *lane)
 {
     const spey_embed_args *a = args;
+    const int32_t *numbers = spey_embed_numbers(a);
     const vec scale = vec_set1(a->scale);
     spey_pieces p = { .rows = a->rows, .cols = a->cols };
     while (spey_pieces_next(&p, lane)) {
-        const int64_t from = (int64_t)a->batch->ids[p.row] * a->cols;
+        const int64_t from = (numbers[p.row] + a->begin) * a->cols;
         for (int64_t i = p.begin; i < p.stop; i += VEC_LANES) {
             int64_t n = p.stop - i < VEC_LANES ? p.stop - i : VEC_LANES;
             vec v = vec_mul(scale, vec_load_n(a->table, a->table_dtype, from + i, n));
