@@ -228,6 +228,19 @@ void spey_block_alibi(spey_blocks *b, const char *name, int64_t heads, double sc
     declare_values(b, name, "", heads, slopes);
 }
 
+spey_value spey_block_positions(spey_blocks *b, const spey_positions_spec *spec)
+{
+    spey_weight table = { .dtype = b->dtype,
+                          .n_dims = 2,
+                          .dims = { spec->begin + spec->positions, spec->hidden } };
+    spey_node node = { .op = SPEY_GRAPH_EMBED, .n_weights = 1 };
+    node.weights[0] = spey_blocks_declare(
+        b, &(spey_weight_names){ "positions", spec->tensor, ".weight", false }, &table);
+    spey_node_set_text(&node, SPEY_ATTR_SOURCE, "positions");
+    if (spec->begin) spey_node_set_int(&node, SPEY_ATTR_BEGIN, spec->begin);
+    return spey_blocks_append(b, &node);
+}
+
 /* ---- attention ---- */
 
 /* Where projection `which` (0 Q, 1 K, 2 V) lies in a fused tensor. */

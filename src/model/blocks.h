@@ -98,6 +98,15 @@ spey_value spey_block_rope_table(spey_blocks *b, const char *name, const spey_ro
  * power of two take every second slope of the next one). */
 void spey_block_alibi(spey_blocks *b, const char *name, int64_t heads, double scale);
 
+typedef struct spey_positions_spec {
+    const char *tensor;
+    int64_t positions, hidden;
+    int64_t begin; /* rows before position 0's */
+} spey_positions_spec;
+
+/* A learned row for each position; the weight is "positions". */
+spey_value spey_block_positions(spey_blocks *b, const spey_positions_spec *spec);
+
 /* ---- attention ---- */
 
 typedef enum spey_qkv_layout {

@@ -146,6 +146,11 @@ void spey_decoder_draw(spey_blocks *b, const spey_arch_config *c, const spey_dec
     if (s.attention.q_norm) s.attention.qk_norm = &s.qk_norm;
     add_caches(b, c);
     spey_value x = spey_block_embed(b, s.embed, c->vocab, c->hidden, c->embed_scale);
+    if (s.positions.tensor) {
+        s.positions.positions = c->positions;
+        s.positions.hidden = c->hidden;
+        x = spey_block_add(b, x, spey_block_positions(b, &s.positions), 1);
+    }
     x = norm_if(b, x, "embed_norm", s.embed_norm, &s.norm);
     if (c->rope.rotary) ropes[0] = spey_block_rope_table(b, "rope", &c->rope);
     if (c->local_rope.rotary) ropes[1] = spey_block_rope_table(b, "rope_local", &c->local_rope);

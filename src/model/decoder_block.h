@@ -16,6 +16,7 @@
 typedef struct spey_decoder_spec {
     /* Names in the checkpoint; those of a layer come after `layers` and its number. */
     const char *embed, *embed_norm; /* embed_norm NULL: none */
+    spey_positions_spec positions;  /* learned ones; sizes are filled in; tensor NULL: none */
     const char *layers;
     /* Before the branches; NULL: none. In parallel without mlp_norm: one norm for both. */
     const char *attn_norm, *mlp_norm;

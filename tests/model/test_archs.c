@@ -183,6 +183,9 @@ int main(void)
         FIXTURE("gpt-oss"),
         FIXTURE("deepseek-v2"),
         FIXTURE("deepseek-v3"),
+        FIXTURE("gpt2"),
+        FIXTURE("opt"),
+        FIXTURE("starcoder"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
