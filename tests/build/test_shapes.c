@@ -21,6 +21,11 @@ static void published_sizes_are_met(void **state)
         { "llama-3.2-1b", 1235814400, 16 },
         { "llama-3.2-3b", 3212749824, 28 },
         { "mistral-7b", 7241732096, 32 },
+        { "gpt2-124m", 124439808, 12 },
+        { "gpt2-1.5b", 1557611200, 48 },
+        { "gpt3-6.7b", 6658404352, 32 },
+        { "gpt3-13b", 12853386240, 40 },
+        { "gpt3-175b", 174604259328, 96 },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         spey_engine_file *file;
