@@ -34,7 +34,7 @@ static int close_model(void **state)
 typedef struct bench {
     temp_folder folder;
     spey_graph *graph;
-    spey_safetensor sources[4];
+    spey_safetensor sources[8];
     int n_sources;
     spey_safetensors *tensors;
 } bench;
@@ -247,6 +247,124 @@ static void parts_lie_one_below_the_other(void **state)
     bench_free(&b);
 }
 
+static spey_weight stack_of(int64_t n, int64_t rows, int64_t cols, spey_weight_source source)
+{
+    return (spey_weight){ .name = "w",
+                          .dtype = SPEY_F32,
+                          .n_dims = cols ? 3 : 2,
+                          .dims = { n, rows, cols },
+                          .source = source };
+}
+
+/* Expert e holds at(10 e + row, column). */
+static void a_stack_is_gathered_from_a_tensor_for_each(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "experts.2.w", "experts.0.w", "experts.1.w" };
+    static const int numbers[] = { 2, 0, 1 };
+    bench b = bench_make();
+    float *all = make_matrix(30, 3);
+    for (int i = 0; i < 3; i++)
+        add_source(&b, names[i], SPEY_F32, 6, 3, all + numbers[i] * 30);
+    const spey_weight stack = stack_of(3, 2, 3,
+                                       (spey_weight_source){ .tensor = "experts.*.w",
+                                                             .stack = SPEY_STACK_TENSORS,
+                                                             .row_begin = 4,
+                                                             .row_piece = 2,
+                                                             .row_stride = 2,
+                                                             .n_pieces = 1 });
+    spey_weight rest = stack;
+    int32_t index, other;
+    rest.name = "rest";
+    rest.dims[1] = rest.source.row_piece = rest.source.row_stride = 4;
+    rest.source.row_begin = 0;
+    assert_int_equal(spey_graph_add_weight(b.graph, &stack, &index), SPEY_OK);
+    assert_int_equal(spey_graph_add_weight(b.graph, &rest, &other), SPEY_OK);
+    size_t n;
+    float *out = import_one(&b, index, &n);
+    assert_int_equal(n, 3 * 2 * 3 * sizeof(float));
+    for (int64_t i = 0; i < 18; i++)
+        assert_true(out[i] == at(i / 6 * 10 + 4 + i % 6 / 3, i % 3));
+    free(out);
+    free(all);
+    bench_free(&b);
+}
+
+static void a_stack_in_one_tensor_is_turned_matrix_by_matrix(void **state)
+{
+    (void)state;
+    bench b = bench_make();
+    float *all = make_matrix(8, 6); /* two of [in 4, out 6]: even outputs are the gate's */
+    add_source(&b, "gate_up", SPEY_F32, 2, 4, all);
+    b.sources[0].n_dims = 3;
+    b.sources[0].dims[2] = 6;
+    b.sources[0].bytes *= 6;
+    const spey_weight gate = stack_of(2, 3, 4,
+                                      (spey_weight_source){ .tensor = "gate_up",
+                                                            .stack = SPEY_STACK_ONE,
+                                                            .transpose = true,
+                                                            .row_piece = 1,
+                                                            .row_stride = 2,
+                                                            .n_pieces = 3 });
+    spey_weight up = gate;
+    int32_t index, other;
+    up.name = "up";
+    up.source.row_begin = 1;
+    assert_int_equal(spey_graph_add_weight(b.graph, &gate, &index), SPEY_OK);
+    assert_int_equal(spey_graph_add_weight(b.graph, &up, &other), SPEY_OK);
+    size_t n;
+    float *out = import_one(&b, other, &n);
+    for (int64_t e = 0; e < 2; e++)
+        for (int64_t r = 0; r < 3; r++)
+            for (int64_t c = 0; c < 4; c++)
+                assert_true(out[(e * 3 + r) * 4 + c] == at(e * 4 + c, 2 * r + 1));
+    free(out);
+    free(all);
+    bench_free(&b);
+}
+
+static void every_expert_is_missed_and_none_is_left_over(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "x.0.w", "x.1.w", "x.2.w", "x.02.w" };
+    for (int extra = 0; extra < 4; extra++) {
+        bench b = bench_make();
+        spey_import *import;
+        float *one = make_matrix(2, 3);
+        for (int i = 0; i < 4; i++)
+            if (i != extra) add_source(&b, names[i], SPEY_F32, 2, 3, one);
+        const spey_weight stack = stack_of(
+            3, 2, 3, (spey_weight_source){ .tensor = "x.*.w", .stack = SPEY_STACK_TENSORS });
+        int32_t index;
+        assert_int_equal(spey_graph_add_weight(b.graph, &stack, &index), SPEY_OK);
+        char missing[64];
+        snprintf(missing, sizeof missing, "no tensor %s (nearest: x.02.w)", names[extra]);
+        spey_status status = plan(&b, &import);
+        assert_int_equal(status, extra == 3 ? SPEY_OK : SPEY_NOT_FOUND);
+        if (extra < 3) assert_error_has(missing);
+        if (extra == 3) spey_import_free(import);
+        free(one);
+        bench_free(&b);
+    }
+}
+
+static void a_stack_of_another_shape_shows_both(void **state)
+{
+    (void)state;
+    bench b = bench_make();
+    spey_import *import;
+    float *all = make_matrix(8, 6);
+    add_source(&b, "t", SPEY_F32, 8, 6, all);
+    const spey_weight stack =
+        stack_of(2, 4, 6, (spey_weight_source){ .tensor = "t", .stack = SPEY_STACK_ONE });
+    int32_t index;
+    assert_int_equal(spey_graph_add_weight(b.graph, &stack, &index), SPEY_OK);
+    assert_int_equal(plan(&b, &import), SPEY_FORMAT);
+    assert_error_has("tensor t is [8,6], expected [2,4,6]");
+    free(all);
+    bench_free(&b);
+}
+
 static void computed_values_are_stored(void **state)
 {
     (void)state;
@@ -409,6 +527,10 @@ int main(void)
         cmocka_unit_test(a_transposed_tensor_is_turned),
         cmocka_unit_test(a_transposed_tensor_larger_than_the_buffer_is_turned_in_strips),
         cmocka_unit_test(parts_lie_one_below_the_other),
+        cmocka_unit_test(a_stack_is_gathered_from_a_tensor_for_each),
+        cmocka_unit_test(a_stack_in_one_tensor_is_turned_matrix_by_matrix),
+        cmocka_unit_test(every_expert_is_missed_and_none_is_left_over),
+        cmocka_unit_test(a_stack_of_another_shape_shows_both),
         cmocka_unit_test(computed_values_are_stored),
         cmocka_unit_test(every_pair_of_types_converts),
         cmocka_unit_test(a_missing_tensor_names_its_nearest),

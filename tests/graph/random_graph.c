@@ -185,10 +185,57 @@ static void mlp(maker *m, spey_value x)
     norm(m, add(m, x, linear(m, product, cols_of(m, x), bias)));
 }
 
+static int32_t add_stack(maker *m, int64_t n, int64_t rows, int64_t cols)
+{
+    char name[32];
+    int32_t index = -1;
+    snprintf(name, sizeof name, "s.%d", m->n_weights++);
+    spey_weight weight = {
+        .name = name, .dtype = SPEY_F32, .n_dims = 3, .dims = { n, rows, cols }
+    };
+    SPEY_ASSERT(spey_graph_add_weight(m->graph, &weight, &index) == SPEY_OK);
+    return index;
+}
+
+static spey_value experts(maker *m, spey_value x, spey_value routing, int64_t rows, bool sum)
+{
+    int64_t n = cols_of(m, m->graph->nodes[m->graph->values[routing].node].inputs[0]);
+    int64_t slots = cols_of(m, routing) / 2, cols = cols_of(m, x);
+    spey_node node = { .op = SPEY_GRAPH_EXPERT_LINEAR, .n_inputs = 2, .inputs = { x, routing } };
+    bool pieces = cols % slots == 0 && below(m, 2);
+    node.weights[node.n_weights++] = add_stack(m, n, rows, pieces ? cols / slots : cols);
+    if (below(m, 2)) node.weights[node.n_weights++] = add_weight(m, n, rows);
+    if (sum) spey_node_set_int(&node, SPEY_ATTR_SUM, 1);
+    return append(m, &node);
+}
+
+static void moe(maker *m, spey_value x)
+{
+    int64_t n = 2 + below(m, 4), inner = 2 + below(m, 6);
+    spey_node route = node_of(SPEY_GRAPH_ROUTE, linear(m, norm(m, x), n, true));
+    spey_node_set_int(&route, SPEY_ATTR_TOP_K, 1 + below(m, n));
+    if (below(m, 2)) spey_node_set_int(&route, SPEY_ATTR_NORMALISE, 1);
+    if (below(m, 2)) spey_node_set_text(&route, SPEY_ATTR_SCORING, "sigmoid");
+    spey_value routing = append(m, &route);
+    m->n_values--; /* no op but expert_linear may read it */
+    spey_value up = experts(m, x, routing, inner, false);
+    norm(m, add(m, x, experts(m, unary(m, up), routing, cols_of(m, x), true)));
+}
+
+static void concat(maker *m, spey_value x, spey_value y)
+{
+    spey_node node = { .op = SPEY_GRAPH_CONCAT, .n_inputs = 2, .inputs = { x, y } };
+    int64_t heads = cols_of(m, x) % 2 == 0 ? 2 : 1;
+    if (cols_of(m, x) + heads * cols_of(m, y) > 64) return;
+    spey_node_set_int(&node, SPEY_ATTR_HEADS, heads);
+    if (cols_of(m, y) % heads || below(m, 2)) spey_node_set_int(&node, SPEY_ATTR_SHARED, 1);
+    append(m, &node);
+}
+
 static void random_node(maker *m)
 {
     spey_value x = pick(m);
-    switch (below(m, 10)) {
+    switch (below(m, 12)) {
     case 0: attention(m, x); break;
     case 1: mlp(m, x); break;
     case 2: norm(m, x); break;
@@ -198,6 +245,8 @@ static void random_node(maker *m)
     case 6: glu(m, x, pick_like(m, x)); break;
     case 7: slice(m, x); break;
     case 8: rope(m, x); break;
+    case 9: moe(m, x); break;
+    case 10: concat(m, x, pick(m)); break;
     default: norm(m, add(m, x, pick_like(m, x))); break;
     }
 }

@@ -88,6 +88,53 @@ static void a_window_must_be_kept_by_the_cache(void **state)
               "window is 9, but its cache keeps 8");
 }
 
+#define EXPERTS                                                                                \
+    "spey-graph 1\nweight e f32 [9,6]\nweight r f32 [4,6]\nweight s f32 [4,5,6]\n"             \
+    "weight s3 f32 [3,5,6]\nweight b f32 [4,4]\nweight c f32 [3]\n%0 = embed() e : tokens 6\n" \
+    "%1 = linear(%0) r : tokens 4\n"
+#define ROUTE "%2 = route(%1) : tokens 4 {top_k=2}\n"
+
+static void routing_and_experts_must_fit(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *error;
+    } faults[] = {
+        { EXPERTS "%2 = route(%1) : tokens 10 {top_k=5}\n", "5 of 4 experts" },
+        { EXPERTS "%2 = route(%1) : tokens 4 {top_k=2 groups=3}\n", "of 3 groups" },
+        { EXPERTS "%2 = route(%1) : tokens 4 {top_k=2 groups=2 top_groups=3}\n",
+          "best 3 of 2 groups" },
+        { EXPERTS "%2 = route(%1) : tokens 6 {top_k=3 groups=2 top_groups=1}\n",
+          "3 of 4 experts in the best 1" },
+        { EXPERTS "%2 = route(%1) : tokens 2 {top_k=1 groups=4 group_best=2}\n", "groups by 2" },
+        { EXPERTS "%2 = route(%1) c : tokens 4 {top_k=2}\n", "weight c has 1 dims" },
+        { EXPERTS "%2 = route(%1) : tokens 4 {top_k=2 scoring=max}\n", "max" },
+        { EXPERTS ROUTE "%3 = add(%1, %2) : tokens 4\n", "made by route, expected activations" },
+        { EXPERTS "%2 = expert_linear(%0, %1) s : tokens 10\n", "made by linear, expected route" },
+        { EXPERTS ROUTE "%3 = expert_linear(%0, %2) s3 : tokens 10\n",
+          "to 4 experts, weight s3 has 3" },
+        { EXPERTS ROUTE "%3 = expert_linear(%1, %2) s : tokens 10\n",
+          "has 4 columns, expected 12" },
+        { EXPERTS ROUTE "%3 = expert_linear(%0, %2) r : tokens 10\n", "has 2 dims, expected 3" },
+        { EXPERTS ROUTE "%3 = expert_linear(%0, %2) s b : tokens 10\n", "b is not f32 [4,5]" },
+        { EXPERTS "%2 = expert_linear(%0) s : tokens 5 {sum=1}\n", "a sum needs routing" },
+        { EXPERTS "%2 = concat(%0, %1) : tokens 10 {heads=4}\n", "6 columns, not 4 pieces" },
+        { EXPERTS "%2 = concat(%0, %1) : tokens 10 {heads=3}\n", "4 columns, not 3 pieces" },
+    };
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        spey_graph *graph;
+        must_fail(spey_graph_parse("test", faults[i].text, strlen(faults[i].text), &graph),
+                  SPEY_FORMAT, faults[i].error);
+    }
+    static const char fits[] =
+        EXPERTS ROUTE "%3 = expert_linear(%0, %2) s : tokens 10\n"
+                      "%4 = expert_linear(%0) s : tokens 20\n"
+                      "%5 = concat(%0, %1) : tokens 18 {heads=3 shared=1}\n"
+                      "%6 = concat(%0, %1) : tokens 10 {heads=2}\n%7 = gather(%6) : outputs 10\n"
+                      "output %7\n";
+    spey_graph_free(graph_of(fits));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -96,6 +143,7 @@ int main(void)
         cmocka_unit_test(an_embedding_begins_inside_its_table),
         cmocka_unit_test(tables_are_for_rope_alone),
         cmocka_unit_test(a_window_must_be_kept_by_the_cache),
+        cmocka_unit_test(routing_and_experts_must_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
