@@ -24,7 +24,8 @@ spey_source_rows spey_weight_rows(const spey_weight *weight)
 {
     const spey_weight_source *source = &weight->source;
     int64_t rows = spey_weight_shape(weight).rows;
-    if (source->n_pieces == 0) return (spey_source_rows){ 0, rows, rows, 1 };
+    if (source->n_pieces == 0 || source->stack == SPEY_STACK_PIECES)
+        return (spey_source_rows){ 0, rows, rows, 1 };
     return (spey_source_rows){ source->row_begin, source->row_piece, source->row_stride,
                                source->n_pieces };
 }
@@ -224,12 +225,27 @@ static spey_status fail_shape(const spey_safetensor *tensor, int n_dims, const i
                      spey_shape_text(expected_text, n_dims, expected));
 }
 
+/* Pieces of a matrix that are matrices themselves. */
+static spey_status check_pieces(const spey_weight *weight, const spey_safetensor *tensor,
+                                int64_t rows)
+{
+    const spey_weight_source *source = &weight->source;
+    const int64_t piece = weight->dims[source->transpose ? 2 : 1];
+    const int64_t expected[] = { rows, weight->dims[source->transpose ? 1 : 2] };
+    SPEY_ASSERT(source->row_piece == piece && source->n_pieces == weight->dims[0]);
+    if (tensor->n_dims != 2 || tensor->dims[0] != expected[0] || tensor->dims[1] != expected[1])
+        return fail_shape(tensor, 2, expected);
+    SPEY_ASSERT(source->row_begin + (source->n_pieces - 1) * source->row_stride + piece <= rows);
+    return SPEY_OK;
+}
+
 /* `rows` is how many rows all leaves that read this tensor take from it. */
 static spey_status check_shape(const spey_weight *weight, const spey_safetensor *tensor,
                                int64_t rows)
 {
     const spey_weight_source *source = &weight->source;
-    int64_t all[SPEY_DIMS_MAX], *expected = all;
+    if (source->stack == SPEY_STACK_PIECES) return check_pieces(weight, tensor, rows);
+    int64_t all[SPEY_DIMS_MAX] = { 0 }, *expected = all;
     int n_dims = weight->n_dims;
     for (int i = 0; i < n_dims; i++)
         all[i] = weight->dims[i];
@@ -258,6 +274,14 @@ static spey_status check_shape(const spey_weight *weight, const spey_safetensor 
     return SPEY_OK;
 }
 
+/* From each of its tensors. */
+static int64_t rows_taken(const spey_weight *weight)
+{
+    bool pieces = weight->source.stack == SPEY_STACK_PIECES;
+    return pieces ? weight->source.n_pieces * weight->source.row_piece
+                  : spey_weight_shape(weight).rows;
+}
+
 /* Fused tensors are read by several leaves, each taking some of the rows: together they take all of them. */
 static spey_status check_shapes(const spey_import *import, int64_t *rows)
 {
@@ -266,8 +290,7 @@ static spey_status check_shapes(const spey_import *import, int64_t *rows)
         const spey_weight *weight = &graph->weights[i];
         for (int k = import->first_source[i]; k < import->first_source[i + 1]; k++)
             if (weight->source.n_pieces)
-                rows[tensor_index(import->tensors, import->sources[k])] +=
-                    spey_weight_shape(weight).rows;
+                rows[tensor_index(import->tensors, import->sources[k])] += rows_taken(weight);
     }
     for (int i = 0; i < graph->n_weights; i++)
         for (int k = import->first_source[i]; k < import->first_source[i + 1]; k++)

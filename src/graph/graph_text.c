@@ -208,7 +208,7 @@ static spey_status number(parser *p, double *out)
 
 static spey_status value(parser *p, spey_value *out)
 {
-    int64_t i;
+    int64_t i = 0;
     SPEY_TRY(expect(p, "%"));
     SPEY_TRY(integer(p, &i));
     if (i < 0 || i >= p->graph->n_values)
@@ -296,7 +296,7 @@ static spey_status parse_weight(parser *p)
 
 static spey_status parse_cache(parser *p)
 {
-    int64_t number_of;
+    int64_t number_of = 0;
     spey_cache_group group = { 0 };
     SPEY_TRY(integer(p, &number_of));
     if (number_of != p->graph->n_caches)

@@ -237,6 +237,7 @@ static void place_storages(planner *p, uint64_t peak_live_bytes)
             p->storages[i].best_offset = p->storages[i].offset;
         if (arena_bytes == peak_live_bytes) break;
     }
+    SPEY_ASSERT(p->output);
     p->output->best_offset = p->plan->arena_bytes;
     p->plan->arena_bytes += p->output->bytes;
     p->plan->peak_live_bytes = peak_live_bytes + p->output->bytes;

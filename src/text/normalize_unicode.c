@@ -108,6 +108,7 @@ static spey_status normalize_span(spey_tok_op_kind form, const char *text, size_
                                                         UTF8PROC_COMPOSE | UTF8PROC_STABLE);
         if (len >= 0) work->len = (size_t)len;
     }
+    SPEY_ASSERT(work->data || work->len == 0);
     for (size_t i = 0; i < work->len; i++)
         spey_strbuf_put_utf8(out, (uint32_t)work->data[i]);
     return SPEY_OK;

@@ -114,8 +114,8 @@ static uint8_t kind_of(uint64_t type)
 static int byte_of_piece(const char *text, size_t n)
 {
     static const char digits[] = "0123456789ABCDEF";
-    if (n != 6 || memcmp(text, "<0x", 3) || text[5] != '>') return -1;
-    const char *high = memchr(digits, text[3], 16), *low = memchr(digits, text[4], 16);
+    if (n != 6 || memcmp(text, "<0x", 3) || text[5] != '>' || !text[3] || !text[4]) return -1;
+    const char *high = strchr(digits, text[3]), *low = strchr(digits, text[4]);
     return high && low ? (int)((high - digits) * 16 + (low - digits)) : -1;
 }
 

@@ -124,9 +124,10 @@ spey_status spey_pass_fold_linears(spey_graph *graph, const spey_value *values, 
     if (!can_fold(linears, n)) return SPEY_OK;
 
     spey_node node = *linears[0];
-    spey_weight weights[SPEY_NODE_WEIGHTS_MAX];
+    spey_weight weights[SPEY_NODE_WEIGHTS_MAX] = { 0 };
     char names[SPEY_NODE_WEIGHTS_MAX][SPEY_NAME_BYTES_MAX];
     const char *matrix = graph->weights[node.weights[0]].name;
+    SPEY_ASSERT(node.n_weights <= 2);
     for (int w = 0; w < node.n_weights; w++) {
         if (!describe_fold(graph, linears, n, w, &weights[w]) ||
             !name_fold(graph, matrix, name, endings[w], names[w]))

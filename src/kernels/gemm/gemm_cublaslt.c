@@ -266,6 +266,7 @@ static cublasLtEpilogue_t fused_epilogue(const spey_gemm_args *a)
 }
 
 /* All rows, or a chunk of them; `sums` is the scratch for FP32 sums. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): written through m.y. */
 static void run_rows(spey_device *device, const spey_gemm_args *a, float *sums)
 {
     bool fused = is_fused(a);

@@ -50,8 +50,9 @@ static void score(const spey_route_args *a, int64_t row, route_token *t)
 static void choose_groups(const spey_route_args *a, route_token *t)
 {
     const int64_t size = a->n_experts / a->n_groups;
-    double scores[SPEY_EXPERTS_MAX];
-    bool taken[SPEY_EXPERTS_MAX];
+    SPEY_ASSERT(size > 0);
+    double scores[SPEY_EXPERTS_MAX] = { 0 };
+    bool taken[SPEY_EXPERTS_MAX] = { false };
     for (int64_t g = 0; g < a->n_groups; g++) {
         int64_t first = best_of(t->choices, t->out, g * size, (g + 1) * size);
         scores[g] = t->choices[first];
@@ -70,7 +71,7 @@ static void choose_groups(const spey_route_args *a, route_token *t)
 
 static void route_row(const spey_route_args *a, int64_t row)
 {
-    route_token t;
+    route_token t = { 0 };
     float *weights = a->out + row * 2 * a->top_k, *ids = weights + a->top_k;
     double sum = 0;
     score(a, row, &t);
