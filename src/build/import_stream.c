@@ -161,25 +161,33 @@ static spey_status stream_matrix(spey_import *import, const stream *s)
                          (size_t)rows.piece * row_elements));
         if (is_mapped) drop(import, s->source, offset, (size_t)rows.piece * row_bytes);
     }
-    if (weight->source.transpose && is_mapped) {
-        size_t matrices =
-            weight->source.stack == SPEY_STACK_ONE ? (size_t)spey_weight_matrices(weight) : 1;
-        drop(import, s->source, s->begin, s->source->bytes / matrices);
-    }
+    const size_t bytes = (size_t)spey_weight_shape(weight).rows * row_bytes;
+    if (weight->source.transpose && is_mapped) drop(import, s->source, s->begin, bytes);
     return SPEY_OK;
+}
+
+/* Where matrix i of a stack begins in its tensor. */
+static size_t begin_of(const spey_weight *weight, const spey_safetensor *tensor, int64_t i)
+{
+    const spey_weight_source *source = &weight->source;
+    if (source->stack == SPEY_STACK_ONE)
+        return tensor->bytes / (size_t)spey_weight_matrices(weight) * (size_t)i;
+    if (source->stack == SPEY_STACK_PIECES)
+        return (size_t)((source->row_begin + i * source->row_stride) * tensor->dims[1]) *
+               spey_dtype_bytes(tensor->dtype);
+    return 0;
 }
 
 static spey_status stream_leaf(spey_import *import, int32_t index, spey_engine_writer *writer)
 {
     const spey_weight *weight = &import->graph->weights[index];
     const spey_safetensor computed = as_tensor(weight);
-    const int64_t n = spey_weight_matrices(weight);
-    const bool one = weight->source.stack == SPEY_STACK_ONE;
-    for (int64_t i = 0; i < n; i++) {
+    const int first = import->first_source[index];
+    const bool many = weight->source.stack == SPEY_STACK_TENSORS;
+    for (int64_t i = 0; i < spey_weight_matrices(weight); i++) {
         stream s = { .weight = weight, .source = &computed, .writer = writer };
-        if (weight->source.tensor)
-            s.source = import->sources[import->first_source[index] + (one ? 0 : i)];
-        if (one) s.begin = s.source->bytes / (size_t)n * (size_t)i;
+        if (weight->source.tensor) s.source = import->sources[first + (many ? i : 0)];
+        s.begin = begin_of(weight, s.source, i);
         SPEY_TRY(reserve(import, weight, s.source));
         s.converted = import->buffer;
         SPEY_TRY(stream_matrix(import, &s));

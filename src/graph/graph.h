@@ -126,6 +126,7 @@ typedef enum spey_stack {
     SPEY_STACK_NONE,
     SPEY_STACK_TENSORS, /* a tensor for each: its number is in place of the '*' in the name */
     SPEY_STACK_ONE,     /* one tensor, with that dimension too */
+    SPEY_STACK_PIECES, /* one matrix: each piece of its rows is a matrix, turned when transpose is set */
 } spey_stack;
 
 /* Where the rows of a leaf weight come from in the checkpoint: n_pieces runs of row_piece rows, the first at row_begin,

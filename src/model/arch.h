@@ -34,7 +34,7 @@ typedef struct spey_arch_config {
     int64_t route_groups, route_top_groups;
     /* Latent attention: head_dim is nope_dim + rope.rotary. */
     int64_t q_rank, kv_rank, nope_dim;
-    int64_t v_dim;    /* 0: head_dim */
+    int64_t v_dim;    /* of a head */
     bool interleaved; /* RoPE's pairs */
 } spey_arch_config;
 

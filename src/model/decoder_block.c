@@ -70,9 +70,9 @@ static void add_caches(spey_blocks *b, const spey_arch_config *c)
 {
     for (int64_t i = 0; i < c->layers; i++) {
         if (slot_of(c, i).layer != 0) continue; /* not the first of its window */
-        spey_cache_group group = { .heads = c->kv_heads,
-                                   .k_dim = c->head_dim,
-                                   .v_dim = c->v_dim ? c->v_dim : c->head_dim,
+        spey_cache_group group = { .heads = c->kv_rank ? 1 : c->kv_heads,
+                                   .k_dim = c->kv_rank ? c->kv_rank + c->rope.rotary : c->head_dim,
+                                   .v_dim = c->kv_rank ? c->kv_rank : c->head_dim,
                                    .window = c->windows[i] };
         for (int64_t j = i; j < c->layers; j++)
             group.layers += c->windows[j] == c->windows[i];

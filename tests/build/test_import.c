@@ -323,6 +323,45 @@ static void a_stack_in_one_tensor_is_turned_matrix_by_matrix(void **state)
     bench_free(&b);
 }
 
+/* Two heads of rows 0 and 1, and of rows 2 to 4: the first kind turned, the second as it is. */
+static void pieces_of_a_matrix_may_be_a_stack(void **state)
+{
+    (void)state;
+    bench b = bench_make();
+    float *all = make_matrix(10, 4);
+    add_source(&b, "kv", SPEY_F32, 10, 4, all);
+    const spey_weight k = stack_of(2, 4, 2,
+                                   (spey_weight_source){ .tensor = "kv",
+                                                         .stack = SPEY_STACK_PIECES,
+                                                         .transpose = true,
+                                                         .row_piece = 2,
+                                                         .row_stride = 5,
+                                                         .n_pieces = 2 });
+    spey_weight v = stack_of(2, 3, 4,
+                             (spey_weight_source){ .tensor = "kv",
+                                                   .stack = SPEY_STACK_PIECES,
+                                                   .row_begin = 2,
+                                                   .row_piece = 3,
+                                                   .row_stride = 5,
+                                                   .n_pieces = 2 });
+    int32_t wk, wv;
+    v.name = "v";
+    assert_int_equal(spey_graph_add_weight(b.graph, &k, &wk), SPEY_OK);
+    assert_int_equal(spey_graph_add_weight(b.graph, &v, &wv), SPEY_OK);
+    size_t n;
+    float *out = import_one(&b, wk, &n);
+    for (int64_t i = 0; i < 16; i++)
+        assert_true(out[i] == at(i / 8 * 5 + i % 2, i % 8 / 2));
+    free(out);
+    spey_safetensors_close(b.tensors);
+    out = import_one(&b, wv, &n);
+    for (int64_t i = 0; i < 24; i++)
+        assert_true(out[i] == at(i / 12 * 5 + 2 + i % 12 / 4, i % 4));
+    free(out);
+    free(all);
+    bench_free(&b);
+}
+
 static void every_expert_is_missed_and_none_is_left_over(void **state)
 {
     (void)state;
@@ -529,6 +568,7 @@ int main(void)
         cmocka_unit_test(parts_lie_one_below_the_other),
         cmocka_unit_test(a_stack_is_gathered_from_a_tensor_for_each),
         cmocka_unit_test(a_stack_in_one_tensor_is_turned_matrix_by_matrix),
+        cmocka_unit_test(pieces_of_a_matrix_may_be_a_stack),
         cmocka_unit_test(every_expert_is_missed_and_none_is_left_over),
         cmocka_unit_test(a_stack_of_another_shape_shows_both),
         cmocka_unit_test(computed_values_are_stored),

@@ -46,6 +46,20 @@ static const char *name_of(const spey_weight_source *source, int64_t i,
     return out;
 }
 
+/* Each piece of rows is a matrix. */
+static float *read_pieces(const spey_weight *weight, const float *all, float *to)
+{
+    const spey_weight_source *source = &weight->source;
+    for (int64_t e = 0; e < weight->dims[0]; e++)
+        for (int64_t r = 0; r < weight->dims[1]; r++)
+            for (int64_t c = 0; c < weight->dims[2]; c++) {
+                int64_t first = source->row_begin + e * source->row_stride;
+                *to++ = source->transpose ? all[(first + c) * weight->dims[1] + r]
+                                          : all[(first + r) * weight->dims[2] + c];
+            }
+    return to;
+}
+
 /* `n` matrices of tensor `index` behind `to`; where they end. */
 static float *read_tensor(const spey_safetensors *tensors, const spey_weight *weight, int64_t index,
                           int64_t n, float *to)
@@ -59,6 +73,11 @@ static float *read_tensor(const spey_safetensors *tensors, const spey_weight *we
     float *all = spey_new_array(SPEY_PURPOSE_GENERAL, float, elements);
     SPEY_ASSERT(all != NULL);
     SPEY_ASSERT(spey_convert(all, SPEY_F32, tensor->data, tensor->dtype, (size_t)elements));
+    if (weight->source.stack == SPEY_STACK_PIECES) {
+        to = read_pieces(weight, all, to);
+        spey_free(all);
+        return to;
+    }
     matrix m = { .cols = weight->n_dims - stacked == 2 ? weight->dims[weight->n_dims - 1] : 1 };
     m.rows = elements / n / m.cols;
     for (int64_t i = 0; i < n; i++) {

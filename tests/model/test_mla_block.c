@@ -19,7 +19,7 @@ static const spey_mla_spec latent = { .kv_rank = 5,
 static spey_graph *draw(const spey_mla_spec *mla)
 {
     spey_blocks b = { .dtype = SPEY_F32 };
-    const spey_cache_group group = { .layers = 1, .heads = 2, .k_dim = 5, .v_dim = 4 };
+    const spey_cache_group group = { .layers = 1, .heads = 1, .k_dim = 7, .v_dim = 5 };
     const spey_rope_config rope = { .rotary = 2, .theta = 10, .magnitude = 1 };
     int cache;
     must(spey_graph_new(&b.graph));
@@ -61,12 +61,16 @@ static void heads_are_taken_apart(void **state)
     expect_rows(graph, "attn.q_rope", "q.weight", (spey_row_pieces){ 3, 2, 5, 2 });
     expect_rows(graph, "attn.latent", "kv_a.weight", (spey_row_pieces){ 0, 5, 5, 1 });
     expect_rows(graph, "attn.key", "kv_a.weight", (spey_row_pieces){ 5, 2, 2, 1 });
-    expect_rows(graph, "attn.k", "kv_b.weight", (spey_row_pieces){ 0, 3, 7, 2 });
-    expect_rows(graph, "attn.v", "kv_b.weight", (spey_row_pieces){ 3, 4, 7, 2 });
+    expect_rows(graph, "attn.k_up", "kv_b.weight", (spey_row_pieces){ 0, 3, 7, 2 });
+    expect_rows(graph, "attn.v_up", "kv_b.weight", (spey_row_pieces){ 3, 4, 7, 2 });
     graph->output = SPEY_NO_VALUE;
     char *text = text_of(graph);
-    static const char *const lines[] = { " : tokens 10 {heads=2}",
-                                         " : tokens 10 {shared=1 heads=2}", "k_dim=5 v_dim=4" };
+    static const char *const lines[] = {
+        "weight attn.k_up f32 [2,5,3]", "weight attn.v_up f32 [2,4,5]",
+        " attn.k_up : tokens 10\n",     " : tokens 14 {heads=2}",
+        " : tokens 7 {heads=1}",        "{heads=1 k_dim=7 v_dim=5 cache=0 layer=0}",
+        " attn.v_up : tokens 8\n"
+    };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         if (!strstr(text, lines[i])) fail_msg("%s is not in\n%s", lines[i], text);
     spey_free(text);

@@ -14,7 +14,7 @@ static bool is_v3(const spey_arch_config *c)
 static void read_attention(spey_config *config, spey_arch_config *c)
 {
     c->q_rank = spey_config_int(config, "q_lora_rank", 0, SPEY_HIDDEN_MAX, 0);
-    c->kv_rank = spey_config_int(config, "kv_lora_rank", 1, SPEY_HIDDEN_MAX, 512);
+    c->kv_rank = spey_config_int(config, "kv_lora_rank", 1, SPEY_HEAD_DIM_MAX / 2, 512);
     c->nope_dim = spey_config_int(config, "qk_nope_head_dim", 1, SPEY_HEAD_DIM_MAX / 2, 128);
     c->v_dim = spey_config_int(config, "v_head_dim", 1, SPEY_HEAD_DIM_MAX, 128);
     int64_t rotary = spey_config_int(config, "qk_rope_head_dim", 2, SPEY_HEAD_DIM_MAX / 2, 64);
