@@ -190,6 +190,24 @@ class Behaviour(SpeyTest):
                        "--warmup", 0, "--json")
         self.assertEqual(out["requests"], 5)
 
+    @unittest.skipUnless(os.environ.get("SPEY_RELEASE"), "sanitizers need more")
+    def test_the_binary_is_small_and_needs_libc_alone(self):
+        self.assertLess(os.path.getsize(SPEY), 6 << 20)
+        needed = subprocess.run(["ldd", SPEY], capture_output=True, text=True, check=True).stdout
+        for line in needed.splitlines():
+            self.assertRegex(line.strip(), r"^(linux-vdso|libc\.so|libm\.so|/lib.*/ld-linux)", needed)
+
+    @unittest.skipUnless(os.environ.get("SPEY_RELEASE"), "sanitizers need more")
+    def test_resident_memory_is_what_the_plan_says_and_little_more(self):
+        plan = run_json("inspect", self.engine, "--json", "--plan")["plan"]
+        planned = sum(line["bytes"] for line in plan["lines"])  # weights and the engine's pages too
+        process = subprocess.Popen([SPEY, "run", self.engine, PROMPT, "--max-tokens", "20"],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        self.assertEqual(status, 0)
+        self.assertLess(usage.ru_maxrss * 1024 - planned, 32 << 20)
+
     def test_every_command_explains_itself(self):
         for command in ("build", "run", "eval", "bench", "inspect", "tokenize"):
             text = run(command, "--help", check=True).stdout
