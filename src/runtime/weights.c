@@ -52,8 +52,9 @@ static fill_kind kind_of(const spey_graph *graph, int weight)
         const spey_node *node = &graph->nodes[i];
         for (int w = 0; w < node->n_weights; w++) {
             if (node->weights[w] != weight) continue;
-            if (node->op == SPEY_GRAPH_ROPE_TABLE || node->op == SPEY_GRAPH_ATTENTION)
-                return FILL_NEVER;
+            bool slopes = node->op == SPEY_GRAPH_ATTENTION && w == 0 &&
+                          spey_node_int(node, SPEY_ATTR_ALIBI, 0) != 0;
+            if (node->op == SPEY_GRAPH_ROPE_TABLE || slopes) return FILL_NEVER;
             if (node->op != SPEY_GRAPH_NORM && node->op != SPEY_GRAPH_ADD_NORM) return FILL_RANDOM;
             bool one = w == 0 && spey_node_number(node, SPEY_ATTR_OFFSET, 0) != 1;
             return one ? FILL_ONES : FILL_ZEROS;

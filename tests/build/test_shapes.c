@@ -26,6 +26,12 @@ static void published_sizes_are_met(void **state)
         { "gpt3-6.7b", 6658404352, 32 },
         { "gpt3-13b", 12853386240, 40 },
         { "gpt3-175b", 174604259328, 96 },
+        { "mixtral-8x7b", 46702792704, 32 },
+        { "qwen1.5-moe-a2.7b", 14315784192, 24 },
+        { "qwen3-30b-a3b", 30532122624, 48 },
+        { "gpt-oss-20b", 20914757184, 24 },
+        { "deepseek-v2-lite", 15706484224, 27 },
+        { "deepseek-v3", 671026419200, 61 },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         spey_engine_file *file;
