@@ -64,14 +64,16 @@ void spey_arch_read_layer_windows(spey_config *config, int64_t window, int64_t f
     }
 }
 
-void spey_arch_read_experts(spey_config *config, spey_arch_config *c)
+void spey_arch_read_experts(spey_config *config, const spey_experts_missing *missing,
+                            spey_arch_config *c)
 {
     c->experts = spey_config_int(config, "num_experts|num_local_experts|n_routed_experts", 1,
-                                 SPEY_EXPERTS_MAX, -1);
-    c->expert_top_k =
-        spey_config_int(config, "num_experts_per_tok|experts_per_token", 1, SPEY_EXPERTS_MAX, -1);
-    c->expert_intermediate = spey_config_int(config, "moe_intermediate_size", 1,
-                                             (int64_t)8 * SPEY_HIDDEN_MAX, c->intermediate);
+                                 SPEY_EXPERTS_MAX, missing->experts);
+    c->expert_top_k = spey_config_int(config, "num_experts_per_tok|experts_per_token", 1,
+                                      SPEY_EXPERTS_MAX, missing->top_k);
+    c->expert_intermediate =
+        spey_config_int(config, "moe_intermediate_size", 1, (int64_t)8 * SPEY_HIDDEN_MAX,
+                        missing->intermediate ? missing->intermediate : c->intermediate);
     spey_config_demand(config, c->expert_top_k <= c->experts,
                        "num_experts_per_tok is %lld, there are %lld experts",
                        (long long)c->expert_top_k, (long long)c->experts);

@@ -66,9 +66,16 @@ void spey_arch_read_window(spey_config *config, int64_t missing, spey_arch_confi
 /* `window` for the layers that "layer_types" calls sliding; without it, for those i where (i + 1) % full_every != 0. */
 void spey_arch_read_layer_windows(spey_config *config, int64_t window, int64_t full_every,
                                   spey_arch_config *out);
+/* What a configuration of experts leaves out. */
+typedef struct spey_experts_missing {
+    int64_t experts, top_k;
+    int64_t intermediate; /* 0: intermediate_size */
+} spey_experts_missing;
+
 /* Experts of every layer: "num_experts|num_local_experts|n_routed_experts", "num_experts_per_tok" and
- * "moe_intermediate_size", or "intermediate_size" without it. Checks that they fit. */
-void spey_arch_read_experts(spey_config *config, spey_arch_config *out);
+ * "moe_intermediate_size". Checks that they fit. */
+void spey_arch_read_experts(spey_config *config, const spey_experts_missing *missing,
+                            spey_arch_config *out);
 /* A flag that the drawing does not follow: true is SPEY_UNSUPPORTED. */
 void spey_arch_refuse(spey_config *config, const char *key);
 

@@ -265,6 +265,24 @@ static const struct {
     { "{'architectures': ['GraniteForCausalLM'], 'logits_scaling': 0}", "\"logits_scaling\" is 0" },
     { "{'architectures': ['Qwen2ForCausalLM'], 'use_sliding_window': true, 'sliding_window': -1}",
       "\"sliding_window\" is -1" },
+    { "{'architectures': ['MixtralForCausalLM'], 'num_local_experts': 4, 'num_experts_per_tok': 5}",
+      "num_experts_per_tok is 5, there are 4 experts" },
+    { "{'architectures': ['MixtralForCausalLM'], 'num_local_experts': 4096}", "is 4096" },
+    { "{'architectures': ['Qwen3MoeForCausalLM'], 'use_sliding_window': true}",
+      "\"use_sliding_window\" is true" },
+    { "{'architectures': ['Qwen2MoeForCausalLM'], 'num_experts': 4, 'num_experts_per_tok': 2, "
+      "'mlp_only_layers': [0, 2]}",
+      "mlp_only_layers[1] is not the number of a layer" },
+    { "{'architectures': ['GptOssForCausalLM'], 'swiglu_limit': 0}", "\"swiglu_limit\" is 0" },
+    { "{'architectures': ['DeepseekV2ForCausalLM'], 'n_routed_experts': 4, "
+      "'num_experts_per_tok': 2, 'norm_topk_prob': true}",
+      "\"norm_topk_prob\" is true" },
+    { "{'architectures': ['DeepseekV3ForCausalLM'], 'n_routed_experts': 4, "
+      "'num_experts_per_tok': 2, 'topk_method': 'greedy'}",
+      "topk_method is \"greedy\", which is not supported" },
+    { "{'architectures': ['DeepseekV3ForCausalLM'], 'n_routed_experts': 4, "
+      "'num_experts_per_tok': 3, 'n_group': 2, 'topk_group': 1, 'first_k_dense_replace': 0}",
+      "3 of 4 experts in the best 1 of 2 groups by 2" },
 };
 
 static void what_is_not_drawn_is_refused(void **state)

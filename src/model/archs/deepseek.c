@@ -41,10 +41,12 @@ static void read_routing(spey_config *config, spey_arch_config *c)
                           : greedy || strcmp(method, "group_limited_greedy") == 0;
     spey_config_demand(config, known, "topk_method is \"%.64s\", which is not supported", method);
     if (!greedy) {
-        c->route_groups = spey_config_int(config, "n_group", 1, SPEY_EXPERTS_MAX, 1);
-        c->route_top_groups = spey_config_int(config, "topk_group", 1, SPEY_EXPERTS_MAX, 1);
+        c->route_groups = spey_config_int(config, "n_group", 1, SPEY_EXPERTS_MAX, is_v3(c) ? 8 : 1);
+        c->route_top_groups =
+            spey_config_int(config, "topk_group", 1, SPEY_EXPERTS_MAX, is_v3(c) ? 4 : 1);
     }
-    c->route_scale = spey_config_number(config, "routed_scaling_factor", 1e-6, 1e6, 1);
+    c->route_scale =
+        spey_config_number(config, "routed_scaling_factor", 1e-6, 1e6, is_v3(c) ? 2.5 : 1);
     if (is_v3(c))
         c->route_normalise = spey_config_bool(config, "norm_topk_prob", true);
     else
@@ -57,11 +59,14 @@ static void read(spey_config *config, spey_arch_config *c)
     c->norm_eps = spey_config_number(config, "rms_norm_eps", 0, 1, 1e-6);
     c->mlp_bias = spey_config_bool(config, "mlp_bias", false);
     read_attention(config, c);
-    spey_arch_read_experts(config, c);
+    const spey_experts_missing v2 = { 64, -1, 1407 }, v3 = { 256, 8, 2048 };
+    spey_arch_read_experts(config, is_v3(c) ? &v3 : &v2, c);
     read_routing(config, c);
-    c->shared_intermediate = c->expert_intermediate *
-                             spey_config_int(config, "n_shared_experts", 0, SPEY_EXPERTS_MAX, 0);
-    int64_t dense = spey_config_int(config, "first_k_dense_replace", 0, SPEY_LAYERS_MAX, 0);
+    c->shared_intermediate =
+        c->expert_intermediate *
+        spey_config_int(config, "n_shared_experts", 0, SPEY_EXPERTS_MAX, is_v3(c) ? 1 : 2);
+    int64_t dense =
+        spey_config_int(config, "first_k_dense_replace", 0, SPEY_LAYERS_MAX, is_v3(c) ? 3 : 0);
     int64_t every = spey_config_int(config, "moe_layer_freq", 1, SPEY_LAYERS_MAX, 1);
     for (int64_t i = 0; !config->status && i < c->layers; i++)
         c->sparse[i] = i >= dense && i % every == 0;

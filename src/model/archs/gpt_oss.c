@@ -11,7 +11,7 @@ static void read(spey_config *config, spey_arch_config *c)
     spey_rope_read(config, NULL, 150000, c->head_dim, &c->rope);
     int64_t window = spey_config_int(config, "sliding_window", 1, SPEY_POSITIONS_MAX, 128);
     spey_arch_read_layer_windows(config, window, 2, c);
-    spey_arch_read_experts(config, c);
+    spey_arch_read_experts(config, &(spey_experts_missing){ 128, 4, 0 }, c);
     c->route_normalise = true; /* a softmax over the chosen logits */
     c->expert_limit = spey_config_number(config, "swiglu_limit", 1e-6, 1e6, 7);
 }

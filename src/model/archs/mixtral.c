@@ -7,7 +7,7 @@ static void read(spey_config *config, spey_arch_config *c)
     c->norm_eps = spey_config_number(config, "rms_norm_eps", 0, 1, 1e-5);
     spey_rope_read(config, NULL, 1e6, c->head_dim, &c->rope);
     spey_arch_read_window(config, 0, c);
-    spey_arch_read_experts(config, c);
+    spey_arch_read_experts(config, &(spey_experts_missing){ 8, 2, 0 }, c);
     c->route_normalise = true;
 }
 

@@ -34,7 +34,8 @@ static void read(spey_config *config, spey_arch_config *c)
         c->qkv_bias = spey_config_bool(config, "qkv_bias", true);
     spey_rope_read(config, NULL, 10000, c->head_dim, &c->rope);
     spey_arch_refuse(config, "use_sliding_window");
-    spey_arch_read_experts(config, c);
+    const spey_experts_missing qwen2 = { 60, 4, 1408 }, qwen3 = { 128, 8, 768 };
+    spey_arch_read_experts(config, is_qwen3(c) ? &qwen3 : &qwen2, c);
     read_sparse(config, c);
     c->route_normalise = spey_config_bool(config, "norm_topk_prob", false);
     if (!is_qwen3(c))
