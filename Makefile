@@ -27,7 +27,9 @@ build: deps
 	@cmake --preset release >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS)
 
-demo: build
+demo: deps
+	@cmake --preset release >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target spey
 	@echo
 	@echo "$$ $(SPEY) build models/demo -o build/demo.spey"
 	@$(SPEY) build models/demo -o build/demo.spey
