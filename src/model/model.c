@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include <fnmatch.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -108,6 +109,18 @@ static int32_t read_id(spey_config *config, const char *key)
     return (int32_t)id;
 }
 
+/* Dynamic and yarn multiply the positions that they begin from; a checkpoint whose max_position_embeddings is still that
+ * number reaches as far as its factor says. */
+static int64_t read_context(const spey_arch_config *config)
+{
+    const spey_rope_config *rope = &config->rope;
+    bool extends = rope->type == SPEY_ROPE_DYNAMIC || rope->type == SPEY_ROPE_YARN;
+    if (!extends || rope->original != config->positions || rope->factor < 1)
+        return config->positions;
+    double extended = floor((double)config->positions * rope->factor);
+    return (int64_t)fmin(extended, SPEY_POSITIONS_MAX);
+}
+
 static void read_info(spey_config *config, spey_model *model)
 {
     spey_model_info *info = &model->info;
@@ -115,7 +128,7 @@ static void read_info(spey_config *config, spey_model *model)
     info->vocab_size = model->config.vocab;
     info->hidden_size = model->config.hidden;
     info->n_layers = model->config.layers;
-    info->context_length = model->config.positions;
+    info->context_length = read_context(&model->config);
     info->temperature = info->top_p = info->typical_p = info->repetition_penalty = 1;
     info->bos_id = read_id(config, "bos_token_id");
     info->pad_id = read_id(config, "pad_token_id");

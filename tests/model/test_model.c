@@ -74,6 +74,31 @@ static void info_holds_what_the_runtime_needs(void **state)
     assert_true(info.temperature == 1 && info.top_p == 1 && !info.do_sample);
 }
 
+static void scaled_positions_reach_as_far_as_their_factor(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *patch;
+        int64_t positions;
+    } cases[] = {
+        { "{'head_dim': 4, 'rope_scaling': {'type': 'dynamic', 'factor': 2.5}}", 160 },
+        { "{'rope_scaling': {'type': 'yarn', 'factor': 4, 'original_max_position_embeddings': 64}}",
+          256 },
+        { "{'rope_scaling': {'type': 'yarn', 'factor': 4, 'original_max_position_embeddings': 16}}",
+          64 },
+        { "{'head_dim': 4, 'rope_scaling': {'type': 'dynamic', 'factor': 1e6}, 'max_position_embeddings': 1000000}",
+          SPEY_POSITIONS_MAX },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        spey_model *model;
+        spey_model_info info;
+        must(model_of(cases[i].patch, &model));
+        spey_model_get_info(model, &info);
+        spey_model_free(model);
+        assert_int_equal(info.context_length, cases[i].positions);
+    }
+}
+
 static void older_spellings_mean_the_same(void **state)
 {
     (void)state;
@@ -338,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checkpoints_draw_what_is_written_down),
         cmocka_unit_test(info_holds_what_the_runtime_needs),
+        cmocka_unit_test(scaled_positions_reach_as_far_as_their_factor),
         cmocka_unit_test(older_spellings_mean_the_same),
         cmocka_unit_test(leaves_say_where_their_rows_come_from),
         cmocka_unit_test(unused_tensors_are_known),
