@@ -100,6 +100,15 @@ static spey_gemm_args expert_gemm(const spey_expert_linear_args *a, const expert
     };
 }
 
+/* Outputs of a chunk: four of gemm's, so that a block is prefetched while the one before it is computed; fewer when the
+ * n_slots experts that are in use at least would not give each lane four chunks. */
+static int64_t expert_chunk(const spey_expert_linear_args *a, const gemm_plan *plan,
+                            const spey_lane *lane)
+{
+    int64_t several = a->n * a->n_slots / ((int64_t)4 * lane->count * plan->chunk_cols);
+    return plan->chunk_cols * (several < 1 ? 1 : gemm_min(several, 4));
+}
+
 static void expert_sort(const spey_expert_linear_args *a, const expert_space *space,
                         const spey_lane *lane)
 {
@@ -123,8 +132,9 @@ static void expert_sort(const spey_expert_linear_args *a, const expert_space *sp
     begin[0] = 0;
     space->chunks[0] = 0;
     for (int64_t e = 0; e < a->n_experts; e++) {
-        spey_gemm_args gemm = expert_gemm(a, space, e);
-        int64_t n = gemm.rows ? gemm_ceil_div(a->n, gemm_plan_make(&gemm, lane).chunk_cols) : 0;
+        const spey_gemm_args gemm = expert_gemm(a, space, e);
+        const gemm_plan plan = gemm_plan_make(&gemm, lane);
+        int64_t n = gemm.rows ? gemm_ceil_div(a->n, expert_chunk(a, &plan, lane)) : 0;
         space->chunks[e + 1] = space->chunks[e] + (int32_t)n;
     }
 }
@@ -152,8 +162,8 @@ static void expert_multiply(const spey_expert_linear_args *a, const expert_space
         gemm_plan plan = gemm_plan_make(&gemm, lane);
         plan.x_pitch = expert_pitch(a->k);
         plan.x = space->x + space->begin[e] * plan.x_pitch;
-        int64_t begin = (chunk - space->chunks[e]) * plan.chunk_cols;
-        gemm_block first = gemm_chunk(&plan, begin, gemm_min(a->n, begin + plan.chunk_cols));
+        int64_t cols = expert_chunk(a, &plan, lane), begin = (chunk - space->chunks[e]) * cols;
+        gemm_block first = gemm_chunk(&plan, begin, gemm_min(a->n, begin + cols));
         gemm_run(&plan, NULL, first, expert_panel(a->w_dtype));
     }
 }
