@@ -164,8 +164,7 @@ static void rows_begin_at_64_bytes(void **state)
         for (spey_value v = 0; v < graph->n_values; v++) {
             if (plan->values[v].storage != v) continue;
             assert_int_equal(plan->values[v].offset % 64, 0);
-            if (!spey_graph_is_table(graph, v))
-                assert_int_equal(plan->values[v].pitch * 4 % 64, 0);
+            if (!spey_graph_is_table(graph, v)) assert_int_equal(plan->values[v].pitch * 4 % 64, 0);
         }
         spey_memplan_free(plan);
         spey_graph_free(graph);

@@ -28,7 +28,7 @@ static int64_t best_of(const double *values, const bool *out, int64_t begin, int
 
 static void score(const spey_route_args *a, int64_t row, route_token *t)
 {
-    double max = -INFINITY, sum = 0;
+    double max = (double)-INFINITY, sum = 0;
     for (int64_t e = 0; e < a->n_experts; e++) {
         t->scores[e] = spey_load(a->logits, a->dtype, row * a->pitch + e);
         max = fmax(max, t->scores[e]);
