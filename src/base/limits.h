@@ -17,7 +17,10 @@ enum {
     SPEY_POSITIONS_MAX = 1 << 27,
     SPEY_EXPERTS_MAX = 1024,
     SPEY_CACHE_GROUPS_MAX = 16,
-    SPEY_JSON_BYTES_MAX = 1 << 28, /* config.json, tokenizer.json, index files */
+    SPEY_CONV_WIDTH_MAX = 16,          /* taps of a causal convolution */
+    SPEY_SCAN_STATES_MAX = 1024,       /* of one column of a selective scan */
+    SPEY_STATE_ELEMENTS_MAX = 1 << 30, /* of one layer of a state group */
+    SPEY_JSON_BYTES_MAX = 1 << 28,     /* config.json, tokenizer.json, index files */
     SPEY_JSON_DEPTH_MAX = 64,
     SPEY_SAFETENSORS_HEADER_MAX = 100 << 20,
     SPEY_TENSORS_MAX = 1 << 20, /* tensors of one checkpoint */

@@ -2,6 +2,8 @@
 #ifndef SPEY_KERNELS_PAGED_H
 #define SPEY_KERNELS_PAGED_H
 
+#include <stdbool.h>
+
 #include "kernels/ragged.h"
 
 /* Cache index of token r of the batch. */
@@ -33,6 +35,21 @@ static inline void *spey_kv_v(const spey_kv_view *kv, const spey_ragged *batch, 
 {
     return spey_kv_block(kv, batch, s, i) + kv->v_offset + h * kv->v_head_bytes +
            i % kv->block_tokens * kv->v_token_bytes;
+}
+
+/* The state of sequence s. */
+static inline float *spey_state_at(const spey_state_view *state, const spey_ragged *batch,
+                                   int64_t s)
+{
+    const spey_block_table *table = &batch->groups[state->group];
+    int32_t block = table->blocks[s * table->pitch];
+    return (float *)(void *)(state->base + block * state->block_bytes + state->offset);
+}
+
+/* Is this the first step of sequence s? */
+static inline bool spey_state_begins(const spey_ragged *batch, int64_t s)
+{
+    return batch->kv_len[s] == batch->seq_start[s + 1] - batch->seq_start[s];
 }
 
 #endif

@@ -46,4 +46,13 @@ typedef struct spey_kv_view {
     int64_t k_token_bytes, v_token_bytes;
 } spey_kv_view;
 
+/* One layer's part of a pool of states: of sequence s, F32 numbers at base + block * block_bytes + offset, where block is
+ * the first of the sequence's. They mean nothing before the sequence's first token: kernels take zeros instead. */
+typedef struct spey_state_view {
+    uint8_t *base;
+    int32_t group; /* index into spey_ragged.groups */
+    int64_t block_bytes;
+    int64_t offset;
+} spey_state_view;
+
 #endif

@@ -137,4 +137,10 @@ check_buffer *check_cache_new(check *c, const check_cache *cache, const check_st
 int64_t check_cache_k(const check *c, const spey_kv_view *view, int seq, int64_t h, int64_t i);
 int64_t check_cache_v(const check *c, const spey_kv_view *view, int seq, int64_t h, int64_t i);
 
+/* A pool of two layers of states of `elements`, shuffled among the sequences; those of sequences that have tokens before
+ * this step are filled with N(0, 1), the others are NaN. Those of the step's sequences are outputs, unless a sequence has
+ * no tokens. `view` lies in args: its base is bound. */
+check_buffer *check_states_new(check *c, int32_t group, int64_t elements, const check_step *step,
+                               spey_ragged *batch, spey_state_view *view);
+
 #endif

@@ -215,3 +215,35 @@ int64_t check_cache_v(const check *c, const spey_kv_view *view, int seq, int64_t
                 view->v_offset + h * view->v_head_bytes +
                     i % view->block_tokens * view->v_token_bytes);
 }
+
+/* ---- states ---- */
+
+enum { STATE_HOLE = 3 }; /* elements between layers and blocks */
+
+check_buffer *check_states_new(check *c, int32_t group, int64_t elements, const check_step *step,
+                               spey_ragged *batch, spey_state_view *view)
+{
+    const int64_t layer = elements + STATE_HOLE, block = 2 * layer + STATE_HOLE;
+    const int64_t pitch = 2, pool = (step->n_seqs + 2) | 1;
+    const int64_t size = (int64_t)sizeof(float);
+    *view =
+        (spey_state_view){ .group = group, .block_bytes = block * size, .offset = layer * size };
+    check_buffer *b = check_buffer_new(c, "states", SPEY_F32, pool * block);
+    check_bind(c, &view->base, b, 0);
+    check_buffer *table = check_buffer_new(c, "state table", SPEY_I32, batch->n_seqs * pitch);
+    int32_t *entries = check_host(table);
+    for (int64_t i = 0; i < batch->n_seqs * pitch; i++)
+        entries[i] = INT32_MAX - 7;
+    for (int s = 0; s < step->n_seqs; s++) {
+        const check_seq *seq = &step->seqs[s];
+        int64_t id = (s * 2 + 1) % pool; /* once each: pool is odd */
+        int64_t first = id * block + layer;
+        if (seq->kv_len > seq->n_tokens) check_fill(c, b, first, 1, elements, elements, 0, 1);
+        if (step->seq >= 0 && step->seq != s) continue;
+        entries[(step->seq < 0 ? s : 0) * pitch] = (int32_t)id;
+        if (seq->n_tokens > 0) check_output(c, b, first, 1, elements, elements);
+    }
+    batch->groups[group].pitch = pitch;
+    check_bind(c, &batch->groups[group].blocks, table, 0);
+    return b;
+}

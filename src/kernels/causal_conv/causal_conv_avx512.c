@@ -1,0 +1,11 @@
+/* causal_conv in AVX-512: see causal_conv_x86.h. */
+#include "device/cpu.h"
+#include "kernels/causal_conv/causal_conv_x86.h"
+#include "kernels/rows.h"
+
+const spey_kernel spey_causal_conv_avx512 = {
+    .name = "causal_conv/avx512",
+    .isa = SPEY_CPU_AVX512,
+    .supports = causal_conv_supports,
+    .run = causal_conv_run,
+};
