@@ -150,12 +150,17 @@ spey_status spey_graph_add_cache(spey_graph *graph, const spey_cache_group *grou
 {
     if (graph->n_caches >= SPEY_CACHE_GROUPS_MAX)
         return SPEY_FAIL(SPEY_LIMIT, "more than %d cache groups", SPEY_CACHE_GROUPS_MAX);
-    bool valid = group->layers >= 1 && group->layers <= SPEY_LAYERS_MAX && group->heads >= 1 &&
-                 group->heads <= SPEY_HEADS_MAX && group->k_dim >= 1 &&
-                 group->k_dim <= SPEY_HEAD_DIM_MAX && group->v_dim >= 1 &&
-                 group->v_dim <= SPEY_HEAD_DIM_MAX && group->window >= 0 &&
-                 group->window <= SPEY_POSITIONS_MAX;
-    if (!valid)
+    bool kv = group->heads >= 1 && group->heads <= SPEY_HEADS_MAX && group->k_dim >= 1 &&
+              group->k_dim <= SPEY_HEAD_DIM_MAX && group->v_dim >= 1 &&
+              group->v_dim <= SPEY_HEAD_DIM_MAX && group->window >= 0 &&
+              group->window <= SPEY_POSITIONS_MAX;
+    bool state = group->state >= 1 && group->state <= SPEY_STATE_ELEMENTS_MAX &&
+                 !(group->heads | group->k_dim | group->v_dim | group->window);
+    bool layers = group->layers >= 1 && group->layers <= SPEY_LAYERS_MAX;
+    if (group->state && !(layers && state))
+        return SPEY_FAIL(SPEY_INVALID, "cache %d: layers=%lld elements=%lld", graph->n_caches,
+                         (long long)group->layers, (long long)group->state);
+    if (!group->state && !(layers && kv))
         return SPEY_FAIL(
             SPEY_INVALID, "cache %d: layers=%lld heads=%lld k_dim=%lld v_dim=%lld window=%lld",
             graph->n_caches, (long long)group->layers, (long long)group->heads,

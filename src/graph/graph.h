@@ -6,7 +6,7 @@
  * read the ragged batch.
  *
  *   weight embed bf16 [8192,256]
- *   cache 0 kv layers=8 heads=2 k_dim=64 v_dim=64
+ *   cache 0 kv layers=8 heads=2 k_dim=64 v_dim=64     (or: cache 0 state layers=8 elements=2048)
  *   %0 = embed() embed : tokens 256
  *   %1 = norm(%0) layer.0.attn_norm : tokens 256 {kind=rms eps=1e-05}
  *   %2 = linear(%1) layer.0.attn.q : tokens 256
@@ -156,8 +156,10 @@ typedef struct spey_weight {
     spey_weight_source source; /* of a leaf */
 } spey_weight;
 
+/* What sequences leave behind for their next tokens: K and V of every token, or a state, whose size does not grow. */
 typedef struct spey_cache_group {
     int64_t layers;
+    int64_t state; /* > 0: F32 numbers of a layer's state, and no field below is set */
     int64_t heads; /* KV heads */
     int64_t k_dim, v_dim;
     int64_t window; /* 0: the whole sequence is kept */
@@ -198,7 +200,7 @@ spey_status spey_graph_add_node(spey_graph *graph, const spey_node *node, int32_
 
 const char *spey_graph_op_name(spey_graph_op op);
 const char *spey_attr_name(spey_attr attr);
-/* The ops that write a cache: kv_append and rope_append. */
+/* The ops that write a cache: kv_append, rope_append, and those that carry a state on. */
 bool spey_graph_op_appends(spey_graph_op op);
 /* used[i] (n_weights of them): some node reads weight i. An engine stores those; a part of a used weight is stored inside
  * it. */

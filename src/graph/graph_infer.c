@@ -24,6 +24,8 @@ static const struct { uint64_t required, optional; } attrs_of[SPEY_GRAPH_OP_COUN
     [SPEY_GRAPH_ROUTE]       = { BIT(TOP_K), BIT(SCORING) | BIT(NORMALISE) | BIT(SCALE) | BIT(GROUPS) | BIT(TOP_GROUPS) |
                                  BIT(GROUP_BEST) },
     [SPEY_GRAPH_EXPERT_LINEAR] = { 0, BIT(SUM) },
+    [SPEY_GRAPH_CAUSAL_CONV] = { BIT(CACHE) | BIT(LAYER), 0 },
+    [SPEY_GRAPH_SELECTIVE_SCAN] = { BIT(CACHE) | BIT(LAYER), 0 },
     [SPEY_GRAPH_ADD_NORM]    = { BIT(KIND) | BIT(EPS), BIT(OFFSET) | BIT(GROUPS) },
     [SPEY_GRAPH_ROPE_APPEND] = { BIT(CACHE) | BIT(LAYER) | BIT(HEADS) | BIT(KV_HEADS) | BIT(K_DIM), BIT(ROTARY) | BIT(PAIRING) },
 };
@@ -99,7 +101,8 @@ const char *spey_attr_name(spey_attr attr)
 
 bool spey_graph_op_appends(spey_graph_op op)
 {
-    return op == SPEY_GRAPH_KV_APPEND || op == SPEY_GRAPH_ROPE_APPEND;
+    return op == SPEY_GRAPH_KV_APPEND || op == SPEY_GRAPH_ROPE_APPEND ||
+           op == SPEY_GRAPH_CAUSAL_CONV || op == SPEY_GRAPH_SELECTIVE_SCAN;
 }
 
 static const char attr_kinds[] = {
@@ -309,15 +312,33 @@ static spey_status want_same_shape(const infer *in)
     return want_cols(in, 1, a->cols);
 }
 
-static spey_status want_cache(const infer *in, int64_t heads, int64_t k_dim, int64_t v_dim)
+static spey_status want_layer(const infer *in, const spey_cache_group **out)
 {
     int64_t cache = int_of(in, SPEY_ATTR_CACHE), layer = int_of(in, SPEY_ATTR_LAYER);
     if (cache >= in->graph->n_caches)
         return SPEY_FAIL(SPEY_INVALID, "%s: cache %lld is not declared", in->op, (long long)cache);
-    const spey_cache_group *group = &in->graph->caches[cache];
-    if (layer >= group->layers)
+    *out = &in->graph->caches[cache];
+    if (layer >= (*out)->layers)
         return SPEY_FAIL(SPEY_INVALID, "%s: layer %lld, but cache %lld has %lld layers", in->op,
-                         (long long)layer, (long long)cache, (long long)group->layers);
+                         (long long)layer, (long long)cache, (long long)(*out)->layers);
+    return SPEY_OK;
+}
+
+static spey_status want_state(const infer *in, int64_t elements)
+{
+    const spey_cache_group *group;
+    SPEY_TRY(want_layer(in, &group));
+    if (group->state == elements) return SPEY_OK;
+    return SPEY_FAIL(SPEY_INVALID, "%s: a state of %lld elements, cache %lld has %lld", in->op,
+                     (long long)elements, (long long)int_of(in, SPEY_ATTR_CACHE),
+                     (long long)group->state);
+}
+
+static spey_status want_cache(const infer *in, int64_t heads, int64_t k_dim, int64_t v_dim)
+{
+    const spey_cache_group *group;
+    SPEY_TRY(want_layer(in, &group));
+    int64_t cache = int_of(in, SPEY_ATTR_CACHE);
     if (heads != group->heads || k_dim != group->k_dim || v_dim != group->v_dim)
         return SPEY_FAIL(SPEY_INVALID,
                          "%s: %lld KV heads of %lld and %lld, cache %lld has %lld of %lld and %lld",
@@ -574,6 +595,42 @@ static spey_status infer_expert_linear(const infer *in, spey_value_info *out)
     return SPEY_OK;
 }
 
+static spey_status infer_causal_conv(const infer *in, spey_value_info *out)
+{
+    const spey_weight *w = weight(in, 0);
+    int64_t cols = input(in, 0)->cols;
+    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_floats(in, 0, 3));
+    int64_t width = w->dims[2];
+    if (w->dtype != SPEY_F32 || w->dims[0] != cols || w->dims[1] != 1 || width < 2 ||
+        width > SPEY_CONV_WIDTH_MAX)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s is not f32 [%lld,1,2…%d]", in->op, w->name,
+                         (long long)cols, SPEY_CONV_WIDTH_MAX);
+    if (in->node->n_weights > 1) SPEY_TRY(want_vector(in, 1, cols));
+    SPEY_TRY(want_state(in, cols * (width - 1)));
+    out[0] = *input(in, 0);
+    return SPEY_OK;
+}
+
+static spey_status infer_selective_scan(const infer *in, spey_value_info *out)
+{
+    const spey_weight *a_log = weight(in, 0);
+    int64_t cols = input(in, 0)->cols, states = input(in, 2)->cols;
+    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_cols(in, 1, cols));
+    SPEY_TRY(want_cols(in, 3, states));
+    SPEY_TRY(want_floats(in, 0, 2));
+    if (a_log->dtype != SPEY_F32 || a_log->dims[0] != cols || a_log->dims[1] != states ||
+        states > SPEY_SCAN_STATES_MAX)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s is not f32 [%lld,%lld] (at most %d states)",
+                         in->op, a_log->name, (long long)cols, (long long)states,
+                         SPEY_SCAN_STATES_MAX);
+    SPEY_TRY(want_vector(in, 1, cols));
+    SPEY_TRY(want_state(in, cols * states));
+    out[0] = *input(in, 0);
+    return SPEY_OK;
+}
+
 static infer_op *const infer_ops[SPEY_GRAPH_OP_COUNT] = {
     [SPEY_GRAPH_EMBED] = infer_embed,
     [SPEY_GRAPH_NORM] = infer_norm,
@@ -592,6 +649,8 @@ static infer_op *const infer_ops[SPEY_GRAPH_OP_COUNT] = {
     [SPEY_GRAPH_CONCAT] = infer_concat,
     [SPEY_GRAPH_ROUTE] = infer_route,
     [SPEY_GRAPH_EXPERT_LINEAR] = infer_expert_linear,
+    [SPEY_GRAPH_CAUSAL_CONV] = infer_causal_conv,
+    [SPEY_GRAPH_SELECTIVE_SCAN] = infer_selective_scan,
 };
 
 spey_status spey_graph_infer(const spey_graph *graph, spey_node *node,

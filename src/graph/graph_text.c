@@ -104,6 +104,11 @@ spey_status spey_graph_write(const spey_graph *graph, spey_strbuf *out)
     SPEY_TRY(write_weights(graph, out));
     for (int c = 0; c < graph->n_caches; c++) {
         const spey_cache_group *group = &graph->caches[c];
+        if (group->state) {
+            spey_strbuf_printf(out, "cache %d state layers=%" PRId64 " elements=%" PRId64 "\n", c,
+                               group->layers, group->state);
+            continue;
+        }
         spey_strbuf_printf(out,
                            "cache %d kv layers=%" PRId64 " heads=%" PRId64 " k_dim=%" PRId64
                            " v_dim=%" PRId64,
@@ -301,12 +306,18 @@ static spey_status parse_cache(parser *p)
     SPEY_TRY(integer(p, &number_of));
     if (number_of != p->graph->n_caches)
         return BAD(p, "cache %" PRId64 ", expected %d", number_of, p->graph->n_caches);
-    SPEY_TRY(expect(p, " kv "));
+    bool state = accept(p, " state ");
+    if (!state) SPEY_TRY(expect(p, " kv "));
     SPEY_TRY(field(p, "layers", &group.layers));
-    SPEY_TRY(field(p, " heads", &group.heads));
-    SPEY_TRY(field(p, " k_dim", &group.k_dim));
-    SPEY_TRY(field(p, " v_dim", &group.v_dim));
-    if (accept(p, " window=")) SPEY_TRY(integer(p, &group.window));
+    if (state) {
+        SPEY_TRY(field(p, " elements", &group.state));
+        if (!group.state) return BAD(p, "a state without elements");
+    } else {
+        SPEY_TRY(field(p, " heads", &group.heads));
+        SPEY_TRY(field(p, " k_dim", &group.k_dim));
+        SPEY_TRY(field(p, " v_dim", &group.v_dim));
+        if (accept(p, " window=")) SPEY_TRY(integer(p, &group.window));
+    }
     int index;
     return blame(p, spey_graph_add_cache(p->graph, &group, &index));
 }

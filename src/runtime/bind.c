@@ -24,6 +24,8 @@ CHECK_ROWS_FIRST(spey_gather_args);
 CHECK_ROWS_FIRST(spey_concat_args);
 CHECK_ROWS_FIRST(spey_route_args);
 CHECK_ROWS_FIRST(spey_expert_linear_args);
+CHECK_ROWS_FIRST(spey_causal_conv_args);
+CHECK_ROWS_FIRST(spey_selective_scan_args);
 
 typedef struct binder {
     const spey_program *program;
@@ -143,6 +145,19 @@ static spey_kv_view kv_view(const binder *b, const spey_node *node)
         .k_token_bytes = pool->k_token_bytes,
         .v_token_bytes = pool->v_token_bytes,
     };
+}
+
+static spey_state_view state_view(const binder *b, const spey_node *node)
+{
+    int64_t group = spey_node_int(node, SPEY_ATTR_CACHE, 0);
+    int64_t layer = spey_node_int(node, SPEY_ATTR_LAYER, 0);
+    SPEY_ASSERT(group >= 0 && group < b->program->graph->n_caches);
+    SPEY_ASSERT(layer >= 0 && layer < b->program->graph->caches[group].layers);
+    const spey_kv_pool *pool = &b->layout->pools[group];
+    return (spey_state_view){ .base = b->bases.kv[group],
+                              .group = (int32_t)group,
+                              .block_bytes = pool->block_bytes,
+                              .offset = layer * pool->layer_bytes };
 }
 
 /* ---- steps ---- */
@@ -496,6 +511,53 @@ static spey_status bind_expert_linear(binder *b, const spey_node *node, spey_any
     return finish(b, "expert_linear", SPEY_ROWS_TOKENS, args);
 }
 
+static spey_status bind_causal_conv(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand x = input(b, node, 0), out = output(b, node, 0);
+    SPEY_TRY(check_f32(b, node, 0));
+    args->causal_conv = (spey_causal_conv_args){
+        .cols = x.cols,
+        .width = weight_info(b, node, 0)->dims[2],
+        .batch = b->bases.batch,
+        .x = x.data,
+        .x_pitch = x.pitch,
+        .weight = weight(b, node, 0),
+        .bias = weight(b, node, 1),
+        .out = out.data,
+        .out_pitch = out.pitch,
+        .dtype = x.dtype,
+        .state = state_view(b, node),
+    };
+    return finish(b, "causal_conv", SPEY_ROWS_TOKENS, args);
+}
+
+static spey_status bind_selective_scan(binder *b, const spey_node *node, spey_any_args *args)
+{
+    operand x = input(b, node, 0), dt = input(b, node, 1), out = output(b, node, 0);
+    operand in = input(b, node, 2), read = input(b, node, 3);
+    SPEY_TRY(check_f32(b, node, 0));
+    args->selective_scan = (spey_selective_scan_args){
+        .cols = x.cols,
+        .states = in.cols,
+        .batch = b->bases.batch,
+        .x = x.data,
+        .x_pitch = x.pitch,
+        .dt = dt.data,
+        .dt_pitch = dt.pitch,
+        .b = in.data,
+        .b_pitch = in.pitch,
+        .c = read.data,
+        .c_pitch = read.pitch,
+        .a_log = weight(b, node, 0),
+        .d = weight(b, node, 1),
+        .out = out.data,
+        .out_pitch = out.pitch,
+        .dtype = x.dtype,
+        .state = state_view(b, node),
+    };
+    return finish(b, "selective_scan", SPEY_ROWS_TOKENS, args);
+}
+
 static spey_status bind_gather(binder *b, const spey_node *node, spey_any_args *args)
 {
     operand x = input(b, node, 0), out = output(b, node, 0);
@@ -544,6 +606,8 @@ static spey_status bind_node(binder *b, const spey_node *node)
     case SPEY_GRAPH_CONCAT: return bind_concat(b, node, args);
     case SPEY_GRAPH_ROUTE: return bind_route(b, node, args);
     case SPEY_GRAPH_EXPERT_LINEAR: return bind_expert_linear(b, node, args);
+    case SPEY_GRAPH_CAUSAL_CONV: return bind_causal_conv(b, node, args);
+    case SPEY_GRAPH_SELECTIVE_SCAN: return bind_selective_scan(b, node, args);
     default: return SPEY_FAIL(SPEY_UNSUPPORTED, "no step for op %s", spey_graph_op_name(node->op));
     }
 }

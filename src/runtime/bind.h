@@ -5,6 +5,7 @@
 #include "device/kernel.h"
 #include "graph/graph.h"
 #include "kernels/attention/attention.h"
+#include "kernels/causal_conv/causal_conv.h"
 #include "kernels/concat/concat.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/embed/embed.h"
@@ -16,6 +17,7 @@
 #include "kernels/norm/norm.h"
 #include "kernels/rope/rope.h"
 #include "kernels/route/route.h"
+#include "kernels/selective_scan/selective_scan.h"
 #include "runtime/program.h"
 
 /* The args of any op. `rows` is the first field of each of them, and the only one that changes from step to step. */
@@ -36,6 +38,8 @@ typedef union spey_any_args {
     spey_concat_args concat;
     spey_route_args route;
     spey_expert_linear_args expert_linear;
+    spey_causal_conv_args causal_conv;
+    spey_selective_scan_args selective_scan;
 } spey_any_args;
 
 /* Where things are. All addresses are the device's but `batch`, whose arrays are. */

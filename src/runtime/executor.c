@@ -304,8 +304,7 @@ static void fill_sequence(spey_executor *e, const spey_step_seq *s, int row)
     start[1] = *start + s->n_ids;
     host_table(e, tables->kv_len)[row] = length + s->n_ids;
     for (int g = 0; g < e->layout.kv.n_groups; g++) {
-        int64_t n,
-            used = (length + s->n_ids + e->layout.kv.block_tokens - 1) / e->layout.kv.block_tokens;
+        int64_t n, used = spey_kv_blocks_for(e->kv, g, length + s->n_ids);
         const int32_t *blocks = spey_kv_blocks(e->kv, g, s->seq, &n);
         SPEY_ASSERT(used <= n);
         SPEY_ASSERT(used <= tables->pitch);

@@ -11,14 +11,14 @@ typedef struct kv_group {
     int32_t
         *free_blocks;   /* [n_blocks], the first n_free are valid, the last of them is taken next */
     int32_t *table;     /* [sequences_max][blocks_max] */
-    int64_t blocks_max; /* of one sequence */
+    int64_t blocks_max; /* of one sequence; 1 for states */
     uint8_t *marks;     /* [n_blocks], for spey_kv_check */
 } kv_group;
 
 typedef struct kv_sequence {
     bool open;
     int64_t length;
-    int64_t n_blocks; /* the same in every group */
+    int64_t n_blocks; /* the same in every group but those of states */
 } kv_sequence;
 
 struct spey_kv_cache {
@@ -31,6 +31,12 @@ struct spey_kv_cache {
 static int64_t blocks_for(const spey_kv_limits *limits, int64_t n_tokens)
 {
     return (n_tokens + limits->block_tokens - 1) / limits->block_tokens;
+}
+
+/* How many blocks of `group` a sequence with n_blocks has. */
+static int64_t owned(const kv_group *group, int64_t n_blocks)
+{
+    return n_blocks < group->blocks_max ? n_blocks : group->blocks_max;
 }
 
 /* Take `n` items from *offset on, aligned for any of the arrays. False on overflow. */
@@ -55,6 +61,7 @@ static size_t lay_out(const spey_kv_limits *limits, spey_kv_cache *kv, uint8_t *
         kv_group group = { .n_blocks = limits->n_blocks[g], .n_free = limits->n_blocks[g] };
         group.blocks_max = blocks_for(limits, limits->sequence_tokens_max);
         if (group.blocks_max > group.n_blocks) group.blocks_max = group.n_blocks;
+        if (limits->is_state[g]) group.blocks_max = 1;
         size_t free_at, table_at, marks_at;
         if (!take(&offset, group.n_blocks, sizeof(int32_t), &free_at) ||
             !take(&offset, limits->sequences_max * group.blocks_max, sizeof(int32_t), &table_at) ||
@@ -133,7 +140,7 @@ static void keep_blocks(spey_kv_cache *kv, spey_seq_id seq, int64_t n)
         kv_group *group = &kv->groups[g];
         const int32_t *row = group->table + seq * group->blocks_max;
         /* Last block first: a sequence that grows again gets the same blocks in the same order. */
-        for (int64_t i = s->n_blocks - 1; i >= n; i--) {
+        for (int64_t i = owned(group, s->n_blocks) - 1; i >= n; i--) {
             SPEY_ASSERT(group->n_free < group->n_blocks);
             group->free_blocks[group->n_free++] = row[i];
         }
@@ -161,7 +168,7 @@ spey_status spey_kv_reserve(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens
                          (long long)n_tokens, (long long)kv->limits.sequence_tokens_max);
     int64_t wanted = spey_kv_missing_blocks(kv, seq, n_tokens);
     for (int g = 0; g < kv->limits.n_groups; g++)
-        if (wanted > kv->groups[g].n_free)
+        if (!kv->limits.is_state[g] && wanted > kv->groups[g].n_free)
             return SPEY_FAIL(SPEY_LIMIT,
                              "the KV cache is full: %lld blocks of %d tokens wanted, %d of %d are "
                              "free, %lld are missing",
@@ -170,8 +177,8 @@ spey_status spey_kv_reserve(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens
     for (int g = 0; g < kv->limits.n_groups; g++) {
         kv_group *group = &kv->groups[g];
         int32_t *row = group->table + seq * group->blocks_max;
-        for (int64_t i = 0; i < wanted; i++)
-            row[s->n_blocks + i] = group->free_blocks[--group->n_free];
+        for (int64_t i = owned(group, s->n_blocks); i < owned(group, s->n_blocks + wanted); i++)
+            row[i] = group->free_blocks[--group->n_free];
     }
     s->n_blocks += wanted;
     return SPEY_OK;
@@ -186,12 +193,19 @@ void spey_kv_advance(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
     s->length += n_tokens;
 }
 
-void spey_kv_truncate(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
+spey_status spey_kv_truncate(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
 {
     kv_sequence *s = sequence(kv, seq);
     SPEY_ASSERT(n_tokens >= 0 && n_tokens <= s->length);
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        if (kv->limits.is_state[g] && n_tokens > 0 && n_tokens < s->length)
+            return SPEY_FAIL(SPEY_UNSUPPORTED,
+                             "sequence %d has a state, which cannot go back from %lld tokens to "
+                             "%lld; it can begin again",
+                             seq, (long long)s->length, (long long)n_tokens);
     keep_blocks(kv, seq, blocks_for(&kv->limits, n_tokens));
     s->length = n_tokens;
+    return SPEY_OK;
 }
 
 int64_t spey_kv_length(const spey_kv_cache *kv, spey_seq_id seq)
@@ -199,10 +213,16 @@ int64_t spey_kv_length(const spey_kv_cache *kv, spey_seq_id seq)
     return sequence(kv, seq)->length;
 }
 
+int64_t spey_kv_blocks_for(const spey_kv_cache *kv, int group, int64_t n_tokens)
+{
+    SPEY_ASSERT(group >= 0 && group < kv->limits.n_groups);
+    return owned(&kv->groups[group], blocks_for(&kv->limits, n_tokens));
+}
+
 const int32_t *spey_kv_blocks(const spey_kv_cache *kv, int group, spey_seq_id seq, int64_t *n)
 {
     SPEY_ASSERT(group >= 0 && group < kv->limits.n_groups);
-    *n = sequence(kv, seq)->n_blocks;
+    *n = owned(&kv->groups[group], sequence(kv, seq)->n_blocks);
     return kv->groups[group].table + seq * kv->groups[group].blocks_max;
 }
 
@@ -210,7 +230,7 @@ int32_t spey_kv_free_blocks(const spey_kv_cache *kv)
 {
     int32_t fewest = INT32_MAX;
     for (int g = 0; g < kv->limits.n_groups; g++)
-        if (kv->groups[g].n_free < fewest) fewest = kv->groups[g].n_free;
+        if (!kv->limits.is_state[g] && kv->groups[g].n_free < fewest) fewest = kv->groups[g].n_free;
     return fewest;
 }
 
@@ -237,9 +257,9 @@ static spey_status check_group(const spey_kv_cache *kv, int g)
         SPEY_TRY(mark(group, g, group->free_blocks[i]));
     for (spey_seq_id seq = 0; seq < kv->limits.sequences_max; seq++) {
         const kv_sequence *s = &kv->sequences[seq];
-        for (int64_t i = 0; i < s->n_blocks; i++)
+        for (int64_t i = 0; i < owned(group, s->n_blocks); i++)
             SPEY_TRY(mark(group, g, group->table[seq * group->blocks_max + i]));
-        n += s->n_blocks;
+        n += owned(group, s->n_blocks);
     }
     /* Every block is marked at most once, so the count decides. */
     if (n != group->n_blocks)

@@ -80,6 +80,13 @@ static void shape_pools(spey_layout *layout, const spey_program *program)
     for (int g = 0; g < program->graph->n_caches; g++) {
         const spey_cache_group *group = &program->graph->caches[g];
         spey_kv_pool *pool = &layout->pools[g];
+        if (group->state) {
+            /* Never in 16 bits: its rounding errors would add up over a whole sequence. */
+            pool->layer_bytes = (group->state * (int64_t)sizeof(float) + 63) & ~(int64_t)63;
+            pool->block_bytes = pool->layer_bytes * group->layers;
+            layout->plan.state_bytes += (uint64_t)pool->block_bytes;
+            continue;
+        }
         /* Limits of base/limits.h keep each factor under 2^11 but the element: no product overflows. */
         pool->k_token_bytes = group->k_dim * element;
         pool->v_token_bytes = group->v_dim * element;
@@ -126,8 +133,10 @@ static spey_status size_pools(spey_layout *layout, const spey_program *program)
                                    .sequence_tokens_max = limits->sequence_tokens_max,
                                    .block_tokens = limits->kv_block_tokens,
                                    .n_groups = program->graph->n_caches };
-    for (int g = 0; g < program->graph->n_caches; g++)
-        layout->kv.n_blocks[g] = (int32_t)held;
+    for (int g = 0; g < program->graph->n_caches; g++) {
+        layout->kv.is_state[g] = program->graph->caches[g].state > 0;
+        layout->kv.n_blocks[g] = layout->kv.is_state[g] ? limits->sequences_max : (int32_t)held;
+    }
     return SPEY_OK;
 }
 
@@ -182,7 +191,9 @@ static void lay_out_tables(spey_layout *layout)
     tables->seq_start = take(&offset, seqs + 1);
     tables->kv_len = take(&offset, seqs);
     tables->output_rows = take(&offset, (uint64_t)limits->outputs_max);
-    tables->pitch = div_up(limits->sequence_tokens_max, limits->kv_block_tokens);
+    tables->pitch = 1; /* of a state */
+    if (layout->plan.kv_block_bytes)
+        tables->pitch = div_up(limits->sequence_tokens_max, limits->kv_block_tokens);
     for (int g = 0; g < layout->kv.n_groups; g++)
         tables->groups[g] = take(&offset, mul_sat(seqs, (uint64_t)tables->pitch));
     tables->bytes = offset;
@@ -207,6 +218,8 @@ static void add_lines(spey_layout *layout, const spey_program *program)
         add_line(plan, "weights (mapped from the file)", spey_weights_bytes(program), false);
     add_line(plan, kept, copied, true);
     add_line(plan, "kv cache", plan->limits.kv_bytes, true);
+    add_line(plan, "states", mul_sat(plan->state_bytes, (uint64_t)plan->limits.sequences_max),
+             true);
     add_line(plan, "activations", layout->arena_bytes, true);
     add_line(plan, "workspace", layout->sizes.workspace_bytes, true);
     add_line(plan, "logits", layout->logits_bytes, true);

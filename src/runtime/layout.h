@@ -11,7 +11,8 @@
 
 /* The pool of one cache group, block-major so that a block is one piece of memory in all layers:
  *
- *   [block][layer][K|V][kv_head][token][head_dim] */
+ *   [block][layer][K|V][kv_head][token][head_dim]
+ *   [block][layer][element]                            of a state group, whose pool has the first two sizes only */
 typedef struct spey_kv_pool {
     int64_t block_bytes; /* a multiple of 64 */
     int64_t layer_bytes;

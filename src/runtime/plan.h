@@ -37,8 +37,8 @@ enum {
 };
 
 typedef struct spey_plan_line {
-    const char *what; /* "weights (mapped from the file)", "activations", "kv cache", "workspace",
-                         "logits", "tables" */
+    const char *what; /* "weights (mapped from the file)", "activations", "kv cache", "states",
+                         "workspace", "logits", "tables" */
     uint64_t bytes;
     bool counted; /* false: file pages that the kernel may drop */
 } spey_plan_line;
@@ -55,6 +55,7 @@ typedef struct spey_plan {
     int64_t kv_blocks;       /* of each cache group */
     uint64_t kv_block_bytes; /* of one block in all cache groups together */
     int64_t kv_tokens;       /* kv_blocks * kv_block_tokens */
+    uint64_t state_bytes;    /* of one sequence, whatever its length */
 } spey_plan;
 
 enum { SPEY_BYTES_TEXT = 24 };

@@ -109,6 +109,10 @@ interpreter *interpreter_new(const spey_graph *graph, const interpreter_options 
     for (int s = 0, i = 0; s < options->n_seqs; s++)
         for (int c = 0; c < graph->n_caches; c++)
             for (int64_t l = 0; l < graph->caches[c].layers; l++, i++) {
+                if (graph->caches[c].state) {
+                    in->k[i] = make((size_t)graph->caches[c].state, sizeof(double));
+                    continue;
+                }
                 size_t rows = (size_t)(options->tokens_max * graph->caches[c].heads);
                 in->k[i] = make(rows * (size_t)graph->caches[c].k_dim, sizeof(double));
                 in->v[i] = make(rows * (size_t)graph->caches[c].v_dim, sizeof(double));
@@ -523,6 +527,46 @@ static void run_expert_linear(interpreter *in, const spey_node *node)
     }
 }
 
+/* The state begins as zeros, the rows before a sequence. */
+static void run_causal_conv(interpreter *in, const spey_node *node)
+{
+    int64_t width = in->graph->weights[node->weights[0]].dims[2];
+    int64_t cols = in->graph->values[node->inputs[0]].cols, before = width - 1;
+    const float *w = weight_of(in, node, 0), *bias = weight_of(in, node, 1);
+    for (int64_t r = 0; r < in->step->n_tokens; r++) {
+        double *rows = *cache_of(in, in->k, node, in->step->seqs[r]);
+        const double *x = row_of(in, node->inputs[0], r);
+        for (int64_t c = 0; c < cols; c++) {
+            double sum = bias ? (double)bias[c] : 0;
+            for (int64_t k = 0; k < width; k++)
+                sum += (double)w[c * width + k] * (k < before ? rows[k * cols + c] : x[c]);
+            row_of(in, node->outputs[0], r)[c] = sum;
+        }
+        memmove(rows, rows + cols, (size_t)((before - 1) * cols) * sizeof *rows);
+        memcpy(rows + (before - 1) * cols, x, (size_t)cols * sizeof *rows);
+    }
+}
+
+static void run_selective_scan(interpreter *in, const spey_node *node)
+{
+    int64_t cols = in->graph->values[node->inputs[0]].cols;
+    int64_t states = in->graph->values[node->inputs[2]].cols;
+    for (int64_t r = 0; r < in->step->n_tokens; r++) {
+        const double *x = row_of(in, node->inputs[0], r), *dt = row_of(in, node->inputs[1], r);
+        const double *b = row_of(in, node->inputs[2], r), *read = row_of(in, node->inputs[3], r);
+        for (int64_t c = 0; c < cols; c++) {
+            double *h = *cache_of(in, in->k, node, in->step->seqs[r]) + c * states;
+            const float *a_log = weight_of(in, node, 0) + c * states;
+            double delta = log1p(exp(dt[c])), sum = (double)weight_of(in, node, 1)[c] * x[c];
+            for (int64_t n = 0; n < states; n++) {
+                h[n] = exp(-delta * exp((double)a_log[n])) * h[n] + delta * x[c] * b[n];
+                sum += read[n] * h[n];
+            }
+            row_of(in, node->outputs[0], r)[c] = sum;
+        }
+    }
+}
+
 static void run_node(interpreter *in, const spey_node *node)
 {
     switch (node->op) {
@@ -546,6 +590,8 @@ static void run_node(interpreter *in, const spey_node *node)
     case SPEY_GRAPH_CONCAT: run_concat(in, node); break;
     case SPEY_GRAPH_ROUTE: run_route(in, node); break;
     case SPEY_GRAPH_EXPERT_LINEAR: run_expert_linear(in, node); break;
+    case SPEY_GRAPH_CAUSAL_CONV: run_causal_conv(in, node); break;
+    case SPEY_GRAPH_SELECTIVE_SCAN: run_selective_scan(in, node); break;
     default: spey_assert_failed("an op without meaning here", __FILE__, __LINE__);
     }
 }

@@ -268,7 +268,7 @@ spey_graph *random_graph(uint64_t seed)
 {
     maker m = { .rng = { .seed = seed } };
     int cache;
-    spey_cache_group group = { LAYERS, 1, HEAD_DIM, HEAD_DIM, 0 };
+    spey_cache_group group = { .layers = LAYERS, .heads = 1, .k_dim = HEAD_DIM, .v_dim = HEAD_DIM };
     SPEY_ASSERT(spey_graph_new(&m.graph) == SPEY_OK);
     SPEY_ASSERT(spey_graph_add_cache(m.graph, &group, &cache) == SPEY_OK);
     spey_node embed = { .op = SPEY_GRAPH_EMBED, .n_weights = 1 };

@@ -76,6 +76,41 @@ static void tables_are_for_rope_alone(void **state)
               "made by rope_table, expected activations");
 }
 
+static void recurrent_ops_say_what_does_not_fit(void **state)
+{
+    (void)state;
+#define STATES                                                                                  \
+    "spey-graph 1\nweight e f32 [9,4]\nweight w f32 [4,1,3]\nweight a f32 [4,4]\n"              \
+    "weight d f32 [4]\ncache 0 state layers=1 elements=8\ncache 1 state layers=1 elements=16\n" \
+    "%0 = embed() e : tokens 4\n"
+    static const struct {
+        const char *text, *error;
+    } cases[] = {
+        { STATES "%1 = causal_conv(%0) w : tokens 4 {cache=1 layer=0}\n",
+          "causal_conv: a state of 8 elements, cache 1 has 16" },
+        { STATES "%1 = causal_conv(%0) w : tokens 4 {cache=0 layer=1}\n", "cache 0 has 1 layers" },
+        { STATES "%1 = causal_conv(%0) w : tokens 4 {cache=2 layer=0}\n",
+          "cache 2 is not declared" },
+        { STATES "%1 = causal_conv(%0) a : tokens 4 {cache=0 layer=0}\n",
+          "weight a has 2 dims, expected 3" },
+        { STATES "%1 = selective_scan(%0, %0, %0, %0) a d : tokens 4 {cache=0 layer=0}\n",
+          "selective_scan: a state of 16 elements, cache 0 has 8" },
+        { STATES "%1 = slice(%0) : tokens 3 {begin=0 cols=3}\n"
+                 "%2 = selective_scan(%0, %0, %0, %1) a d : tokens 4 {cache=1 layer=0}\n",
+          "input 3 (%1) has 3 columns, expected 4" },
+        { STATES "%1 = slice(%0) : tokens 3 {begin=0 cols=3}\n"
+                 "%2 = selective_scan(%0, %0, %1, %1) a d : tokens 4 {cache=1 layer=0}\n",
+          "weight a is not f32 [4,3]" },
+        { STATES "kv_append(%0, %0) {heads=1 k_dim=4 v_dim=4 cache=0 layer=0}\n",
+          "cache 0 has 0 of 0 and 0" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        spey_graph *graph;
+        must_fail(spey_graph_parse("test", cases[i].text, strlen(cases[i].text), &graph),
+                  SPEY_FORMAT, cases[i].error);
+    }
+}
+
 static void a_window_must_be_kept_by_the_cache(void **state)
 {
     (void)state;
@@ -142,6 +177,7 @@ int main(void)
         cmocka_unit_test(a_linear_says_what_does_not_fit),
         cmocka_unit_test(an_embedding_begins_inside_its_table),
         cmocka_unit_test(tables_are_for_rope_alone),
+        cmocka_unit_test(recurrent_ops_say_what_does_not_fit),
         cmocka_unit_test(a_window_must_be_kept_by_the_cache),
         cmocka_unit_test(routing_and_experts_must_fit),
     };

@@ -25,6 +25,18 @@ static void a_cache_is_filled_once_and_before_it_is_read(void **state)
               "read before it is appended to");
 }
 
+static void a_state_is_carried_on_once(void **state)
+{
+    (void)state;
+    spey_graph *graph;
+    static const char text[] =
+        "spey-graph 1\nweight e f32 [9,4]\nweight w f32 [4,1,3]\ncache 0 state layers=1 elements=8\n"
+        "%0 = embed() e : tokens 4\n%1 = causal_conv(%0) w : tokens 4 {cache=0 layer=0}\n"
+        "%2 = causal_conv(%1) w : tokens 4 {cache=0 layer=0}\n%3 = gather(%2) : outputs 4\noutput %3\n";
+    must_fail(spey_graph_parse("test", text, strlen(text), &graph), SPEY_FORMAT,
+              "cache 0, layer 0 is appended to twice");
+}
+
 static void cleaning_drops_what_nobody_reads(void **state)
 {
     (void)state;
@@ -112,6 +124,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_cache_is_filled_once_and_before_it_is_read),
+        cmocka_unit_test(a_state_is_carried_on_once),
         cmocka_unit_test(cleaning_drops_what_nobody_reads),
         cmocka_unit_test(cleaning_puts_nodes_before_their_readers),
         cmocka_unit_test(a_cycle_is_an_error_and_changes_nothing),

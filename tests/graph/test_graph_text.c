@@ -100,6 +100,21 @@ static void parts_are_declared_inside_the_folded_weight(void **state)
     spey_graph_free(graph);
 }
 
+static void a_group_of_states_has_a_size(void **state)
+{
+    (void)state;
+    spey_graph *graph = graph_of("spey-graph 1\nweight e f32 [4,8]\nweight w f32 [8,1,4]\n"
+                                 "cache 0 kv layers=1 heads=1 k_dim=1 v_dim=1\n"
+                                 "cache 1 state layers=2 elements=24\n%0 = embed() e : tokens 8\n"
+                                 "%1 = causal_conv(%0) w : tokens 8 {cache=1 layer=1}\n"
+                                 "%2 = gather(%1) : outputs 8\noutput %2\n");
+    assert_int_equal(graph->caches[0].state, 0);
+    assert_int_equal(graph->caches[1].state, 24);
+    assert_int_equal(graph->caches[1].layers, 2);
+    expect_round_trip(graph);
+    spey_graph_free(graph);
+}
+
 static void comments_and_blank_lines_are_skipped(void **state)
 {
     (void)state;
@@ -139,6 +154,9 @@ static const struct {
       "part a is not a leaf of the same dtype" },
     { "spey-graph 1\ncache 1 kv layers=1 heads=1 k_dim=1 v_dim=1\n", "cache 1, expected 0" },
     { "spey-graph 1\ncache 0 kv layers=0 heads=1 k_dim=1 v_dim=1\n", "cache 0: layers=0" },
+    { "spey-graph 1\ncache 0 state layers=0 elements=1\n", "cache 0: layers=0 elements=1" },
+    { "spey-graph 1\ncache 0 state layers=1 elements=0\n", "a state without elements" },
+    { "spey-graph 1\ncache 0 state layers=1 heads=1\n", "expected \" elements\"" },
     { "spey-graph 1\ncache 0 kv layers=1 heads=1 k_dim=1\n", "expected \" v_dim\"" },
     { BEGIN "%1 = embed() e : tokens 8\n", "test:4: %1 is made, expected %0" },
     { BEGIN "%0 = embedd() e : tokens 8\n", "unknown op \"embedd\"" },
@@ -241,6 +259,7 @@ int main(void)
         cmocka_unit_test(every_number_keeps_all_its_bits),
         cmocka_unit_test(numbers_are_short),
         cmocka_unit_test(parts_are_declared_inside_the_folded_weight),
+        cmocka_unit_test(a_group_of_states_has_a_size),
         cmocka_unit_test(comments_and_blank_lines_are_skipped),
         cmocka_unit_test(each_fault_is_one_clear_error),
         cmocka_unit_test(damaged_text_never_crashes),

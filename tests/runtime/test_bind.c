@@ -176,12 +176,32 @@ static void sequences_end_within_the_learned_positions(void **state)
     spey_engine_file_close(f.file);
 }
 
+static void a_state_is_seen_behind_the_other_groups(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.scans = true;
+    fixture f;
+    open_binding(&f, &shape, (spey_limits_plan){ .sequences_max = 3 });
+    const spey_selective_scan_args *scan = &step_of(&f, "selective_scan/", 0)->selective_scan;
+    assert_int_equal(scan->cols, 32);
+    assert_int_equal(scan->states, 32);
+    assert_int_equal(scan->state.group, 1);
+    assert_ptr_equal(scan->state.base, f.bases.kv[1]);
+    assert_int_equal(scan->state.block_bytes, 32 * 32 * 4);
+    assert_int_equal(scan->state.offset, 0);
+    assert_ptr_equal(scan->a_log, weight_at(&f, "a_log"));
+    assert_ptr_equal(scan->d, weight_at(&f, "d"));
+    close_binding(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_node_but_slices_becomes_a_step),
         cmocka_unit_test(operands_lie_where_the_plan_says),
         cmocka_unit_test(sequences_end_within_the_learned_positions),
+        cmocka_unit_test(a_state_is_seen_behind_the_other_groups),
         cmocka_unit_test(caches_are_seen_layer_by_layer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

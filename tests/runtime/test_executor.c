@@ -213,9 +213,33 @@ static void truncated_tokens_leave_no_trace(void **state)
                         rest = { seq, ids + 10, 30, 30 };
     assert_int_equal(step(&f, &first, 1, &logits), SPEY_OK);
     assert_int_equal(step(&f, &wrong, 1, &logits), SPEY_OK);
-    spey_kv_truncate(spey_executor_kv(f.executor), seq, 10);
+    assert_int_equal(spey_kv_truncate(spey_executor_kv(f.executor), seq, 10), SPEY_OK);
     assert_int_equal(step(&f, &rest, 1, &logits), SPEY_OK);
     assert_memory_equal(logits, wanted[10], 30 * sizeof(wanted[0]));
+    close_executor(&f);
+}
+
+static void a_state_begins_as_nothing_and_cannot_go_back(void **state)
+{
+    (void)state;
+    static float wanted[LONGEST][VOCAB];
+    int32_t ids[LONGEST], other[LONGEST];
+    make_ids(6, ids);
+    make_ids(7, other);
+    tiny_shape shape = tiny_default;
+    shape.scans = true;
+    fixture f = open_executor(&shape, wide);
+    run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
+    spey_kv_cache *kv = spey_executor_kv(f.executor);
+    spey_seq_id seq = open_sequence(&f);
+    float *logits;
+    const spey_step_seq wrong = { seq, other, 25, 1 }, all = { seq, ids, LONGEST, LONGEST };
+    assert_int_equal(step(&f, &wrong, 1, &logits), SPEY_OK);
+    assert_int_equal(spey_kv_truncate(kv, seq, 10), SPEY_UNSUPPORTED);
+    assert_non_null(strstr(spey_last_error(), "cannot go back from 25 tokens to 10"));
+    assert_int_equal(spey_kv_truncate(kv, seq, 0), SPEY_OK);
+    assert_int_equal(step(&f, &all, 1, &logits), SPEY_OK);
+    assert_memory_equal(logits, wanted, sizeof(wanted));
     close_executor(&f);
 }
 
@@ -386,6 +410,7 @@ int main(void)
         cmocka_unit_test(the_number_of_threads_changes_no_bit),
         cmocka_unit_test(block_size_and_in_place_change_no_bit),
         cmocka_unit_test(a_batch_gives_each_sequence_its_own_bits),
+        cmocka_unit_test(a_state_begins_as_nothing_and_cannot_go_back),
         cmocka_unit_test(truncated_tokens_leave_no_trace),
         cmocka_unit_test(faulty_steps_change_nothing),
         cmocka_unit_test(a_sequence_ends_at_its_limit),

@@ -69,6 +69,47 @@ static void blocks_follow_the_number_of_tokens(void **state)
     spey_kv_cache_free(kv);
 }
 
+static void a_state_is_one_block_of_a_sequence(void **state)
+{
+    (void)state;
+    const spey_kv_limits limits = { .sequences_max = 2,
+                                    .sequence_tokens_max = 100,
+                                    .block_tokens = 10,
+                                    .n_groups = 2,
+                                    .n_blocks = { 12, 2 },
+                                    .is_state = { false, true } };
+    spey_kv_cache *kv;
+    spey_seq_id a, b;
+    int64_t n;
+    assert_int_equal(spey_kv_cache_new(&limits, &kv), SPEY_OK);
+    assert_int_equal(spey_kv_open(kv, &a), SPEY_OK);
+    assert_int_equal(spey_kv_open(kv, &b), SPEY_OK);
+    spey_kv_blocks(kv, 1, a, &n);
+    assert_int_equal(n, 0);
+    assert_int_equal(spey_kv_reserve(kv, a, 5), SPEY_OK);
+    spey_kv_advance(kv, a, 5);
+    assert_int_equal(spey_kv_reserve(kv, a, 95), SPEY_OK);
+    spey_kv_advance(kv, a, 90);
+    const int32_t block = spey_kv_blocks(kv, 1, a, &n)[0];
+    assert_int_equal(n, 1);
+    assert_int_equal(spey_kv_blocks_for(kv, 0, 95), 10);
+    assert_int_equal(spey_kv_blocks_for(kv, 1, 95), 1);
+    assert_int_equal(spey_kv_free_blocks(kv), 2); /* of K and V */
+    assert_int_equal(spey_kv_reserve(kv, b, 20), SPEY_OK);
+    assert_int_not_equal(spey_kv_blocks(kv, 1, b, &n)[0], block);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+
+    assert_int_equal(spey_kv_truncate(kv, a, 94), SPEY_UNSUPPORTED);
+    assert_int_equal(spey_kv_length(kv, a), 95);
+    assert_int_equal(spey_kv_truncate(kv, a, 95), SPEY_OK);
+    assert_int_equal(spey_kv_truncate(kv, a, 0), SPEY_OK);
+    spey_kv_blocks(kv, 1, a, &n);
+    assert_int_equal(n, 0);
+    assert_int_equal(spey_kv_free_blocks(kv), 10);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    spey_kv_cache_free(kv);
+}
+
 static void a_refused_reservation_changes_nothing(void **state)
 {
     (void)state;
@@ -214,6 +255,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slots_are_given_out_once),
         cmocka_unit_test(blocks_follow_the_number_of_tokens),
+        cmocka_unit_test(a_state_is_one_block_of_a_sequence),
         cmocka_unit_test(a_refused_reservation_changes_nothing),
         cmocka_unit_test(groups_have_pools_of_their_own),
         cmocka_unit_test(invariants_hold_under_random_moves),

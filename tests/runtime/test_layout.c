@@ -45,6 +45,21 @@ static void the_total_is_the_sum_of_counted_lines(void **state)
     assert_int_equal(plan_line(&plan, "logits"), 40 * 50 * sizeof(float));
 }
 
+static void states_have_a_line_of_their_own(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    const spey_limits_plan limits = { .sequences_max = 3, .kv_dtype = "bf16" };
+    spey_plan without = plan_of(&shape, limits);
+    shape.scans = true;
+    spey_plan plan = plan_of(&shape, limits);
+    assert_int_equal(plan.state_bytes, 32 * 32 * 4); /* FP32, whatever the cache is */
+    assert_int_equal(plan_line(&plan, "states"), 3 * 32 * 32 * 4);
+    assert_int_equal(plan_line(&without, "states"), 0);
+    assert_int_equal(plan_line(&plan, "kv cache"), plan_line(&without, "kv cache"));
+    assert_int_equal(plan.kv_blocks, without.kv_blocks);
+}
+
 static void cache_groups_have_shapes_of_their_own(void **state)
 {
     (void)state;
@@ -183,6 +198,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_one_full_sequence),
         cmocka_unit_test(the_total_is_the_sum_of_counted_lines),
+        cmocka_unit_test(states_have_a_line_of_their_own),
         cmocka_unit_test(cache_groups_have_shapes_of_their_own),
         cmocka_unit_test(a_small_kv_pool_shortens_the_default_sequence),
         cmocka_unit_test(senseless_limits_are_invalid),

@@ -141,7 +141,14 @@ static void draw(drawing *d)
             node(d, "embed", "", "positions", "tokens", s->hidden, " {source=positions begin=2}");
         x = node(d, "add", in2(x, p), "", "tokens", s->hidden, "");
     }
-    char attrs[32];
+    char attrs[32], all[64];
+    if (s->scans) {
+        weight(d, SPEY_F32, s->hidden, s->hidden, NULL, "a_log");
+        weight(d, SPEY_F32, s->hidden, 0, NULL, "d");
+        snprintf(all, sizeof(all), "%%%d, %%%d, %%%d, %%%d", x, x, x, x);
+        snprintf(attrs, sizeof(attrs), " {cache=%d layer=0}", s->two_groups ? 2 : 1);
+        x = node(d, "selective_scan", all, "a_log d", "tokens", s->hidden, attrs);
+    }
     snprintf(attrs, sizeof(attrs), " {rotary=%lld}", (long long)s->head_dim);
     int table = node(d, "rope_table", "", "inv_freq", "tokens", s->head_dim, attrs);
     for (int i = 0; i < s->layers; i++)
@@ -161,6 +168,9 @@ static void write_caches(drawing *d)
         spey_strbuf_printf(&d->all, "cache %d kv layers=%lld heads=%lld k_dim=%lld v_dim=%lld\n", g,
                            s->two_groups ? (n + 1 - g) / 2 : n,
                            (long long)(g ? s->heads : s->kv_heads), dim, dim);
+    if (s->scans)
+        spey_strbuf_printf(&d->all, "cache %d state layers=1 elements=%lld\n",
+                           s->two_groups ? 2 : 1, (long long)(s->hidden * s->hidden));
 }
 
 static void damage(drawing *d, spey_model_info *info)

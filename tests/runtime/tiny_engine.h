@@ -20,6 +20,8 @@ typedef struct tiny_shape {
     int64_t layers, hidden, heads, kv_heads, head_dim, mlp, vocab, context;
     spey_dtype dtype;
     int64_t positions; /* rows of a table of learned positions, the first two unused; 0: none */
+    bool
+        scans; /* a selective_scan behind the embedding: a state group of one layer, hidden² elements */
     bool two_groups; /* odd layers: a second cache group, in which every head has its own K and V */
     tiny_fault fault;
 } tiny_shape;
