@@ -36,6 +36,10 @@ typedef struct spey_arch_config {
     int64_t q_rank, kv_rank, nope_dim;
     int64_t v_dim;    /* of a head */
     bool interleaved; /* RoPE's pairs */
+    struct {
+        int64_t states, rank, width;
+        bool conv_bias;
+    } mamba; /* mixers in place of attention and MLP */
 } spey_arch_config;
 
 typedef struct spey_arch {

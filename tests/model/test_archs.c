@@ -204,6 +204,7 @@ int main(void)
         FIXTURE("gpt2"),
         FIXTURE("opt"),
         FIXTURE("starcoder"),
+        FIXTURE("mamba"),
         FIXTURE("odd-llama"),
         FIXTURE("odd-llama-linear"),
         FIXTURE_WHOLE("odd-llama-dynamic"),
