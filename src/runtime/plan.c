@@ -41,6 +41,10 @@ void spey_plan_write(const spey_plan *plan, spey_strbuf *out)
     write_limit(out, "tokens of a sequence", limits->sequence_tokens_max);
     write_limit(out, "tokens of a step", limits->step_tokens_max);
     write_limit(out, "rows of logits of a step", limits->outputs_max);
+    if (plan->state_bytes)
+        spey_strbuf_printf(out, "  a state of %s for each sequence\n",
+                           spey_bytes_text(text, plan->state_bytes));
+    if (!plan->kv_block_bytes) return;
     write_limit(out, "tokens in the kv cache", plan->kv_tokens);
     spey_strbuf_printf(out, "  %lld blocks of %d tokens, %s, %s each\n", (long long)plan->kv_blocks,
                        limits->kv_block_tokens, limits->kv_dtype,

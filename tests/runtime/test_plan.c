@@ -23,6 +23,24 @@ static void the_table_names_every_line(void **state)
     spey_strbuf_deinit(&text);
 }
 
+static void a_state_is_said_beside_the_cache(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.scans = true;
+    spey_plan plan = plan_of(&shape, (spey_limits_plan){ 0 });
+    spey_strbuf both = { 0 }, alone = { 0 };
+    spey_plan_write(&plan, &both);
+    assert_non_null(strstr(both.data, "a state of 4.0 KiB for each sequence"));
+    assert_non_null(strstr(both.data, "blocks of"));
+    plan.kv_block_bytes = 0; /* as of a model without attention */
+    spey_plan_write(&plan, &alone);
+    assert_non_null(strstr(alone.data, "a state of 4.0 KiB for each sequence"));
+    assert_null(strstr(alone.data, "blocks of"));
+    spey_strbuf_deinit(&both);
+    spey_strbuf_deinit(&alone);
+}
+
 static void bytes_read_well(void **state)
 {
     (void)state;
@@ -45,6 +63,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_names_every_line),
+        cmocka_unit_test(a_state_is_said_beside_the_cache),
         cmocka_unit_test(bytes_read_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
