@@ -7,27 +7,28 @@ void spey_arch_read_decoder(spey_config *config, const spey_decoder_missing *mis
 {
     const spey_decoder_missing none = { 0 };
     if (!missing) missing = &none;
-    c->vocab = spey_config_int(config, "vocab_size", 1, SPEY_VOCAB_MAX, -1);
+    c->vocab = spey_config_int(config, "vocab_size|padded_vocab_size", 1, SPEY_VOCAB_MAX, -1);
     c->hidden = spey_config_int(config, "hidden_size|n_embd|d_model", 1, SPEY_HIDDEN_MAX, -1);
-    c->layers =
-        spey_config_int(config, "num_hidden_layers|n_layer|n_layers", 1, SPEY_LAYERS_MAX, -1);
+    c->layers = spey_config_int(config, "num_hidden_layers|n_layer|n_layers|num_layers", 1,
+                                SPEY_LAYERS_MAX, -1);
     c->heads = spey_config_int(config, "num_attention_heads|n_head|n_heads", 1, SPEY_HEADS_MAX, -1);
     c->kv_heads = spey_config_int(config, "num_key_value_heads", 1, SPEY_HEADS_MAX, c->heads);
     c->intermediate = spey_config_int(config, "intermediate_size|ffn_hidden_size|n_inner", 1,
                                       (int64_t)8 * SPEY_HIDDEN_MAX, 4 * c->hidden);
-    c->positions = spey_config_int(config, "max_position_embeddings|n_positions|max_seq_len", 1,
-                                   SPEY_POSITIONS_MAX, 2048);
+    c->positions = spey_config_int(
+        config, "max_position_embeddings|n_positions|max_seq_len|seq_length|model_max_length", 1,
+        SPEY_POSITIONS_MAX, 2048);
     c->act = spey_config_activation(config,
                                     "hidden_activation|hidden_act|activation_function|activation",
                                     missing->act ? missing->act : "silu");
     c->tied = spey_config_bool(config, "tie_word_embeddings", missing->tied);
     if (config->status) return;
-    if (!spey_config_has(config, "head_dim") && !missing->head_dim)
+    if (!spey_config_has(config, "head_dim|kv_channels") && !missing->head_dim)
         spey_config_demand(config, c->hidden % c->heads == 0,
                            "hidden_size is %lld, expected a multiple of num_attention_heads, %lld",
                            (long long)c->hidden, (long long)c->heads);
     int64_t head_dim = missing->head_dim ? missing->head_dim : c->hidden / c->heads;
-    c->head_dim = spey_config_int(config, "head_dim", 1, SPEY_HEAD_DIM_MAX, head_dim);
+    c->head_dim = spey_config_int(config, "head_dim|kv_channels", 1, SPEY_HEAD_DIM_MAX, head_dim);
     spey_config_demand(config, c->heads % c->kv_heads == 0,
                        "num_attention_heads is %lld, expected a multiple of num_key_value_heads, "
                        "%lld",

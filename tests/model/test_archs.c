@@ -210,6 +210,9 @@ int main(void)
         FIXTURE_WHOLE("odd-llama-dynamic"),
         FIXTURE("odd-llama-yarn"),
         FIXTURE("odd-llama-llama3"),
+        FIXTURE("odd-llama-mha"),
+        FIXTURE("odd-llama-gqa"),
+        FIXTURE("odd-glm"),
         FIXTURE("odd-qwen3"),
         FIXTURE("odd-gemma2"),
         FIXTURE("odd-gpt2"),
@@ -221,6 +224,10 @@ int main(void)
         FIXTURE("odd-gpt-oss"),
         FIXTURE_WHOLE("odd-phi3-long"),
         FIXTURE("odd-phi3-short"),
+        FIXTURE("internlm2"),
+        FIXTURE("baichuan-7b"),
+        FIXTURE("baichuan-13b"),
+        FIXTURE("chatglm"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,6 +53,12 @@ CASES = {
     "odd-llama-llama3": ("LlamaConfig", "LlamaForCausalLM", decoder(
         35, 5, 1, 10, 45, 71, **rope("llama3", theta=100.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                                      original_max_position_embeddings=16))),
+    # What convert_architectures.py makes others from.
+    "odd-llama-mha": ("LlamaConfig", "LlamaForCausalLM", decoder(36, 3, 3, 12, 35, 61)),
+    "odd-llama-gqa": ("LlamaConfig", "LlamaForCausalLM", decoder(36, 6, 2, 6, 35, 61)),
+    "odd-glm": ("GlmConfig", "GlmForCausalLM", decoder(
+        36, 6, 2, 12, 35, 61, attention_bias=True, rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 20000.0, "partial_rotary_factor": 0.5})),
     "odd-qwen3": ("Qwen3Config", "Qwen3ForCausalLM", decoder(25, 5, 5, 12, 39, 53)),
     "odd-gemma2": ("Gemma2Config", "Gemma2ForCausalLM", decoder(
         36, 3, 1, 20, 45, 101, sliding_window=5, query_pre_attn_scalar=15)),
