@@ -39,7 +39,7 @@ enum {
     GEMM_FEW_TILES = 4,        /* row tiles up to which memory is the bound */
     GEMM_FEW_COLS = 32,        /* outputs of a block then */
     GEMM_L2_BYTES = 512 << 10, /* weights of a block with many rows */
-    GEMM_CHUNK_BYTES = 64 << 10,
+    GEMM_CHUNK_BYTES = 512 << 10,
 };
 
 #define GEMM_INLINE static inline __attribute__((always_inline))
@@ -132,11 +132,11 @@ typedef struct gemm_ahead {
 
 /* Quarter p of a tile's share is fetched in row tile p · n_tiles / 4. */
 static gemm_ahead gemm_ahead_make(const gemm_plan *plan, const gemm_block *next, int64_t offset,
-                                  int64_t tile)
+                                  int64_t spread, int64_t tile)
 {
     gemm_ahead ahead = { .n = 0 };
     for (int64_t p = 0; next && plan->prefetch && p < GEMM_COLS; p++) {
-        int64_t row = next->n0 + offset + p;
+        int64_t row = next->n0 + offset + p * spread;
         if (p * plan->n_tiles / GEMM_COLS == tile && row < next->n1)
             ahead.rows[ahead.n++] = gemm_w_at(plan, row, next->k0);
     }
@@ -155,6 +155,18 @@ GEMM_INLINE void gemm_store(const int mr, vec acc[GEMM_ROWS][GEMM_COLS], float *
     }
 }
 
+/* The same with the outputs `spread` apart. */
+GEMM_INLINE void gemm_store_spread(const int mr, vec acc[GEMM_ROWS][GEMM_COLS], float *y,
+                                   int64_t y_pitch, int64_t n_cols, int64_t spread, bool first)
+{
+    for (int r = 0; r < mr; r++, y += y_pitch) {
+        float sums[GEMM_COLS];
+        _mm_storeu_ps(sums, vec_sum4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]));
+        for (int64_t c = 0; c < GEMM_COLS && c * spread < n_cols; c++)
+            y[c * spread] = first ? sums[c] : y[c * spread] + sums[c];
+    }
+}
+
 /* One row tile over all outputs of the block. `mr` and `dtype` are constants at every call. */
 GEMM_INLINE void gemm_panel(const int mr, const spey_dtype dtype, const gemm_plan *plan,
                             const gemm_block *b, const gemm_block *next, int64_t tile, int64_t row)
@@ -163,11 +175,15 @@ GEMM_INLINE void gemm_panel(const int mr, const spey_dtype dtype, const gemm_pla
     const spey_gemm_args *a = plan->args;
     const gemm_x *x = plan->x + row * plan->x_pitch + b->k0;
     const int64_t k = b->k1 - b->k0, k_whole = k - k % step;
-    for (int64_t j = b->n0; j < b->n1; j += GEMM_COLS) {
+    /* One row tile: the four outputs lie a quarter of the block apart, so that each goes through memory without a break
+     * and prefetchers follow it from page to page. */
+    const int64_t spread = plan->n_tiles == 1 ? gemm_ceil_div(b->n1 - b->n0, GEMM_COLS) : 1;
+    const int64_t end = spread > 1 ? b->n0 + spread : b->n1;
+    for (int64_t j = b->n0; j<end; j += spread> 1 ? 1 : GEMM_COLS) {
         const uint8_t *w[GEMM_COLS];
         for (int c = 0; c < GEMM_COLS; c++)
-            w[c] = gemm_w_at(plan, gemm_min(j + c, b->n1 - 1), b->k0);
-        const gemm_ahead ahead = gemm_ahead_make(plan, next, j - b->n0, tile);
+            w[c] = gemm_w_at(plan, gemm_min(j + c * spread, b->n1 - 1), b->k0);
+        const gemm_ahead ahead = gemm_ahead_make(plan, next, j - b->n0, spread, tile);
         vec acc[GEMM_ROWS][GEMM_COLS];
         for (int r = 0; r < mr; r++)
             for (int c = 0; c < GEMM_COLS; c++)
@@ -179,8 +195,11 @@ GEMM_INLINE void gemm_panel(const int mr, const spey_dtype dtype, const gemm_pla
             gemm_dot(mr, dtype, x, plan->x_pitch, w, at, acc);
         }
         if (at < k) gemm_dot_tail(mr, dtype, x, plan->x_pitch, w, at, k, acc);
-        gemm_store(mr, acc, (float *)a->y + row * a->y_pitch + j, a->y_pitch, b->n1 - j,
-                   b->k0 == 0);
+        float *y = (float *)a->y + row * a->y_pitch + j;
+        if (spread > 1)
+            gemm_store_spread(mr, acc, y, a->y_pitch, b->n1 - j, spread, b->k0 == 0);
+        else
+            gemm_store(mr, acc, y, a->y_pitch, b->n1 - j, b->k0 == 0);
     }
 }
 
