@@ -53,7 +53,7 @@ static int open_engine(void **state)
     (void)state;
     spey_engine_file *file;
     if (tiny_engine_new(&tiny_default, &file)) return -1;
-    return spey_engine_from_file(file, &engine);
+    return spey_engine_from_file(file, &engine) ? -1 : 0;
 }
 
 static int close_engine(void **state)

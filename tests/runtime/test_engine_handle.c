@@ -24,7 +24,7 @@ static int build_demo(void **state)
     close(fd);
     const spey_build_options options = { .quiet = true };
     if (spey_build_engine("models/demo", path, &options, NULL)) return -1;
-    return spey_engine_open(path, &engine);
+    return spey_engine_open(path, &engine) ? -1 : 0;
 }
 
 static int remove_demo(void **state)

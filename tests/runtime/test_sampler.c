@@ -28,7 +28,7 @@ static int set_up(void **state)
     for (int i = 0; i < VOCAB; i++)
         f.logits[i] = (float)(2 * spey_rng_normal(&rng));
     *state = &f;
-    return spey_sampler_new(VOCAB, &f.sampler);
+    return spey_sampler_new(VOCAB, &f.sampler) ? -1 : 0;
 }
 
 static int tear_down(void **state)
