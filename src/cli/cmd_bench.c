@@ -311,10 +311,8 @@ int spey_cmd_bench(int argc, char **argv)
         .positional_max = 2,
     };
     spey_args args;
-    if (spey_args_parse(&command, argc, argv, &args) || (!args.help && check_options(&o, &args))) {
-        spey_report(SPEY_INVALID);
-        return SPEY_EXIT_USAGE;
-    }
-    if (args.help) return SPEY_EXIT_OK;
+    int exit_code;
+    if (!spey_command_begin(&command, argc, argv, &args, &exit_code)) return exit_code;
+    if (check_options(&o, &args)) return spey_report_usage();
     return spey_report(run_bench(&o));
 }

@@ -35,16 +35,12 @@ int spey_cmd_build(int argc, char **argv)
         .positional_max = 1,
     };
     spey_args args;
-    if (spey_args_parse(&command, argc, argv, &args)) {
-        spey_report(SPEY_INVALID);
-        return SPEY_EXIT_USAGE;
-    }
-    if (args.help) return SPEY_EXIT_OK;
+    int exit_code;
+    if (!spey_command_begin(&command, argc, argv, &args, &exit_code)) return exit_code;
     if (!output) {
         SPEY_FAIL(SPEY_INVALID, "where should the engine go? spey build %s -o FILE",
                   args.positional[0]);
-        spey_report(SPEY_INVALID);
-        return SPEY_EXIT_USAGE;
+        return spey_report_usage();
     }
     spey_build_report report;
     spey_status status = spey_build_engine(args.positional[0], output, &options, &report);

@@ -237,11 +237,8 @@ int spey_cmd_inspect(int argc, char **argv)
         .positional_max = 1,
     };
     spey_args args;
-    if (spey_args_parse(&command, argc, argv, &args)) {
-        spey_report(SPEY_INVALID);
-        return SPEY_EXIT_USAGE;
-    }
-    if (args.help) return SPEY_EXIT_OK;
+    int exit_code;
+    if (!spey_command_begin(&command, argc, argv, &args, &exit_code)) return exit_code;
     const char *path = args.positional[0];
     spey_strbuf out = { 0 };
     spey_status status = spey_file_is_dir(path) ? inspect_checkpoint(&o, path, &out)

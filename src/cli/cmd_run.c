@@ -382,11 +382,8 @@ int spey_cmd_run(int argc, char **argv)
         .positional_max = 2,
     };
     spey_args args;
-    if (spey_args_parse(&command, argc, argv, &args)) {
-        spey_report(SPEY_INVALID);
-        return SPEY_EXIT_USAGE;
-    }
-    if (args.help) return SPEY_EXIT_OK;
+    int exit_code;
+    if (!spey_command_begin(&command, argc, argv, &args, &exit_code)) return exit_code;
     o.prompt = args.n_positional > 1 ? args.positional[1] : NULL;
     return spey_report(run_model(&o, args.positional[0]));
 }

@@ -29,6 +29,11 @@ extern uint64_t spey_process_start_ns;
 
 /* Print the last error as one line on stderr; returns the exit code for `status`. */
 int spey_report(spey_status status);
+/* The same for wrong usage. */
+int spey_report_usage(void);
+/* Parse a command's arguments. True: go on. False: return *exit_code; the help or the error was printed. */
+bool spey_command_begin(const spey_command *command, int argc, char **argv, spey_args *args,
+                        int *exit_code);
 
 /* ---- models ---- */
 

@@ -29,6 +29,20 @@ int spey_report(spey_status status)
     return SPEY_EXIT_FAILURE;
 }
 
+int spey_report_usage(void)
+{
+    spey_report(SPEY_INVALID);
+    return SPEY_EXIT_USAGE;
+}
+
+bool spey_command_begin(const spey_command *command, int argc, char **argv, spey_args *args,
+                        int *exit_code)
+{
+    bool failed = spey_args_parse(command, argc, argv, args) != SPEY_OK;
+    *exit_code = failed ? spey_report_usage() : SPEY_EXIT_OK;
+    return !failed && !args->help;
+}
+
 int main(int argc, char **argv)
 {
     spey_process_start_ns = spey_clock_ns();
