@@ -214,7 +214,7 @@ static spey_status bench_context(bench_options *o, const spey_engine *engine, sp
 {
     int64_t vocab_size = spey_engine_vocab_size(engine);
     bench_machine machine = { .weight_bytes =
-                                  spey_executor_weight_bytes(spey_context_executor(context)) };
+                                  spey_runner_weight_bytes(spey_context_runner(context)) };
     spey_cpu_describe(machine.cpu, sizeof machine.cpu);
     /* Before and after: on a shared machine it moves by a third within minutes. */
     double reads_before, reads_after = 0;
@@ -233,7 +233,7 @@ static spey_status bench_context(bench_options *o, const spey_engine *engine, sp
     spey_strbuf rows = { 0 };
     if (!status) {
         qsort(results, (size_t)runs, sizeof *results, by_output_rate);
-        spey_executor_describe(spey_context_executor(context), &rows);
+        spey_runner_describe(spey_context_runner(context), &rows);
         (o->json ? print_json : print_table)(o, &machine, &results[runs / 2],
                                              rows.data ? rows.data : "");
     }

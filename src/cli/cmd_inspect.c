@@ -7,7 +7,7 @@
 #include "base/limits.h"
 #include "cli/command.h"
 #include "engine/engine_file.h"
-#include "runtime/executor.h"
+#include "runtime/runner.h"
 #include "tensor/safetensors.h"
 
 typedef struct inspect_options {
@@ -115,7 +115,7 @@ static spey_status put_plan(spey_strbuf *out, const inspect_options *o,
     spey_limits_plan limits;
     limits_from(&o->runtime, &limits);
     spey_plan plan;
-    SPEY_TRY(spey_executor_plan(file, &limits, &plan));
+    SPEY_TRY(spey_runner_plan(file, &limits, &plan));
     if (!o->json) {
         spey_plan_write(&plan, out);
         return SPEY_OK;

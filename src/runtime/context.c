@@ -1,4 +1,4 @@
-/* The public context: a queue of requests over one executor.
+/* The public context: a queue of requests over one runner.
  *
  * Admission is first come, first served; a request is admitted when a slot is free and the pool has blocks for its whole
  * prompt and output, so a running one never has to stop. A step takes one token of every request that decodes, then fills
@@ -9,8 +9,8 @@
 #include "base/status.h"
 #include "engine/engine_file.h"
 #include "runtime/engine_handle.h"
-#include "runtime/executor.h"
 #include "runtime/request.h"
+#include "runtime/runner.h"
 #include "runtime/sampler.h"
 #include "spey/spey.h"
 
@@ -19,7 +19,7 @@ enum { LOGITS_BYTES = 8 << 20, OUTPUT_ROWS_MAX = 128 };
 
 struct spey_context {
     const spey_engine *engine;
-    spey_executor *executor;
+    spey_runner *runner;
     spey_sampler *sampler;
     const spey_plan *plan;
     int64_t vocab_size;
@@ -70,7 +70,7 @@ static int64_t output_rows(int64_t sequences, int64_t vocab_size)
     return rows > sequences ? rows : sequences;
 }
 
-static spey_status open_executor(spey_context *c, const spey_context_options *o)
+static spey_status open_runner(spey_context *c, const spey_context_options *o)
 {
     const spey_model_info *info = spey_engine_file_info(c->engine->file);
     c->vocab_size = info->vocab_size;
@@ -86,8 +86,8 @@ static spey_status open_executor(spey_context *c, const spey_context_options *o)
                                 .kv_block_tokens = o->kv_block_tokens,
                                 .kv_dtype = o->kv_dtype,
                                 .memory_bytes_max = o->memory_bytes_max };
-    SPEY_TRY(spey_executor_new(c->engine->file, &limits, &c->executor));
-    c->plan = spey_executor_get_plan(c->executor);
+    SPEY_TRY(spey_runner_new(c->engine->file, &limits, &c->runner));
+    c->plan = spey_runner_get_plan(c->runner);
     SPEY_TRY(spey_sampler_new(c->vocab_size, &c->sampler));
     c->running = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_request *, sequences);
     c->step = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_step_seq, sequences);
@@ -109,7 +109,7 @@ spey_status spey_context_new(const spey_engine *engine, const spey_context_optio
     if (!c) return SPEY_NOMEM;
     c->engine = engine;
     c->next_id = 1;
-    spey_status status = open_executor(c, options);
+    spey_status status = open_runner(c, options);
     if (status) {
         spey_context_free(c);
         return status;
@@ -132,13 +132,13 @@ void spey_context_free(spey_context *c)
     spey_free(c->step);
     spey_free(c->step_owner);
     spey_sampler_free(c->sampler);
-    spey_executor_free(c->executor);
+    spey_runner_free(c->runner);
     spey_free(c);
 }
 
-spey_executor *spey_context_executor(spey_context *c)
+spey_runner *spey_context_runner(spey_context *c)
 {
-    return c->executor;
+    return c->runner;
 }
 
 /* ---- requests in ---- */
@@ -218,7 +218,7 @@ static void drop_cancelled_from_queue(spey_context *c)
 
 static void admit(spey_context *c)
 {
-    spey_kv_cache *kv = spey_executor_kv(c->executor);
+    spey_kv_cache *kv = spey_runner_kv(c->runner);
     while (c->queue_head && c->n_running < c->plan->limits.sequences_max) {
         spey_request *r = c->queue_head;
         if (spey_kv_open(kv, &r->seq)) return;
@@ -241,7 +241,7 @@ static void retire(spey_context *c)
         spey_request *r = c->running[i];
         if (r->cancelled && !r->finish) spey_request_end(r, SPEY_FINISH_CANCELLED, NULL);
         if (r->finish) {
-            spey_kv_close(spey_executor_kv(c->executor), r->seq);
+            spey_kv_close(spey_runner_kv(c->runner), r->seq);
             spey_request_free(r);
         } else {
             c->running[kept++] = r;
@@ -309,7 +309,7 @@ spey_status spey_context_step(spey_context *c, int32_t *active)
     int n_seqs = plan_step(c);
     if (n_seqs > 0) {
         float *logits;
-        SPEY_TRY(spey_executor_step(c->executor, c->step, n_seqs, &logits));
+        SPEY_TRY(spey_runner_step(c->runner, c->step, n_seqs, &logits));
         deliver(c, n_seqs, logits);
         retire(c);
     }
@@ -337,7 +337,7 @@ spey_status spey_context_logits(spey_context *c, const int32_t *ids, size_t n,
     if (c->n_running > 0)
         return SPEY_FAIL(SPEY_INVALID, "requests are running: evaluate on a context of its own");
     SPEY_TRY(check_prompt(c, ids, n));
-    spey_kv_cache *kv = spey_executor_kv(c->executor);
+    spey_kv_cache *kv = spey_runner_kv(c->runner);
     spey_step_seq s = { 0 };
     SPEY_TRY(spey_kv_open(kv, &s.seq));
     int64_t chunk_max = c->plan->limits.step_tokens_max < c->plan->limits.outputs_max
@@ -349,7 +349,7 @@ spey_status spey_context_logits(spey_context *c, const int32_t *ids, size_t n,
         s.ids = ids + done;
         s.n_ids = s.n_outputs = (int32_t)chunk;
         float *logits;
-        status = spey_executor_step(c->executor, &s, 1, &logits);
+        status = spey_runner_step(c->runner, &s, 1, &logits);
         for (size_t i = 0; !status && i < chunk; i++)
             on_row(user, done + i, logits + i * (size_t)c->vocab_size);
         done += chunk;

@@ -2,10 +2,10 @@
 #ifndef SPEY_RUNTIME_CONTEXT_H
 #define SPEY_RUNTIME_CONTEXT_H
 
-#include "runtime/executor.h"
+#include "runtime/runner.h"
 #include "spey/spey.h"
 
-/* The executor of a context; it stays the context's. */
-spey_executor *spey_context_executor(spey_context *context);
+/* The runner of a context; it stays the context's. */
+spey_runner *spey_context_runner(spey_context *context);
 
 #endif

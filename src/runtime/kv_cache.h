@@ -4,7 +4,7 @@
  *   group 0  blocks 0 1 2 3 4 5 …      sequence 0: 0 3 4     sequence 2: 1
  *   group 1  blocks 0 1 2 3 …          sequence 0: 2 0 1     sequence 2: 3
  *
- * This module keeps the books; the memory that block numbers stand for is the executor's (layout.h).
+ * This module keeps the books; the memory that block numbers stand for is the runner's (layout.h).
  *
  * Invariants: every block is free or owned exactly once; a sequence of t tokens owns ceil(t / block_tokens) blocks of
  * every group (of a state group at most one), or as many as were reserved; nothing allocates after new. Engine thread only. */

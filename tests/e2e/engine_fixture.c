@@ -37,34 +37,34 @@ spey_engine_file *e2e_build(const char *checkpoint, const char *dtype, const cha
     return engine;
 }
 
-spey_executor *e2e_executor(const spey_engine_file *engine, const spey_limits_plan *limits)
+spey_runner *e2e_runner(const spey_engine_file *engine, const spey_limits_plan *limits)
 {
-    spey_executor *executor;
-    e2e_ok(spey_executor_new(engine, limits, &executor), "executor");
-    return executor;
+    spey_runner *runner;
+    e2e_ok(spey_runner_new(engine, limits, &runner), "runner");
+    return runner;
 }
 
-void e2e_feed(spey_executor *executor, spey_seq_id seq, const int32_t *ids, int64_t n,
-              int64_t chunk, int64_t vocab, float *out)
+void e2e_feed(spey_runner *runner, spey_seq_id seq, const int32_t *ids, int64_t n, int64_t chunk,
+              int64_t vocab, float *out)
 {
     for (int64_t at = 0; at < n; at += chunk) {
         int32_t n_ids = (int32_t)(n - at < chunk ? n - at : chunk);
         const spey_step_seq s = { .seq = seq, .ids = ids + at, .n_ids = n_ids, .n_outputs = n_ids };
         float *logits;
         spey_alloc_seal(true);
-        e2e_ok(spey_executor_step(executor, &s, 1, &logits), "step");
+        e2e_ok(spey_runner_step(runner, &s, 1, &logits), "step");
         spey_alloc_seal(false);
         memcpy(out + at * vocab, logits, (size_t)(n_ids * vocab) * sizeof(float));
     }
 }
 
-void e2e_logits(spey_executor *executor, const int32_t *ids, int64_t n, int64_t chunk,
-                int64_t vocab, float *out)
+void e2e_logits(spey_runner *runner, const int32_t *ids, int64_t n, int64_t chunk, int64_t vocab,
+                float *out)
 {
-    spey_kv_cache *kv = spey_executor_kv(executor);
+    spey_kv_cache *kv = spey_runner_kv(runner);
     spey_seq_id seq;
     e2e_ok(spey_kv_open(kv, &seq), "sequence");
-    e2e_feed(executor, seq, ids, n, chunk, vocab, out);
+    e2e_feed(runner, seq, ids, n, chunk, vocab, out);
     e2e_ok(spey_kv_check(kv), "kv cache");
     spey_kv_close(kv, seq);
 }

@@ -8,21 +8,21 @@
 
 #include "build/build.h"
 #include "engine/engine_file.h"
-#include "runtime/executor.h"
+#include "runtime/runner.h"
 
 /* Build and open an engine; its file is gone when this returns. dtype and disable_passes as in spey_build_options. */
 spey_engine_file *e2e_build(const char *checkpoint, const char *dtype, const char *disable_passes);
 
-spey_executor *e2e_executor(const spey_engine_file *engine, const spey_limits_plan *limits);
+spey_runner *e2e_runner(const spey_engine_file *engine, const spey_limits_plan *limits);
 
 /* Feed ids to an open sequence, `chunk` a step; `out` gets the logits of all of them, [n][vocab]. Steps run sealed: an
  * allocation aborts. */
-void e2e_feed(spey_executor *executor, spey_seq_id seq, const int32_t *ids, int64_t n,
-              int64_t chunk, int64_t vocab, float *out);
+void e2e_feed(spey_runner *runner, spey_seq_id seq, const int32_t *ids, int64_t n, int64_t chunk,
+              int64_t vocab, float *out);
 
 /* As one sequence from nothing; closes it again. */
-void e2e_logits(spey_executor *executor, const int32_t *ids, int64_t n, int64_t chunk,
-                int64_t vocab, float *out);
+void e2e_logits(spey_runner *runner, const int32_t *ids, int64_t n, int64_t chunk, int64_t vocab,
+                float *out);
 
 /* sum((got - wanted)²) / sum(wanted²) */
 double e2e_nmse(const float *got, const float *wanted, int64_t n);

@@ -30,25 +30,25 @@ static const double tie = 2e-4;
 /* Feed the prompt, then one token at a time; each must be the expected one. The first id of a prompt, BOS, is left out:
  * the expected texts were made with 0 as the padding id too, so that generate() masked it, and positions count from
  * the second. (With it the first prompt goes on with 304, as "prompt_logprobs" in generation.json says as well.) */
-static void check_prompt(spey_executor *executor, const json_t *entry)
+static void check_prompt(spey_runner *runner, const json_t *entry)
 {
     int32_t prompt[PROMPT_MAX], wanted[OUTPUT_MAX];
     size_t n_prompt = read_ids(entry, "prompt_ids", prompt, PROMPT_MAX);
     size_t n = read_ids(entry, "output_ids", wanted, OUTPUT_MAX);
     spey_seq_id seq;
     float *logits;
-    e2e_ok(spey_kv_open(spey_executor_kv(executor), &seq), "sequence");
+    e2e_ok(spey_kv_open(spey_runner_kv(runner), &seq), "sequence");
     assert_int_equal(prompt[0], 0);
     spey_step_seq step = { seq, prompt + 1, (int32_t)n_prompt - 1, 1 };
     for (size_t i = 0; i < n; i++) {
-        e2e_ok(spey_executor_step(executor, &step, 1, &logits), "step");
+        e2e_ok(spey_runner_step(runner, &step, 1, &logits), "step");
         int32_t token = e2e_argmax(logits, VOCAB);
         if ((double)logits[token] - (double)logits[wanted[i]] > tie)
             fail_msg("'%s': output %zu is %d, expected %d",
                      json_string_value(json_object_get(entry, "prompt")), i, token, wanted[i]);
         step = (spey_step_seq){ seq, &wanted[i], 1, 1 };
     }
-    spey_kv_close(spey_executor_kv(executor), seq);
+    spey_kv_close(spey_runner_kv(runner), seq);
 }
 
 static void the_demo_model_continues_as_expected(void **state)
@@ -58,12 +58,12 @@ static void the_demo_model_continues_as_expected(void **state)
     e2e_ok(spey_json_read("tests/data/demo.json", &expected), "demo.json");
     spey_engine_file *engine = e2e_build("models/demo", "f32", NULL);
     const spey_limits_plan limits = { .threads = 2 };
-    spey_executor *executor = e2e_executor(engine, &limits);
+    spey_runner *runner = e2e_runner(engine, &limits);
     const json_t *prompts = json_object_get(expected, "greedy_fp32");
     assert_true(json_array_size(prompts) > 0);
     for (size_t i = 0; i < json_array_size(prompts); i++)
-        check_prompt(executor, json_array_get(prompts, i));
-    spey_executor_free(executor);
+        check_prompt(runner, json_array_get(prompts, i));
+    spey_runner_free(runner);
     spey_engine_file_close(engine);
     json_decref(expected);
 }

@@ -122,10 +122,10 @@ static void run(const spey_engine_file *engine, const model *m, spey_limits_plan
 {
     limits.outputs_max = LENGTH;
     if (!limits.threads) limits.threads = 2;
-    spey_executor *executor = e2e_executor(engine, &limits);
+    spey_runner *runner = e2e_runner(engine, &limits);
     for (int s = 0; s < SEQS; s++)
-        e2e_logits(executor, m->ids[s], LENGTH, chunk, m->vocab, out + s * LENGTH * m->vocab);
-    spey_executor_free(executor);
+        e2e_logits(runner, m->ids[s], LENGTH, chunk, m->vocab, out + s * LENGTH * m->vocab);
+    spey_runner_free(runner);
 }
 
 static int by_size(const void *a, const void *b)
@@ -253,10 +253,10 @@ static void check_ragged(const model *m)
     spey_engine_file *engine = e2e_build(m->path, "bf16", NULL);
     run(engine, m, (spey_limits_plan){ 0 }, LENGTH, got);
     const spey_limits_plan limits = { .threads = 2, .sequences_max = 2, .outputs_max = 64 };
-    spey_executor *executor = e2e_executor(engine, &limits);
+    spey_runner *runner = e2e_runner(engine, &limits);
     spey_seq_id seqs[2];
     for (int s = 0; s < 2; s++)
-        e2e_ok(spey_kv_open(spey_executor_kv(executor), &seqs[s]), "sequence");
+        e2e_ok(spey_kv_open(spey_runner_kv(runner), &seqs[s]), "sequence");
     static const int32_t pieces[][2] = { { 19, 7 }, { 1, 1 }, { 10, 1 }, { 1, 20 }, { 1, 3 } };
     int32_t at[2] = { 0, 0 };
     for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
@@ -267,7 +267,7 @@ static void check_ragged(const model *m)
                                         .n_ids = pieces[i][s],
                                         .n_outputs = pieces[i][s] };
         float *logits;
-        e2e_ok(spey_executor_step(executor, batch, 2, &logits), "step");
+        e2e_ok(spey_runner_step(runner, batch, 2, &logits), "step");
         for (int s = 0; s < 2; s++) {
             size_t n = (size_t)(pieces[i][s] * m->vocab);
             const float *alone = got + (s * LENGTH + at[s]) * m->vocab;
@@ -278,7 +278,7 @@ static void check_ragged(const model *m)
     }
     assert_int_equal(at[0], LENGTH);
     assert_int_equal(at[1], LENGTH);
-    spey_executor_free(executor);
+    spey_runner_free(runner);
     spey_engine_file_close(engine);
 }
 

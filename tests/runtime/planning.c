@@ -24,7 +24,7 @@ spey_plan plan_of(const tiny_shape *shape, spey_limits_plan limits)
     spey_engine_file *file = engine(shape);
     spey_plan plan;
     if (!limits.threads) limits.threads = 1;
-    spey_status status = spey_executor_plan(file, &limits, &plan);
+    spey_status status = spey_runner_plan(file, &limits, &plan);
     if (status != SPEY_OK) print_error("%s\n", spey_last_error());
     assert_int_equal(status, SPEY_OK);
     spey_engine_file_close(file);
@@ -36,7 +36,7 @@ spey_status refusal_of(const tiny_shape *shape, spey_limits_plan limits)
     spey_engine_file *file = engine(shape);
     spey_plan plan;
     limits.threads = 1;
-    spey_status status = spey_executor_plan(file, &limits, &plan);
+    spey_status status = spey_runner_plan(file, &limits, &plan);
     assert_int_not_equal(status, SPEY_OK);
     spey_engine_file_close(file);
     return status;

@@ -2,7 +2,7 @@
 #ifndef SPEY_TESTS_RUNTIME_PLANNING_H
 #define SPEY_TESTS_RUNTIME_PLANNING_H
 
-#include "runtime/executor.h"
+#include "runtime/runner.h"
 #include "tiny_engine.h"
 
 /* One thread unless limits say otherwise. */

@@ -171,8 +171,8 @@ static void a_request_can_be_cancelled_queued_running_or_by_its_callback(void **
     for (int i = 0; i < 4; i++)
         assert_int_equal(r[i].n_ends, 1);
     assert_int_equal(spey_context_cancel(context, ids[0]), SPEY_NOT_FOUND);
-    assert_int_equal(spey_kv_free_blocks(spey_executor_kv(spey_context_executor(context))),
-                     spey_executor_get_plan(spey_context_executor(context))->kv_blocks);
+    assert_int_equal(spey_kv_free_blocks(spey_runner_kv(spey_context_runner(context))),
+                     spey_runner_get_plan(spey_context_runner(context))->kv_blocks);
     spey_context_free(context);
 }
 

@@ -31,11 +31,11 @@ static void faulty_engines_are_refused(void **state)
         tiny_shape shape = tiny_default;
         shape.fault = cases[i].fault;
         spey_engine_file *file;
-        spey_executor *executor;
+        spey_runner *runner;
         assert_int_equal(tiny_engine_new(&shape, &file), SPEY_OK);
         const spey_limits_plan limits = { .threads = 1 };
-        assert_int_equal(spey_executor_new(file, &limits, &executor), cases[i].status);
-        assert_null(executor);
+        assert_int_equal(spey_runner_new(file, &limits, &runner), cases[i].status);
+        assert_null(runner);
         if (!strstr(spey_last_error(), cases[i].text)) fail_msg("%s", spey_last_error());
         spey_engine_file_close(file);
     }

@@ -9,7 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
-#include "runtime/executor.h"
+#include "runtime/runner.h"
 #include "tiny_engine.h"
 
 /* Sequences of these tests: fixed ids, any vocabulary from 50 on. */
@@ -24,23 +24,23 @@ static void make_ids(uint64_t seed, int32_t ids[LONGEST])
 
 typedef struct fixture {
     spey_engine_file *file;
-    spey_executor *executor;
+    spey_runner *runner;
 } fixture;
 
-static fixture open_executor(const tiny_shape *shape, spey_limits_plan limits)
+static fixture open_runner(const tiny_shape *shape, spey_limits_plan limits)
 {
     fixture f = { 0 };
     if (!limits.threads) limits.threads = 2;
     assert_int_equal(tiny_engine_new(shape, &f.file), SPEY_OK);
-    spey_status status = spey_executor_new(f.file, &limits, &f.executor);
+    spey_status status = spey_runner_new(f.file, &limits, &f.runner);
     if (status != SPEY_OK) print_error("%s\n", spey_last_error());
     assert_int_equal(status, SPEY_OK);
     return f;
 }
 
-static void close_executor(fixture *f)
+static void close_runner(fixture *f)
 {
-    spey_executor_free(f->executor);
+    spey_runner_free(f->runner);
     spey_engine_file_close(f->file);
 }
 
@@ -48,7 +48,7 @@ static void close_executor(fixture *f)
 static spey_status step(fixture *f, const spey_step_seq *seqs, int n, float **logits)
 {
     spey_alloc_seal(true);
-    spey_status status = spey_executor_step(f->executor, seqs, n, logits);
+    spey_status status = spey_runner_step(f->runner, seqs, n, logits);
     spey_alloc_seal(false);
     return status;
 }
@@ -56,7 +56,7 @@ static spey_status step(fixture *f, const spey_step_seq *seqs, int n, float **lo
 static spey_seq_id open_sequence(fixture *f)
 {
     spey_seq_id seq;
-    assert_int_equal(spey_kv_open(spey_executor_kv(f->executor), &seq), SPEY_OK);
+    assert_int_equal(spey_kv_open(spey_runner_kv(f->runner), &seq), SPEY_OK);
     return seq;
 }
 
@@ -73,9 +73,9 @@ static void run_alone(fixture *f, const int32_t *ids, int32_t n, int32_t chunk, 
         assert_int_equal(status, SPEY_OK);
         memcpy(out + (int64_t)at * VOCAB, logits, (size_t)n_ids * VOCAB * sizeof(float));
     }
-    assert_int_equal(spey_kv_length(spey_executor_kv(f->executor), seq), n);
-    assert_int_equal(spey_kv_check(spey_executor_kv(f->executor)), SPEY_OK);
-    spey_kv_close(spey_executor_kv(f->executor), seq);
+    assert_int_equal(spey_kv_length(spey_runner_kv(f->runner), seq), n);
+    assert_int_equal(spey_kv_check(spey_runner_kv(f->runner)), SPEY_OK);
+    spey_kv_close(spey_runner_kv(f->runner), seq);
 }
 
 static const spey_limits_plan wide = { .sequences_max = 3, .outputs_max = LONGEST };
@@ -83,7 +83,7 @@ static const spey_limits_plan wide = { .sequences_max = 3, .outputs_max = LONGES
 static void logits_are_finite_and_not_all_the_same(void **state)
 {
     (void)state;
-    fixture f = open_executor(&tiny_default, wide);
+    fixture f = open_runner(&tiny_default, wide);
     int32_t ids[LONGEST];
     static float logits[LONGEST][VOCAB];
     make_ids(1, ids);
@@ -92,7 +92,7 @@ static void logits_are_finite_and_not_all_the_same(void **state)
         for (int j = 0; j < VOCAB; j++)
             assert_true(logits[i][j] > -100 && logits[i][j] < 100);
     assert_memory_not_equal(logits[0], logits[1], sizeof(logits[0]));
-    close_executor(&f);
+    close_runner(&f);
 }
 
 static void chunks_give_the_same_bits(void **state)
@@ -106,13 +106,13 @@ static void chunks_give_the_same_bits(void **state)
         tiny_shape shape = tiny_default;
         shape.dtype = dtypes[d];
         shape.two_groups = d == 1;
-        fixture f = open_executor(&shape, wide);
+        fixture f = open_runner(&shape, wide);
         run_alone(&f, ids, LONGEST, LONGEST, whole[0]);
         for (int32_t chunk = 1; chunk < LONGEST; chunk += 6) {
             run_alone(&f, ids, LONGEST, chunk, parts[0]);
             assert_memory_equal(whole, parts, sizeof(whole));
         }
-        close_executor(&f);
+        close_runner(&f);
     }
 }
 
@@ -125,10 +125,10 @@ static void the_number_of_threads_changes_no_bit(void **state)
     for (int threads = 1; threads <= 3; threads++) {
         spey_limits_plan limits = wide;
         limits.threads = threads;
-        fixture f = open_executor(&tiny_default, limits);
+        fixture f = open_runner(&tiny_default, limits);
         run_alone(&f, ids, LONGEST, 7, threads == 1 ? one[0] : more[0]);
         if (threads > 1) assert_memory_equal(one, more, sizeof(one));
-        close_executor(&f);
+        close_runner(&f);
     }
 }
 
@@ -143,10 +143,10 @@ static void block_size_and_in_place_change_no_bit(void **state)
         spey_limits_plan limits = wide;
         limits.kv_block_tokens = blocks[i];
         limits.no_in_place = i == 5;
-        fixture f = open_executor(&tiny_default, limits);
+        fixture f = open_runner(&tiny_default, limits);
         run_alone(&f, ids, LONGEST, 9, i ? got[0] : wanted[0]);
         if (i) assert_memory_equal(wanted, got, sizeof(wanted));
-        close_executor(&f);
+        close_runner(&f);
     }
 }
 
@@ -156,7 +156,7 @@ static void a_batch_gives_each_sequence_its_own_bits(void **state)
     static float alone[3][LONGEST][VOCAB];
     int32_t ids[3][LONGEST], at[3] = { 0 };
     const int32_t lengths[3] = { 40, 23, 31 };
-    fixture f = open_executor(&tiny_default, wide);
+    fixture f = open_runner(&tiny_default, wide);
     spey_seq_id seqs[3];
     for (int s = 0; s < 3; s++) {
         make_ids(10 + (uint64_t)s, ids[s]);
@@ -193,9 +193,9 @@ static void a_batch_gives_each_sequence_its_own_bits(void **state)
                 assert_memory_equal(alone[s][at[s] - batch[i].n_outputs + k],
                                     logits + (int64_t)rows * VOCAB, sizeof(alone[0][0]));
         }
-        assert_int_equal(spey_kv_check(spey_executor_kv(f.executor)), SPEY_OK);
+        assert_int_equal(spey_kv_check(spey_runner_kv(f.runner)), SPEY_OK);
     }
-    close_executor(&f);
+    close_runner(&f);
 }
 
 static void truncated_tokens_leave_no_trace(void **state)
@@ -205,7 +205,7 @@ static void truncated_tokens_leave_no_trace(void **state)
     int32_t ids[LONGEST], other[LONGEST];
     make_ids(6, ids);
     make_ids(7, other);
-    fixture f = open_executor(&tiny_default, wide);
+    fixture f = open_runner(&tiny_default, wide);
     run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
     spey_seq_id seq = open_sequence(&f);
     float *logits;
@@ -213,10 +213,10 @@ static void truncated_tokens_leave_no_trace(void **state)
                         rest = { seq, ids + 10, 30, 30 };
     assert_int_equal(step(&f, &first, 1, &logits), SPEY_OK);
     assert_int_equal(step(&f, &wrong, 1, &logits), SPEY_OK);
-    assert_int_equal(spey_kv_truncate(spey_executor_kv(f.executor), seq, 10), SPEY_OK);
+    assert_int_equal(spey_kv_truncate(spey_runner_kv(f.runner), seq, 10), SPEY_OK);
     assert_int_equal(step(&f, &rest, 1, &logits), SPEY_OK);
     assert_memory_equal(logits, wanted[10], 30 * sizeof(wanted[0]));
-    close_executor(&f);
+    close_runner(&f);
 }
 
 static void a_state_begins_as_nothing_and_cannot_go_back(void **state)
@@ -228,9 +228,9 @@ static void a_state_begins_as_nothing_and_cannot_go_back(void **state)
     make_ids(7, other);
     tiny_shape shape = tiny_default;
     shape.scans = true;
-    fixture f = open_executor(&shape, wide);
+    fixture f = open_runner(&shape, wide);
     run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
-    spey_kv_cache *kv = spey_executor_kv(f.executor);
+    spey_kv_cache *kv = spey_runner_kv(f.runner);
     spey_seq_id seq = open_sequence(&f);
     float *logits;
     const spey_step_seq wrong = { seq, other, 25, 1 }, all = { seq, ids, LONGEST, LONGEST };
@@ -240,7 +240,7 @@ static void a_state_begins_as_nothing_and_cannot_go_back(void **state)
     assert_int_equal(spey_kv_truncate(kv, seq, 0), SPEY_OK);
     assert_int_equal(step(&f, &all, 1, &logits), SPEY_OK);
     assert_memory_equal(logits, wanted, sizeof(wanted));
-    close_executor(&f);
+    close_runner(&f);
 }
 
 static void faulty_steps_change_nothing(void **state)
@@ -249,13 +249,13 @@ static void faulty_steps_change_nothing(void **state)
     static float wanted[LONGEST][VOCAB];
     int32_t ids[LONGEST], bad[3] = { 1, VOCAB, 2 }, negative[1] = { -1 };
     make_ids(8, ids);
-    fixture f = open_executor(&tiny_default, (spey_limits_plan){ .sequences_max = 2,
-                                                                 .step_tokens_max = 45,
-                                                                 .outputs_max = LONGEST,
-                                                                 .kv_block_tokens = 16,
-                                                                 .kv_bytes = 5 * 8192 });
-    spey_kv_cache *kv = spey_executor_kv(f.executor);
-    assert_int_equal(spey_executor_get_plan(f.executor)->kv_blocks, 5);
+    fixture f = open_runner(&tiny_default, (spey_limits_plan){ .sequences_max = 2,
+                                                               .step_tokens_max = 45,
+                                                               .outputs_max = LONGEST,
+                                                               .kv_block_tokens = 16,
+                                                               .kv_bytes = 5 * 8192 });
+    spey_kv_cache *kv = spey_runner_kv(f.runner);
+    assert_int_equal(spey_runner_get_plan(f.runner)->kv_blocks, 5);
     run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
     spey_seq_id a = open_sequence(&f), b = open_sequence(&f);
     float *logits;
@@ -305,7 +305,7 @@ static void faulty_steps_change_nothing(void **state)
     const spey_step_seq rest = { a, ids + 20, 20, 20 };
     assert_int_equal(step(&f, &rest, 1, &logits), SPEY_OK);
     assert_memory_equal(logits, wanted[20], 20 * sizeof(wanted[0]));
-    close_executor(&f);
+    close_runner(&f);
 }
 
 static void a_sequence_ends_at_its_limit(void **state)
@@ -313,14 +313,14 @@ static void a_sequence_ends_at_its_limit(void **state)
     (void)state;
     int32_t ids[LONGEST];
     make_ids(9, ids);
-    fixture f = open_executor(&tiny_default, (spey_limits_plan){ .sequence_tokens_max = 10 });
+    fixture f = open_runner(&tiny_default, (spey_limits_plan){ .sequence_tokens_max = 10 });
     spey_seq_id a = open_sequence(&f);
     float *logits;
     const spey_step_seq all = { a, ids, 10, 1 }, one = { a, ids, 1, 1 };
     assert_int_equal(step(&f, &all, 1, &logits), SPEY_OK);
     assert_int_equal(step(&f, &one, 1, &logits), SPEY_LIMIT);
-    assert_int_equal(spey_kv_length(spey_executor_kv(f.executor), a), 10);
-    close_executor(&f);
+    assert_int_equal(spey_kv_length(spey_runner_kv(f.runner), a), 10);
+    close_runner(&f);
 }
 
 /* On a device with memory of its own: weights and tables are copied there, logits back; whatever the step. */
@@ -330,32 +330,32 @@ static void a_device_with_its_own_memory_gives_the_same_bits(void **state)
     static float wanted[LONGEST][VOCAB], got[LONGEST][VOCAB];
     int32_t ids[LONGEST];
     make_ids(12, ids);
-    fixture f = open_executor(&tiny_default, wide);
+    fixture f = open_runner(&tiny_default, wide);
     run_alone(&f, ids, LONGEST, 9, wanted[0]);
-    close_executor(&f);
+    close_runner(&f);
     spey_limits_plan limits = wide;
     limits.device = "fake:0";
-    f = open_executor(&tiny_default, limits);
+    f = open_runner(&tiny_default, limits);
     run_alone(&f, ids, LONGEST, 9, got[0]);
     assert_memory_equal(wanted, got, sizeof(wanted));
-    assert_string_equal(spey_executor_get_plan(f.executor)->limits.device, "fake:0");
-    close_executor(&f);
+    assert_string_equal(spey_runner_get_plan(f.runner)->limits.device, "fake:0");
+    close_runner(&f);
 }
 
 static void rows_and_weights_are_counted(void **state)
 {
     (void)state;
-    fixture f = open_executor(&tiny_default, wide);
+    fixture f = open_runner(&tiny_default, wide);
     spey_strbuf text = { 0 };
-    spey_executor_describe(f.executor, &text);
+    spey_runner_describe(f.runner, &text);
     assert_non_null(strstr(text.data, "embed/"));
     assert_non_null(strstr(text.data, " 15×")); /* 7 products a layer, and the logits */
     spey_strbuf_deinit(&text);
     /* A tied table counts once, and the one row that embed reads. */
     uint64_t layer = 32 * 64 * 2 + 32 * 32 * 2 + 3 * 32 * 48 + 2 * 32;
     uint64_t rest = 50 * 32 + 32 + 32 + 8;
-    assert_int_equal(spey_executor_weight_bytes(f.executor), (2 * layer + rest) * 4);
-    close_executor(&f);
+    assert_int_equal(spey_runner_weight_bytes(f.runner), (2 * layer + rest) * 4);
+    close_runner(&f);
 }
 
 /* What a plan says is what is taken: the host's allocations, here. */
@@ -365,17 +365,17 @@ static void an_executor_allocates_what_its_plan_says(void **state)
     spey_engine_file *file;
     assert_int_equal(tiny_engine_new(&tiny_default, &file), SPEY_OK);
     spey_alloc_stats before = spey_alloc_read_stats();
-    spey_executor *executor;
+    spey_runner *runner;
     const spey_limits_plan limits = { .threads = 1 };
-    assert_int_equal(spey_executor_new(file, &limits, &executor), SPEY_OK);
+    assert_int_equal(spey_runner_new(file, &limits, &runner), SPEY_OK);
     spey_alloc_stats after = spey_alloc_read_stats();
-    const spey_plan *plan = spey_executor_get_plan(executor);
+    const spey_plan *plan = spey_runner_get_plan(runner);
     uint64_t tables = plan->lines[plan->n_lines - 1].bytes;
     assert_string_equal(plan->lines[plan->n_lines - 1].what, "tables");
     size_t taken = after.bytes[SPEY_PURPOSE_RUNTIME] - before.bytes[SPEY_PURPOSE_RUNTIME];
-    assert_true(taken < tables + 16384); /* the executor itself */
+    assert_true(taken < tables + 16384); /* the runner itself */
     assert_int_equal(after.bytes[SPEY_PURPOSE_GRAPH], before.bytes[SPEY_PURPOSE_GRAPH]);
-    spey_executor_free(executor);
+    spey_runner_free(runner);
     spey_engine_file_close(file);
 }
 
@@ -389,12 +389,12 @@ static void every_failed_allocation_is_survived(void **state)
     spey_status status = SPEY_NOMEM;
     int n = 0;
     while (status == SPEY_NOMEM) {
-        spey_executor *executor;
+        spey_runner *runner;
         spey_alloc_fail_nth((uint64_t)++n);
-        status = spey_executor_new(file, &limits, &executor);
+        status = spey_runner_new(file, &limits, &runner);
         spey_alloc_fail_nth(0);
-        assert_true((status == SPEY_OK) == (executor != NULL));
-        spey_executor_free(executor);
+        assert_true((status == SPEY_OK) == (runner != NULL));
+        spey_runner_free(runner);
         assert_int_equal(spey_alloc_read_stats().n_live, before);
     }
     assert_int_equal(status, SPEY_OK);

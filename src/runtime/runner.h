@@ -1,9 +1,9 @@
-/* The executor: an engine made ready for one device and stepped with ragged batches.
+/* The runner: an engine made ready for one device and stepped with ragged batches.
  *
  * Loading: partition → plan memory → choose kernels → bind. A step takes new tokens of several sequences (prefill and
  * decode mixed), runs the graph once and gives logits; nothing on the step path allocates. One thread at a time. */
-#ifndef SPEY_RUNTIME_EXECUTOR_H
-#define SPEY_RUNTIME_EXECUTOR_H
+#ifndef SPEY_RUNTIME_RUNNER_H
+#define SPEY_RUNTIME_RUNNER_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,22 +14,22 @@
 #include "runtime/kv_cache.h"
 #include "runtime/plan.h"
 
-typedef struct spey_executor spey_executor;
+typedef struct spey_runner spey_runner;
 
 /* Fill in defaults and lay out memory without allocating it; `out` keeps the text of `limits`. SPEY_LIMIT when it does not fit: the message has the
  * numbers and up to three settings that would fit. */
-spey_status spey_executor_plan(const spey_engine_file *engine, const spey_limits_plan *limits,
-                               spey_plan *out);
+spey_status spey_runner_plan(const spey_engine_file *engine, const spey_limits_plan *limits,
+                             spey_plan *out);
 
 /* Keeps `engine` until free. A virtual engine's weights are filled with random numbers. */
-spey_status spey_executor_new(const spey_engine_file *engine, const spey_limits_plan *limits,
-                              spey_executor **out);
-void spey_executor_free(spey_executor *executor);
+spey_status spey_runner_new(const spey_engine_file *engine, const spey_limits_plan *limits,
+                            spey_runner **out);
+void spey_runner_free(spey_runner *runner);
 
-const spey_plan *spey_executor_get_plan(const spey_executor *executor);
-spey_kv_cache *spey_executor_kv(spey_executor *executor);
+const spey_plan *spey_runner_get_plan(const spey_runner *runner);
+spey_kv_cache *spey_runner_kv(spey_runner *runner);
 /* "gemm/avx512bf16 113×, norm/avx512 65×, …": which rows a step runs, in the order in which each comes first. */
-void spey_executor_describe(const spey_executor *executor, spey_strbuf *out);
+void spey_runner_describe(const spey_runner *runner, spey_strbuf *out);
 
 typedef struct spey_step_seq {
     spey_seq_id seq;    /* open in the KV cache */
@@ -42,10 +42,10 @@ typedef struct spey_step_seq {
  * sequences. *logits: the rows, [sum of n_outputs][vocab_size] F32, in order, the caller's to change, valid until the
  * next step. More tokens, outputs or sequences than the limits, an id outside the vocabulary, a closed sequence or one
  * that is there twice is SPEY_INVALID. On failure no sequence has advanced. */
-spey_status spey_executor_step(spey_executor *executor, const spey_step_seq *seqs, int n_seqs,
-                               float **logits);
+spey_status spey_runner_step(spey_runner *runner, const spey_step_seq *seqs, int n_seqs,
+                             float **logits);
 
 /* Bytes of weights that a step of one token reads: for bandwidth figures. */
-uint64_t spey_executor_weight_bytes(const spey_executor *executor);
+uint64_t spey_runner_weight_bytes(const spey_runner *runner);
 
 #endif

@@ -1,0 +1,379 @@
+#include "runtime/runner.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "runtime/bind.h"
+#include "runtime/layout.h"
+#include "runtime/program.h"
+#include "runtime/weights.h"
+
+/* A piece of device memory. */
+typedef struct device_memory {
+    void *data;
+    size_t bytes;
+} device_memory;
+
+struct spey_runner {
+    spey_program program; /* without its graph once loaded */
+    spey_layout layout;   /* without its memory plan once loaded */
+    char device_name[SPEY_NAME_BYTES_MAX];
+    device_memory weights, activations, workspace, logits, tables, kv_pools[SPEY_CACHE_GROUPS_MAX];
+    uint8_t *host_tables; /* what `tables` gets; the same memory when the device reads ours */
+    float *host_logits;   /* likewise for `logits` */
+    spey_ragged batch;    /* its arrays lie in `tables` */
+    spey_kv_cache *kv;
+    spey_binding binding;
+    uint64_t step;     /* number of the current step */
+    uint64_t *seen_in; /* [sequences_max] the last step that had this sequence */
+};
+
+/* ---- loading ---- */
+
+static spey_status take_memory(spey_runner *r, uint64_t bytes, const char *what, device_memory *out)
+{
+    if (!bytes) return SPEY_OK;
+    if (bytes > SIZE_MAX) return SPEY_FAIL(SPEY_NOMEM, "%s does not fit the address space", what);
+    SPEY_TRY_CTX(r->program.backend->memory_new(r->program.device, (size_t)bytes, &out->data), "%s",
+                 what);
+    out->bytes = (size_t)bytes;
+    return SPEY_OK;
+}
+
+static void give_memory(spey_runner *r, device_memory *memory)
+{
+    if (memory->data)
+        r->program.backend->memory_free(r->program.device, memory->data, memory->bytes);
+    *memory = (device_memory){ 0 };
+}
+
+static spey_status take_device_memory(spey_runner *r)
+{
+    const spey_layout *layout = &r->layout;
+    SPEY_TRY(take_memory(r, spey_weights_copied_bytes(&r->program), "weights", &r->weights));
+    SPEY_TRY(take_memory(r, layout->arena_bytes, "activations", &r->activations));
+    SPEY_TRY(take_memory(r, layout->sizes.workspace_bytes, "workspace", &r->workspace));
+    SPEY_TRY(take_memory(r, layout->logits_bytes, "logits", &r->logits));
+    SPEY_TRY(take_memory(r, layout->tables.bytes, "tables", &r->tables));
+    for (int g = 0; g < layout->kv.n_groups; g++)
+        SPEY_TRY(take_memory(
+            r, (uint64_t)layout->kv.n_blocks[g] * (uint64_t)layout->pools[g].block_bytes,
+            "kv cache", &r->kv_pools[g]));
+    return SPEY_OK;
+}
+
+static spey_status take_host_memory(spey_runner *r)
+{
+    const spey_layout *layout = &r->layout;
+    SPEY_TRY(spey_kv_cache_new(&layout->kv, &r->kv));
+    r->seen_in = spey_new_array(SPEY_PURPOSE_RUNTIME, uint64_t, layout->kv.sequences_max);
+    if (!r->seen_in) return SPEY_NOMEM;
+    if (r->program.device_info.host_memory) {
+        r->host_tables = r->tables.data;
+        r->host_logits = r->logits.data;
+        return SPEY_OK;
+    }
+    r->host_tables = spey_alloc(SPEY_PURPOSE_RUNTIME, layout->tables.bytes);
+    r->host_logits = spey_alloc(SPEY_PURPOSE_RUNTIME, layout->logits_bytes);
+    return r->host_tables && r->host_logits ? SPEY_OK : SPEY_NOMEM;
+}
+
+static const int32_t *device_table(const spey_runner *r, size_t at)
+{
+    return (const int32_t *)(const void *)((const uint8_t *)r->tables.data + at);
+}
+
+static void point_batch(spey_runner *r)
+{
+    const spey_table_layout *tables = &r->layout.tables;
+    r->batch = (spey_ragged){ .ids = device_table(r, tables->ids),
+                              .positions = device_table(r, tables->positions),
+                              .token_seq = device_table(r, tables->token_seq),
+                              .seq_start = device_table(r, tables->seq_start),
+                              .kv_len = device_table(r, tables->kv_len),
+                              .output_rows = device_table(r, tables->output_rows) };
+    for (int g = 0; g < r->layout.kv.n_groups; g++)
+        r->batch.groups[g] = (spey_block_table){ .blocks = device_table(r, tables->groups[g]),
+                                                 .pitch = tables->pitch };
+}
+
+static spey_status load_and_bind(spey_runner *r)
+{
+    const void **weights =
+        spey_new_array(SPEY_PURPOSE_RUNTIME, const void *, r->program.graph->n_weights);
+    if (!weights) return SPEY_NOMEM;
+    spey_bases bases = { .activations = r->activations.data,
+                         .logits = r->logits.data,
+                         .workspace = r->workspace.data,
+                         .weights = weights,
+                         .batch = &r->batch };
+    for (int g = 0; g < r->layout.kv.n_groups; g++)
+        bases.kv[g] = r->kv_pools[g].data;
+    spey_status status = spey_weights_load(&r->program, r->weights.data, weights);
+    if (status == SPEY_OK) status = spey_bind(&r->program, &r->layout, &bases, &r->binding);
+    spey_free(weights);
+    if (status == SPEY_OK && r->binding.sizes.workspace_bytes > r->layout.sizes.workspace_bytes)
+        status = SPEY_FAIL(SPEY_INTERNAL, "kernels ask for more workspace than they did before");
+    return status;
+}
+
+static spey_status load(spey_runner *r, const spey_engine_file *engine,
+                        const spey_limits_plan *limits)
+{
+    SPEY_TRY(spey_program_init(&r->program, engine, limits));
+    SPEY_TRY(spey_layout_init(&r->layout, &r->program, limits));
+    SPEY_TRY(spey_layout_check_fits(&r->layout, &r->program, limits));
+    snprintf(r->device_name, sizeof(r->device_name), "%s", r->layout.plan.limits.device);
+    r->layout.plan.limits.device = r->device_name;
+    SPEY_TRY(take_device_memory(r));
+    SPEY_TRY(take_host_memory(r));
+    point_batch(r);
+    SPEY_TRY(load_and_bind(r));
+    spey_program_drop_graph(&r->program);
+    spey_memplan_free(r->layout.memplan);
+    r->layout.memplan = NULL;
+    return SPEY_OK;
+}
+
+spey_status spey_runner_new(const spey_engine_file *engine, const spey_limits_plan *limits,
+                            spey_runner **out)
+{
+    *out = NULL;
+    spey_runner *r = spey_new(SPEY_PURPOSE_RUNTIME, spey_runner);
+    if (!r) return SPEY_NOMEM;
+    spey_status status = load(r, engine, limits);
+    if (status == SPEY_OK)
+        *out = r;
+    else
+        spey_runner_free(r);
+    return status;
+}
+
+void spey_runner_free(spey_runner *r)
+{
+    if (!r) return;
+    if (!r->program.device_info.host_memory) {
+        spey_free(r->host_tables);
+        spey_free(r->host_logits);
+    }
+    spey_binding_deinit(&r->binding);
+    spey_kv_cache_free(r->kv);
+    spey_free(r->seen_in);
+    for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
+        give_memory(r, &r->kv_pools[g]);
+    give_memory(r, &r->tables);
+    give_memory(r, &r->logits);
+    give_memory(r, &r->workspace);
+    give_memory(r, &r->activations);
+    give_memory(r, &r->weights);
+    spey_layout_deinit(&r->layout);
+    spey_program_deinit(&r->program);
+    spey_free(r);
+}
+
+spey_status spey_runner_plan(const spey_engine_file *engine, const spey_limits_plan *limits,
+                             spey_plan *out)
+{
+    spey_program program;
+    spey_layout layout;
+    SPEY_TRY(spey_program_init(&program, engine, limits));
+    spey_status status = spey_layout_init(&layout, &program, limits);
+    if (status == SPEY_OK) {
+        status = spey_layout_check_fits(&layout, &program, limits);
+        if (status == SPEY_OK) *out = layout.plan;
+        spey_layout_deinit(&layout);
+    }
+    spey_program_deinit(&program);
+    return status;
+}
+
+/* ---- reading ---- */
+
+const spey_plan *spey_runner_get_plan(const spey_runner *r)
+{
+    return &r->layout.plan;
+}
+
+spey_kv_cache *spey_runner_kv(spey_runner *r)
+{
+    return r->kv;
+}
+
+uint64_t spey_runner_weight_bytes(const spey_runner *r)
+{
+    return r->binding.weight_bytes;
+}
+
+void spey_runner_describe(const spey_runner *r, spey_strbuf *out)
+{
+    const spey_step *steps = r->binding.steps;
+    const char *separator = "";
+    for (int i = 0; i < r->binding.sizes.n_steps; i++) {
+        int first = 0, count = 0;
+        while (steps[first].kernel != steps[i].kernel)
+            first++;
+        if (first < i) continue;
+        for (int j = i; j < r->binding.sizes.n_steps; j++)
+            count += steps[j].kernel == steps[i].kernel;
+        spey_strbuf_printf(out, "%s%s %d×", separator, steps[i].kernel->name, count);
+        separator = ", ";
+    }
+}
+
+/* ---- a step ---- */
+
+static spey_status check_ids(const spey_runner *r, const spey_step_seq *s)
+{
+    for (int32_t i = 0; i < s->n_ids; i++)
+        if (s->ids[i] < 0 || s->ids[i] >= r->binding.n_ids)
+            return SPEY_FAIL(SPEY_INVALID, "sequence %d: id %d is not in the vocabulary of %lld",
+                             s->seq, s->ids[i], (long long)r->binding.n_ids);
+    return SPEY_OK;
+}
+
+static spey_status check_sequence(spey_runner *r, const spey_step_seq *s)
+{
+    if (!spey_kv_is_open(r->kv, s->seq))
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d is not open", s->seq);
+    if (r->seen_in[s->seq] == r->step)
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d is there twice", s->seq);
+    r->seen_in[s->seq] = r->step;
+    if (s->n_ids < 1 || s->n_outputs < 0 || s->n_outputs > s->n_ids)
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d: logits of the last %d of %d tokens wanted",
+                         s->seq, s->n_outputs, s->n_ids);
+    return check_ids(r, s);
+}
+
+/* Check everything before anything changes; the batch gets its sizes. */
+static spey_status check_step(spey_runner *r, const spey_step_seq *seqs, int n_seqs)
+{
+    const spey_limits_plan *limits = &r->layout.plan.limits;
+    if (n_seqs < 1 || n_seqs > limits->sequences_max)
+        return SPEY_FAIL(SPEY_INVALID, "a step of %d sequences, %d are the most", n_seqs,
+                         limits->sequences_max);
+    int64_t n_tokens = 0, n_outputs = 0, n_blocks = 0;
+    r->step++;
+    for (int s = 0; s < n_seqs; s++) {
+        SPEY_TRY(check_sequence(r, &seqs[s]));
+        int64_t after = spey_kv_length(r->kv, seqs[s].seq) + seqs[s].n_ids;
+        if (after > limits->sequence_tokens_max)
+            return SPEY_FAIL(SPEY_LIMIT, "sequence %d would have %lld tokens, %lld are the most",
+                             seqs[s].seq, (long long)after, (long long)limits->sequence_tokens_max);
+        n_tokens += seqs[s].n_ids;
+        n_outputs += seqs[s].n_outputs;
+        n_blocks += spey_kv_missing_blocks(r->kv, seqs[s].seq, after);
+    }
+    if (n_tokens > limits->step_tokens_max || n_outputs > limits->outputs_max)
+        return SPEY_FAIL(SPEY_INVALID,
+                         "a step of %lld tokens and %lld outputs, %lld and %lld are the most",
+                         (long long)n_tokens, (long long)n_outputs,
+                         (long long)limits->step_tokens_max, (long long)limits->outputs_max);
+    int32_t n_free = spey_kv_free_blocks(r->kv);
+    if (n_blocks > n_free)
+        return SPEY_FAIL(SPEY_LIMIT,
+                         "the KV cache is full: the step needs %lld blocks of %d tokens, %d are "
+                         "free, %lld are missing",
+                         (long long)n_blocks, limits->kv_block_tokens, n_free,
+                         (long long)n_blocks - n_free);
+    r->batch.n_tokens = (int32_t)n_tokens;
+    r->batch.n_seqs = n_seqs;
+    r->batch.n_outputs = (int32_t)n_outputs;
+    return SPEY_OK;
+}
+
+static int32_t *host_table(const spey_runner *r, size_t at)
+{
+    return (int32_t *)(void *)(r->host_tables + at);
+}
+
+static void fill_sequence(spey_runner *r, const spey_step_seq *s, int row)
+{
+    const spey_table_layout *tables = &r->layout.tables;
+    int32_t *start = host_table(r, tables->seq_start) + row;
+    int32_t *ids = host_table(r, tables->ids) + *start;
+    int32_t *positions = host_table(r, tables->positions) + *start;
+    int32_t *token_seq = host_table(r, tables->token_seq) + *start;
+    int32_t length = (int32_t)spey_kv_length(r->kv, s->seq);
+    memcpy(ids, s->ids, (size_t)s->n_ids * sizeof(*ids));
+    for (int32_t i = 0; i < s->n_ids; i++) {
+        positions[i] = length + i;
+        token_seq[i] = row;
+    }
+    start[1] = *start + s->n_ids;
+    host_table(r, tables->kv_len)[row] = length + s->n_ids;
+    for (int g = 0; g < r->layout.kv.n_groups; g++) {
+        int64_t n, used = spey_kv_blocks_for(r->kv, g, length + s->n_ids);
+        const int32_t *blocks = spey_kv_blocks(r->kv, g, s->seq, &n);
+        SPEY_ASSERT(used <= n);
+        SPEY_ASSERT(used <= tables->pitch);
+        memcpy(host_table(r, tables->groups[g]) + row * tables->pitch, blocks,
+               (size_t)used * sizeof(*blocks));
+    }
+}
+
+static void fill_tables(spey_runner *r, const spey_step_seq *seqs, int n_seqs)
+{
+    int32_t *output_rows = host_table(r, r->layout.tables.output_rows);
+    int32_t *seq_start = host_table(r, r->layout.tables.seq_start);
+    seq_start[0] = 0;
+    for (int s = 0; s < n_seqs; s++) {
+        fill_sequence(r, &seqs[s], s);
+        for (int32_t i = seqs[s].n_outputs; i > 0; i--)
+            *output_rows++ = seq_start[s + 1] - i;
+    }
+}
+
+static spey_status upload(spey_runner *r, size_t at, int64_t n)
+{
+    if (!n) return SPEY_OK;
+    return r->program.backend->upload(r->program.device, (uint8_t *)r->tables.data + at,
+                                      r->host_tables + at, (size_t)n * sizeof(int32_t));
+}
+
+static spey_status upload_tables(spey_runner *r)
+{
+    const spey_table_layout *tables = &r->layout.tables;
+    if (r->program.device_info.host_memory) return SPEY_OK;
+    SPEY_TRY(upload(r, tables->ids, r->batch.n_tokens));
+    SPEY_TRY(upload(r, tables->positions, r->batch.n_tokens));
+    SPEY_TRY(upload(r, tables->token_seq, r->batch.n_tokens));
+    SPEY_TRY(upload(r, tables->seq_start, r->batch.n_seqs + 1));
+    SPEY_TRY(upload(r, tables->kv_len, r->batch.n_seqs));
+    SPEY_TRY(upload(r, tables->output_rows, r->batch.n_outputs));
+    for (int g = 0; g < r->layout.kv.n_groups; g++)
+        SPEY_TRY(upload(r, tables->groups[g], r->batch.n_seqs * tables->pitch));
+    return SPEY_OK;
+}
+
+static spey_status run_steps(spey_runner *r)
+{
+    const spey_backend *backend = r->program.backend;
+    spey_binding *binding = &r->binding;
+    int n = r->batch.n_outputs ? binding->sizes.n_steps : binding->n_token_steps;
+    for (int i = 0; i < n; i++)
+        binding->args[i].rows =
+            binding->rows[i] == SPEY_ROWS_TOKENS ? r->batch.n_tokens : r->batch.n_outputs;
+    SPEY_TRY(upload_tables(r));
+    SPEY_TRY(backend->run(r->program.device, binding->steps, n));
+    SPEY_TRY(backend->sync(r->program.device));
+    if (r->program.device_info.host_memory || !r->batch.n_outputs) return SPEY_OK;
+    size_t bytes = (size_t)r->batch.n_outputs * (size_t)r->program.info->vocab_size * sizeof(float);
+    return backend->download(r->program.device, r->host_logits, r->logits.data, bytes);
+}
+
+spey_status spey_runner_step(spey_runner *r, const spey_step_seq *seqs, int n_seqs, float **logits)
+{
+    *logits = NULL;
+    SPEY_TRY(check_step(r, seqs, n_seqs));
+    for (int s = 0; s < n_seqs; s++) {
+        int64_t after = spey_kv_length(r->kv, seqs[s].seq) + seqs[s].n_ids;
+        SPEY_TRY(spey_kv_reserve(r->kv, seqs[s].seq, after)); /* checked: does not fail */
+    }
+    fill_tables(r, seqs, n_seqs);
+    SPEY_TRY(run_steps(r));
+    for (int s = 0; s < n_seqs; s++)
+        spey_kv_advance(r->kv, seqs[s].seq, seqs[s].n_ids);
+    *logits = r->host_logits;
+    return SPEY_OK;
+}
