@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "runtime/bind.h"
 #include "runtime/layout.h"
 #include "runtime/program.h"
@@ -26,6 +27,7 @@ struct spey_runner {
     spey_kv_cache *kv;
     spey_binding binding;
     uint64_t step;     /* number of the current step */
+    uint64_t busy_ns;  /* in run_steps */
     uint64_t *seen_in; /* [sequences_max] the last step that had this sequence */
 };
 
@@ -200,6 +202,11 @@ spey_kv_cache *spey_runner_kv(spey_runner *r)
     return r->kv;
 }
 
+uint64_t spey_runner_busy_ns(const spey_runner *r)
+{
+    return r->busy_ns;
+}
+
 uint64_t spey_runner_weight_bytes(const spey_runner *r)
 {
     return r->binding.weight_bytes;
@@ -371,7 +378,9 @@ spey_status spey_runner_step(spey_runner *r, const spey_step_seq *seqs, int n_se
         SPEY_TRY(spey_kv_reserve(r->kv, seqs[s].seq, after)); /* checked: does not fail */
     }
     fill_tables(r, seqs, n_seqs);
+    uint64_t begin_ns = spey_clock_ns();
     SPEY_TRY(run_steps(r));
+    r->busy_ns += spey_clock_ns() - begin_ns;
     for (int s = 0; s < n_seqs; s++)
         spey_kv_advance(r->kv, seqs[s].seq, seqs[s].n_ids);
     *logits = r->host_logits;

@@ -45,6 +45,8 @@ typedef struct spey_step_seq {
 spey_status spey_runner_step(spey_runner *runner, const spey_step_seq *seqs, int n_seqs,
                              float **logits);
 
+/* Time that steps have spent in the model so far, transfers and waiting included. */
+uint64_t spey_runner_busy_ns(const spey_runner *runner);
 /* Bytes of weights that a step of one token reads: for bandwidth figures. */
 uint64_t spey_runner_weight_bytes(const spey_runner *runner);
 

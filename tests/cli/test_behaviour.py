@@ -189,6 +189,27 @@ class Behaviour(SpeyTest):
         out = run_json("bench", "throughput", "--shape", "demo", "--isl", 16, "--osl", 4, "--batch", 2, "--requests", 5,
                        "--warmup", 0, "--json")
         self.assertEqual(out["requests"], 5)
+        self.assertEqual(out["output_tokens"], 20)
+
+    def test_bench_runs_drawn_lengths_and_arrivals_and_traces(self):
+        trace = os.path.join(self.folder, "trace.jsonl")
+        with open(trace, "w") as f:
+            for i in range(6):
+                f.write(json.dumps({"isl": 5 + i, "osl": 1 + i, "arrival_ms": 10 * (6 - i)}) + "\n")
+        common = ["--batch", 2, "--warmup", 0, "--json"]
+        out = run_json("bench", "throughput", self.engine, "--trace", trace, *common)
+        self.assertEqual((out["requests"], out["output_tokens"], out["failed"]), (6, 21, 0))
+        self.assertGreater(out["seconds"], 0.045)  # the last comes after 60 ms, and time begins before the first
+        out = run_json("bench", "throughput", self.engine, "--osl", "lognormal:10:10", "--requests", 12, *common)
+        again = run_json("bench", "throughput", self.engine, "--osl", "lognormal:10:10", "--requests", 12,
+                         "--arrival", "closed:1", *common)
+        self.assertEqual(out["output_tokens"], again["output_tokens"])
+        # One client at a time: half the slots stay empty, so more steps for the same tokens.
+        self.assertGreater(again["steps"], out["steps"])
+        self.assertLess(again["kv_occupancy_max"], out["kv_occupancy_max"])
+        for wrong in (["--osl", "long"], ["--arrival", "soon"], ["--trace", trace + ".missing"]):
+            self.assertNotEqual(run("bench", "throughput", self.engine, *wrong).returncode, 0)
+        self.assertEqual(run("bench", "latency", self.engine, "--arrival", "poisson:3").returncode, 2)
 
     @unittest.skipUnless(os.environ.get("SPEY_RELEASE"), "sanitizers need more")
     def test_the_binary_is_small_and_needs_libc_alone(self):
