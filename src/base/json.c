@@ -198,3 +198,25 @@ void spey_json_quote(spey_strbuf *out, const char *text, size_t n)
     }
     spey_strbuf_putc(out, '"');
 }
+
+spey_status spey_jsonl_each(const char *where, const char *text, size_t n, spey_jsonl_fn on_value,
+                            void *user)
+{
+    const char *end = text + n, *next;
+    int64_t line = 1;
+    for (const char *p = text; p < end; p = next, line++) {
+        const char *newline = memchr(p, '\n', (size_t)(end - p));
+        next = newline ? newline + 1 : end;
+        size_t len = (size_t)((newline ? newline : end) - p);
+        if (len > 0 && p[len - 1] == '\r') len--;
+        if (len == 0) continue;
+        char at[SPEY_PATH_BYTES_MAX];
+        snprintf(at, sizeof at, "%.4000s:%lld", where, (long long)line);
+        json_t *value;
+        SPEY_TRY(spey_json_parse(at, p, len, &value));
+        spey_status status = on_value(user, at, value);
+        json_decref(value);
+        SPEY_TRY(status);
+    }
+    return SPEY_OK;
+}

@@ -33,6 +33,12 @@ spey_status spey_json_string(const json_t *object, const char *where, const char
 /* Append `value` as text; `flags` are jansson's (JSON_COMPACT, JSON_INDENT(n)). */
 spey_status spey_json_write(const json_t *value, size_t flags, spey_strbuf *out);
 
+/* JSON Lines: call on_object for the value of each line that is not empty, until it fails. `at` is "WHERE:LINE". The
+ * value is borrowed during the call. */
+typedef spey_status (*spey_jsonl_fn)(void *user, const char *at, const json_t *value);
+spey_status spey_jsonl_each(const char *where, const char *text, size_t n, spey_jsonl_fn on_value,
+                            void *user);
+
 /* Append `text` as a JSON string with quotes and escapes; invalid UTF-8 becomes U+FFFD. */
 void spey_json_quote(spey_strbuf *out, const char *text, size_t n);
 

@@ -2,13 +2,12 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/file.h"
 #include "base/json.h"
-#include "base/strbuf.h"
 
 /* Streams of the one seed: what is drawn for one purpose never moves what is drawn for another. */
 enum { STREAM_LENGTHS = 1, STREAM_ARRIVALS = 2, STREAM_PREFIX = 3, STREAM_PROMPTS = 4 };
@@ -148,75 +147,67 @@ spey_status spey_bench_workload_draw(const spey_bench_workload_options *options,
     return SPEY_OK;
 }
 
-static spey_status parse_line(const char *where, const char *line, size_t n, spey_bench_item *out,
-                              bool *has_arrival)
+typedef struct trace_reader {
+    spey_bench_workload *workload;
+    int64_t n_max, room;
+    bool has_arrival;
+} trace_reader;
+
+static spey_status make_room(trace_reader *reader)
 {
-    json_t *object;
-    SPEY_TRY(spey_json_parse(where, line, n, &object));
-    double ms = 0;
-    spey_status status =
-        spey_json_int(object, where, "isl", 1, SPEY_BENCH_LENGTH_MAX, 0, &out->isl);
-    if (!status)
-        status = spey_json_int(object, where, "osl", 1, SPEY_BENCH_LENGTH_MAX, 0, &out->osl);
-    if (!status) status = spey_json_number(object, where, "arrival_ms", 0, 1e12, 0, &ms);
-    *has_arrival |= json_object_get(object, "arrival_ms") != NULL;
-    out->arrival_ns = (uint64_t)(ms * 1e6);
-    json_decref(object);
-    return status;
+    spey_bench_workload *w = reader->workload;
+    if (w->n < reader->room) return SPEY_OK;
+    int64_t room = reader->room ? 2 * reader->room : 1024;
+    spey_bench_item *items =
+        spey_realloc(SPEY_PURPOSE_GENERAL, w->items, (size_t)room * sizeof *items);
+    if (!items) return SPEY_NOMEM;
+    w->items = items;
+    reader->room = room;
+    return SPEY_OK;
 }
 
-enum { TRACE_LINES_MAX = 1 << 20 };
-
-static spey_status read_lines(FILE *file, const char *path, int64_t n_max, spey_bench_workload *w,
-                              bool *has_arrival)
+static spey_status take_line(void *user, const char *at, const json_t *value)
 {
-    char *line = NULL;
-    size_t room = 0;
-    int64_t items_room = 0;
-    spey_status status = SPEY_OK;
-    for (int64_t number = 1; !status && w->n < n_max; number++) {
-        ssize_t len = getline(&line, &room, file);
-        if (len < 0) break;
-        if (len == 1 && line[0] == '\n') continue;
-        if (w->n == items_room) {
-            items_room = items_room ? 2 * items_room : 1024;
-            spey_bench_item *items =
-                spey_realloc(SPEY_PURPOSE_GENERAL, w->items, (size_t)items_room * sizeof *items);
-            if (!items) {
-                status = SPEY_NOMEM;
-                break;
-            }
-            w->items = items;
-        }
-        char where[4200];
-        snprintf(where, sizeof where, "%s:%lld", path, (long long)number);
-        status = parse_line(where, line, (size_t)len, &w->items[w->n], has_arrival);
-        w->n += !status;
-    }
-    free(line);
-    return status;
+    trace_reader *reader = user;
+    spey_bench_workload *w = reader->workload;
+    if (w->n == reader->n_max) return SPEY_OK;
+    SPEY_TRY(make_room(reader));
+    spey_bench_item item = { 0 };
+    double ms;
+    SPEY_TRY(spey_json_int(value, at, "isl", 1, SPEY_BENCH_LENGTH_MAX, 0, &item.isl));
+    SPEY_TRY(spey_json_int(value, at, "osl", 1, SPEY_BENCH_LENGTH_MAX, 0, &item.osl));
+    SPEY_TRY(spey_json_number(value, at, "arrival_ms", 0, 1e12, 0, &ms));
+    reader->has_arrival |= json_object_get(value, "arrival_ms") != NULL;
+    item.arrival_ns = (uint64_t)(ms * 1e6);
+    w->items[w->n++] = item;
+    return SPEY_OK;
+}
+
+enum { TRACE_BYTES_MAX = 1 << 28, TRACE_LINES_MAX = 1 << 20 };
+
+static spey_status read_items(const char *path, trace_reader *reader)
+{
+    spey_strbuf text = { 0 };
+    spey_status status = spey_file_read(path, TRACE_BYTES_MAX, &text);
+    if (!status && text.len) status = spey_jsonl_each(path, text.data, text.len, take_line, reader);
+    spey_strbuf_deinit(&text);
+    SPEY_TRY(status);
+    if (reader->workload->n > 0) return SPEY_OK;
+    return SPEY_FAIL(SPEY_FORMAT,
+                     "%s: no requests, expected one JSON object per line with isl and osl", path);
 }
 
 spey_status spey_bench_workload_read(const char *path, const spey_bench_workload_options *options,
                                      spey_bench_workload *out)
 {
     *out = (spey_bench_workload){ 0 };
-    FILE *file = fopen(path, "r");
-    if (!file) return SPEY_FAIL(SPEY_IO, "%s: %s", path, strerror(errno));
-    bool has_arrival = false;
-    int64_t n_max = options->n ? options->n : TRACE_LINES_MAX;
-    spey_status status = read_lines(file, path, n_max, out, &has_arrival);
-    fclose(file);
-    if (!status && out->n == 0)
-        status = SPEY_FAIL(SPEY_FORMAT,
-                           "%s: no requests, expected one JSON object per line with "
-                           "isl and osl",
-                           path);
+    trace_reader reader = { .workload = out, .n_max = options->n ? options->n : TRACE_LINES_MAX };
+    spey_status status = read_items(path, &reader);
     if (status) {
         spey_bench_workload_deinit(out);
         return status;
     }
-    if (has_arrival)
+    if (reader.has_arrival)
         qsort(out->items, (size_t)out->n, sizeof *out->items, by_arrival);
     else
         draw_arrivals(out, options);

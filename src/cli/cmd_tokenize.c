@@ -84,33 +84,32 @@ static spey_status print_decoded(const spey_tokenizer *t, const tokenize_options
 }
 
 /* One {"text": …} per line. */
+typedef struct jsonl_run {
+    const spey_tokenizer *tokenizer;
+    const tokenize_options *options;
+    spey_strbuf *out;
+} jsonl_run;
+
+static spey_status tokenize_line(void *user, const char *at, const json_t *value)
+{
+    jsonl_run *run = user;
+    const json_t *text = json_object_get(value, "text");
+    if (!json_is_string(text))
+        return SPEY_FAIL(SPEY_FORMAT, "%s: expected an object with a \"text\" string", at);
+    SPEY_TRY(print_json(run->tokenizer, run->options, json_string_value(text),
+                        json_string_length(text), run->out));
+    if (run->out->len > 1 << 16) {
+        fwrite(run->out->data, 1, run->out->len, stdout);
+        spey_strbuf_reset(run->out);
+    }
+    return SPEY_OK;
+}
+
 static spey_status run_jsonl(const spey_tokenizer *t, const tokenize_options *o, const char *input,
                              size_t n, spey_strbuf *out)
 {
-    int line = 1;
-    for (const char *p = input, *end = input + n; p < end; line++) {
-        const char *newline = memchr(p, '\n', (size_t)(end - p));
-        size_t len = newline ? (size_t)(newline - p) : (size_t)(end - p);
-        char where[32];
-        snprintf(where, sizeof where, "line %d", line);
-        json_t *object;
-        if (len > 0) {
-            SPEY_TRY(spey_json_parse(where, p, len, &object));
-            json_t *text = json_object_get(object, "text");
-            spey_status status =
-                !json_is_string(text)
-                    ? SPEY_FAIL(SPEY_FORMAT, "%s: expected an object with a \"text\" string", where)
-                    : print_json(t, o, json_string_value(text), json_string_length(text), out);
-            json_decref(object);
-            SPEY_TRY(status);
-        }
-        p += len + 1;
-        if (out->len > 1 << 16) {
-            fwrite(out->data, 1, out->len, stdout);
-            spey_strbuf_reset(out);
-        }
-    }
-    return SPEY_OK;
+    jsonl_run run = { t, o, out };
+    return spey_jsonl_each("stdin", input, n, tokenize_line, &run);
 }
 
 static spey_status tokenize(const char *path, const tokenize_options *o)

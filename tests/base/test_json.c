@@ -159,6 +159,31 @@ static void files_are_read_and_named(void **state)
     assert_non_null(strstr(spey_last_error(), "CMakeLists.txt: bad JSON"));
 }
 
+static spey_status sum_value(void *user, const char *at, const json_t *value)
+{
+    int64_t x;
+    SPEY_TRY(spey_json_int(value, at, "x", 0, 100, 0, &x));
+    *(int64_t *)user = *(int64_t *)user * 10 + x;
+    return SPEY_OK;
+}
+
+static void json_lines_are_read_one_by_one(void **state)
+{
+    (void)state;
+    int64_t sum = 0;
+    const char text[] = "{\"x\": 1}\r\n\n{\"x\": 2}\n{}"; /* the last has no newline */
+    assert_int_equal(spey_jsonl_each("in", text, sizeof text - 1, sum_value, &sum), SPEY_OK);
+    assert_int_equal(sum, 120);
+    const char *bad[] = { "{}\n\n{\"x\": 101}\n{}", "{}\n\n{\"x\": \n{}" };
+    for (int i = 0; i < 2; i++) {
+        sum = 1;
+        assert_int_equal(spey_jsonl_each("in", bad[i], strlen(bad[i]), sum_value, &sum),
+                         SPEY_FORMAT);
+        assert_non_null(strstr(spey_last_error(), "in:3"));
+        assert_int_equal(sum, 10); /* the line before was taken, the one behind was not */
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +195,7 @@ int main(void)
         cmocka_unit_test(booleans_and_strings_are_checked),
         cmocka_unit_test(quoted_text_reads_back),
         cmocka_unit_test(files_are_read_and_named),
+        cmocka_unit_test(json_lines_are_read_one_by_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -255,8 +255,8 @@ class BadRequests(SpeyTest):
             self.assertFails(run(*args))
 
     def test_jsonl_that_is_wrong_names_the_line(self):
-        self.assertIn("line 2", run("tokenize", DEMO, "--jsonl", stdin='{"text": "a"}\n{"text": 5}\n').stderr)
-        self.assertIn("line 1", run("tokenize", DEMO, "--jsonl", stdin='{"text"\n').stderr)
+        self.assertIn("stdin:2", run("tokenize", DEMO, "--jsonl", stdin='{"text": "a"}\n{"text": 5}\n').stderr)
+        self.assertIn("stdin:1", run("tokenize", DEMO, "--jsonl", stdin='{"text"\n').stderr)
 
     def test_eval_refuses_ids_outside_the_vocabulary(self):
         bad = self.path("bad.safetensors")

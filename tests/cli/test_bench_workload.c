@@ -181,7 +181,7 @@ static void a_bad_trace_names_the_line(void **state)
     }
     assert_int_equal(read_trace("\n", 0, &w), SPEY_FORMAT);
     spey_bench_workload_options o = options(0);
-    assert_int_equal(spey_bench_workload_read("/nonexistent/trace", &o, &w), SPEY_IO);
+    assert_int_equal(spey_bench_workload_read("/nonexistent/trace", &o, &w), SPEY_NOT_FOUND);
 }
 
 int main(void)
