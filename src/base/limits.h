@@ -16,6 +16,7 @@ enum {
     SPEY_VOCAB_MAX = 1 << 22,
     SPEY_POSITIONS_MAX = 1 << 27,
     SPEY_EXPERTS_MAX = 1024,
+    SPEY_RELATIVE_DISTANCE_MAX = 1024, /* from which on distances share one bias */
     SPEY_CACHE_GROUPS_MAX = 16,
     SPEY_CONV_WIDTH_MAX = 16,          /* taps of a causal convolution */
     SPEY_SCAN_STATES_MAX = 1024,       /* of one column of a selective scan */

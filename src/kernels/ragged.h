@@ -4,8 +4,9 @@
  *   seq_start    0              3          4           6
  *   kv_len       3 (prefill)    17         9                   cache length after this step
  *
- * Token i of sequence s sits at cache index kv_len[s] - (seq_start[s+1] - seq_start[s]) + i. All arrays live on the
- * device that runs the step and are fixed at load; only their contents change. */
+ * Token i of sequence s sits at cache index kv_len[s] - (seq_start[s+1] - seq_start[s]) + i. A step of an encoder has its
+ * tokens in place of the decoder's; the decoder's attention reads what it left behind, source_len[s] tokens. All arrays
+ * live on the device that runs the step and are fixed at load; only their contents change. */
 #ifndef SPEY_KERNELS_RAGGED_H
 #define SPEY_KERNELS_RAGGED_H
 
@@ -30,6 +31,7 @@ typedef struct spey_ragged {
     const int32_t *seq_start;   /* [n_seqs + 1] */
     const int32_t *kv_len;      /* [n_seqs] */
     const int32_t *output_rows; /* [n_outputs] token indices whose logits are wanted, ascending */
+    const int32_t *source_len;  /* [n_seqs] tokens of the encoder's input; NULL: no encoder */
     spey_block_table groups[SPEY_CACHE_GROUPS_MAX];
 } spey_ragged;
 

@@ -47,6 +47,36 @@ static const struct attention_case {
     { "bf16 all options", 8, 2,  64,  64, SPEY_BF16, SPEY_BF16, 16, 1, true,  8, 0.125f, 9.0f, 90, true, true, true, 2, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
     { "f16",              4, 1,  64,  64, SPEY_F16, SPEY_F16,  64, 0, false, 8, 0.125f,  0, 0, true,  false, true,  1, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
 };
+
+/* What encoder-decoder models ask for. */
+struct attention_extra {
+    bool cross; /* kv_len of the sequences is the length of the encoder's input */
+    int64_t buckets, max_distance; /* of a relative bias; 0: none */
+};
+
+static const struct {
+    struct attention_case base;
+    struct attention_extra extra;
+} extended[] = {
+    { { "relative",         4, 4,  64,  64, SPEY_F32, SPEY_F32,  16, 0, true,  0, 1.0f,    0, 0, true,  false, false, 0.2, { { 70, 180 }, { 1, 700 }, { 1, 1 } } },
+      { false, 32, 128 } },
+    { { "relative, wide",   6, 2,  24,  24, SPEY_F32, SPEY_BF16, 16, 1, true,  3, 0.25f,   0, 0, true,  false, true,  1, { { 20, 90 }, { 1, 1300 }, { 7, 7 } } },
+      { false, 9, 1024 } },
+    { { "relative, few",    3, 1,  16,  16, SPEY_F32, SPEY_F16,   8, 0, true,  0, 0.25f, 4.0f, 30, true, true, false, 1, { { 20, 90 }, { 1, 40 } } },
+      { false, 2, 5 } },
+    { { "relative, both ways", 4, 4, 64, 64, SPEY_F32, SPEY_F32, 16, 0, true,  0, 1.0f,    0, 0, false, false, false, 0.2, { { 180, 180 }, { 600, 600 }, { 1, 1 } } },
+      { false, 32, 128 } },
+    { { "relative, both ways", 3, 3, 20, 20, SPEY_F32, SPEY_F16, 5, 2, true,  1, 0.3f,    0, 0, false, false, false, 1, { { 40, 40 }, { 9, 9 } } },
+      { false, 6, 11 } },
+    { { "cross",            4, 2,  64,  64, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f,  0, 0, false, false, false, 1, { { 30, 70 }, { 1, 600 }, { 5, 1 } } },
+      { true, 0, 0 } },
+    { { "cross, many",      2, 1,  19,  37, SPEY_F32, SPEY_F32,   7, 1, true,  3, 0.2f, 5.0f, 0, false, false, true,  1, { { 1, 1200 }, { 90, 5 }, { 0, 9 }, { 2, 64 } } },
+      { true, 0, 0 } },
+    { { "bf16 cross",       4, 4,  64,  64, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.125f, 0, 0, false, false, false, 1, { { 9, 80 }, { 1, 300 } } },
+      { true, 0, 0 } },
+    { { "bf16 relative",    4, 4,  64,  64, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 1.0f, 0, 0, true, false, false, 0.2, { { 9, 180 }, { 40, 40 } } },
+      { false, 32, 128 } },
+};
 /* clang-format on */
 
 /* n random numbers from element `first` on, out of a few: a bench fills millions. */
@@ -94,7 +124,21 @@ static void set_shape(const struct attention_case *k, spey_attention_args *a)
     a->out_pitch = k->n_heads * k->v_dim + 2 * k->pad;
 }
 
-static bool make_attention(check *c, const struct attention_case *k, spey_attention_args *a)
+/* Lengths of the encoder's inputs, and others in place of those of the sequences. */
+static void make_cross(check *c, const check_step *step, spey_ragged *batch)
+{
+    check_buffer *source_len = check_buffer_new(c, "source_len", SPEY_I32, batch->n_seqs);
+    check_buffer *kv_len = check_bound_to(c, &batch->kv_len);
+    for (int s = 0; s < batch->n_seqs; s++) {
+        int whole = step->seq < 0 ? s : step->seq;
+        check_set(source_len, s, step->seqs[whole].kv_len);
+        check_set(kv_len, s, 1000 - step->seqs[whole].kv_len / 2);
+    }
+    check_bind(c, &batch->source_len, source_len, 0);
+}
+
+static bool make_attention(check *c, const struct attention_case *k,
+                           const struct attention_extra *extra, spey_attention_args *a)
 {
     int n_seqs = 0;
     while (n_seqs < 6 && k->seqs[n_seqs].kv_len)
@@ -102,11 +146,14 @@ static bool make_attention(check *c, const struct attention_case *k, spey_attent
     check_step step, whole = { .seqs = k->seqs, .n_seqs = n_seqs, .seq = -1 };
     if (!check_step_init(&step, c, k->seqs, n_seqs)) return false;
     /* Without a causal mask a token sees the tokens after it, so a step cannot be cut. */
-    if (!k->causal && check_part(c) > n_seqs) return false;
+    if (!k->causal && !extra->cross && check_part(c) > n_seqs) return false;
     check_name(c, "%s, %lld/%lld heads of %lld/%lld, %s cache", k->what, (long long)k->n_heads,
                (long long)k->n_kv_heads, (long long)k->k_dim, (long long)k->v_dim,
                spey_dtype_name(k->kv));
     set_shape(k, a);
+    a->cross = extra->cross;
+    a->relative.buckets = extra->buckets;
+    a->relative.max_distance = extra->max_distance;
     spey_ragged *batch = check_batch(c, &a->batch, &step, 100);
     int64_t rows = check_step_tokens(&whole), first = check_step_first(&step);
     a->rows = check_step_tokens(&step);
@@ -118,6 +165,17 @@ static bool make_attention(check *c, const struct attention_case *k, spey_attent
         check_buffer_new(c, "out", k->dtype, rows ? (rows - 1) * a->out_pitch + width : 0);
     check_bind(c, &a->out, out, first * a->out_pitch);
     check_output(c, out, first * a->out_pitch, a->rows, width, a->out_pitch);
+    check_step cached = step; /* what the cache holds for */
+    if (extra->cross) {
+        make_cross(c, &step, batch);
+        if (step.seq >= 0) cached.from = 0;
+        if (step.seq >= 0) cached.to = k->seqs[step.seq].n_tokens;
+    }
+    if (extra->buckets)
+        check_bind(c, &a->relative.bias,
+                   check_matrix(c, "relative bias", SPEY_F32, extra->buckets, k->n_heads,
+                                k->n_heads, 0, 1),
+                   0);
     if (k->alibi)
         check_bind(c, &a->alibi_slopes,
                    check_matrix(c, "slopes", SPEY_F32, 1, k->n_heads, k->n_heads, 0.05, 0.02), 0);
@@ -132,7 +190,7 @@ static bool make_attention(check *c, const struct attention_case *k, spey_attent
                                 .v_dim = k->v_dim,
                                 .pad = k->holes,
                                 .window = k->window };
-    check_buffer *pool = check_cache_new(c, &cache, &step, batch, &a->kv);
+    check_buffer *pool = check_cache_new(c, &cache, &cached, batch, &a->kv);
     fill_cache(c, k, a, &whole, pool);
     a->seqs_max = n_seqs;
     for (int s = 0; s < n_seqs; s++)
@@ -143,7 +201,20 @@ static bool make_attention(check *c, const struct attention_case *k, spey_attent
 
 static bool make(check *c, int index, void *args)
 {
-    return index < (int)(sizeof cases / sizeof cases[0]) && make_attention(c, &cases[index], args);
+    static const struct attention_extra none;
+    const int n_cases = sizeof cases / sizeof cases[0];
+    if (index < n_cases) return make_attention(c, &cases[index], &none, args);
+    index -= n_cases;
+    if (index >= (int)(sizeof extended / sizeof extended[0])) return false;
+    return make_attention(c, &extended[index].base, &extended[index].extra, args);
+}
+
+static double relative_bias(const spey_attention_args *a, int64_t h, int64_t ahead)
+{
+    int64_t distance = ahead < 0 ? -ahead : ahead;
+    int64_t bucket = spey_relative_bucket(&a->relative, a->causal, distance);
+    if (ahead > 0) bucket += a->relative.buckets / 2;
+    return (double)a->relative.bias[bucket * a->n_heads + h];
 }
 
 /* docs/numerics.md, "Attention". Of one head of one token: the largest error of a score, then of the output. */
@@ -153,7 +224,7 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
     const double u = 0x1p-24;
     int s = a->batch->token_seq[r];
     int64_t index = a->batch->kv_len[s] - a->batch->seq_start[s + 1] + r;
-    int64_t end = a->causal ? index + 1 : a->batch->kv_len[s];
+    int64_t end = a->causal ? index + 1 : spey_attention_length(a, s);
     int64_t begin = a->window > 0 && index >= a->window ? index - a->window + 1 : 0;
     int64_t kv_head = h / (a->n_heads / a->n_kv_heads), n = end - begin;
     check_buffer *pool = check_bound_to(c, &a->kv.base);
@@ -175,6 +246,11 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
         if (a->alibi_slopes) {
             dot += (double)a->alibi_slopes[h] * (double)(j - index);
             error += 2 * u * (fabs(dot) + fabs((double)a->alibi_slopes[h] * (double)(j - index)));
+        }
+        if (a->relative.bias) {
+            double term = relative_bias(a, h, j - index);
+            dot += term;
+            error += 2 * u * (fabs(dot) + fabs(term));
         }
         score[j - begin] = dot;
         if (dot > max) max = dot;
@@ -234,7 +310,7 @@ static bool bench(check *c, int index, void *args)
     /* clang-format on */
     if (index >= (int)(sizeof shapes / sizeof shapes[0])) return false;
     const struct attention_case *k = &shapes[index];
-    make_attention(c, k, args);
+    make_attention(c, k, &(struct attention_extra){ 0 }, args);
     double scores = 0, bytes = 0;
     for (int s = 0; s < 6 && k->seqs[s].kv_len; s++) {
         double n = k->seqs[s].n_tokens, length = k->seqs[s].kv_len;

@@ -5,18 +5,20 @@
  *   out  [rows, n_heads * v_dim], same dtype; may not overlap q
  * Query head h reads KV head h / (n_heads / n_kv_heads). A token at cache index i sees indices j <= i, and with
  * window > 0 only j > i - window. Scores: s = scale · q·k; softcap > 0: s = softcap · tanh(s / softcap);
- * alibi_slopes != NULL: s += slope[h] · (j - i); sinks != NULL: exp(sinks[h] - max) joins the denominator.
- * causal == false: every token sees the whole cache (cross-attention, encoders).
+ * alibi_slopes != NULL: s += slope[h] · (j - i); relative.bias != NULL: s += bias[bucket(j - i)][h] (relative.h);
+ * sinks != NULL: exp(sinks[h] - max) joins the denominator. causal == false: every token sees the whole cache (encoders).
+ * cross (then not causal, no window, no term that depends on i): the cache is the encoder's, source_len long.
  *
  * Softmax and sums in FP32. Batch invariance: a token's result has the same bits whatever else is in the batch and
  * however its sequence is cut into steps. Never reads a cache slot beyond kv_len, nor one that
  * lies before the window of all tokens of its sequence in the step, nor a table entry of blocks that hold no other
- * slots: the runtime may have freed them. A sequence with kv_len 0 has no tokens. */
+ * slots: the runtime may have freed them. A sequence with kv_len (cross: source_len) 0 has no tokens. */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_H
 #define SPEY_KERNELS_ATTENTION_ATTENTION_H
 
 #include <stdbool.h>
 
+#include "kernels/attention/relative.h"
 #include "kernels/ragged.h"
 
 typedef struct spey_attention_args {
@@ -29,8 +31,10 @@ typedef struct spey_attention_args {
     float softcap;  /* 0: off */
     int64_t window; /* 0: no limit */
     bool causal;
+    bool cross;
     const float *alibi_slopes; /* [n_heads] or NULL */
     const float *sinks;        /* [n_heads] or NULL */
+    spey_relative relative;
     const spey_ragged *batch;
     const void *q;
     int64_t q_pitch;
@@ -38,9 +42,15 @@ typedef struct spey_attention_args {
     int64_t out_pitch;
     spey_dtype dtype;
     spey_kv_view kv;
-    int64_t seqs_max; /* largest n_seqs and kv_len that will come: sizes the workspace */
+    int64_t seqs_max; /* largest n_seqs and cache length that will come: sizes the workspace */
     int64_t kv_len_max;
     void *workspace;
 } spey_attention_args;
+
+/* Tokens in the cache that sequence s attends to. */
+static inline int64_t spey_attention_length(const spey_attention_args *a, int64_t s)
+{
+    return a->cross ? a->batch->source_len[s] : a->batch->kv_len[s];
+}
 
 #endif

@@ -12,6 +12,15 @@ static bool supports(const void *args)
            a->v_dim <= SPEY_HEAD_DIM_MAX;
 }
 
+/* For a key `ahead` tokens after the query. */
+static double bias(const spey_attention_args *a, int64_t h, int64_t ahead)
+{
+    const spey_relative *r = &a->relative;
+    int64_t bucket = spey_relative_bucket(r, a->causal, ahead < 0 ? -ahead : ahead);
+    if (ahead > 0) bucket += spey_relative_side(r, a->causal);
+    return (double)r->bias[bucket * a->n_heads + h];
+}
+
 /* Score of query head h of token r, at cache index i, for cache index j. */
 static double score(const spey_attention_args *a, int64_t r, int64_t h, int64_t i, int64_t j)
 {
@@ -24,13 +33,14 @@ static double score(const spey_attention_args *a, int64_t r, int64_t h, int64_t 
     dot *= (double)a->scale;
     if (a->softcap > 0) dot = (double)a->softcap * tanh(dot / (double)a->softcap);
     if (a->alibi_slopes) dot += (double)a->alibi_slopes[h] * (double)(j - i);
+    if (a->relative.bias) dot += bias(a, h, j - i);
     return dot;
 }
 
 static void attend(const spey_attention_args *a, int64_t r, int64_t h)
 {
     int64_t s = a->batch->token_seq[r], i = spey_ragged_index(a->batch, r);
-    int64_t end = a->causal ? i + 1 : a->batch->kv_len[s];
+    int64_t end = a->causal ? i + 1 : spey_attention_length(a, s);
     int64_t begin = a->window > 0 && i - a->window >= 0 ? i - a->window + 1 : 0;
     double max = a->sinks ? (double)a->sinks[h] : -(double)INFINITY;
     for (int64_t j = begin; j < end; j++)

@@ -165,12 +165,41 @@ typedef struct row_state {
     int64_t begin, end; /* cache indices that it sees */
     int64_t index;      /* its own */
     float slope;        /* ALiBi */
+    int64_t head;       /* of the queries */
     float max, sum;
     float rescale; /* what the accumulator is to be multiplied with before this tile is added */
 } row_state;
 
-static ALWAYS_INLINE vec finish_scores(const spey_attention_args *a, const row_state *row, vec s,
-                                       int64_t first)
+/* spey_relative_bucket of each distance. */
+typedef struct relative_table {
+    int16_t buckets[SPEY_RELATIVE_DISTANCE_MAX + 1];
+} relative_table;
+
+static void relative_table_init(const spey_attention_args *a, relative_table *table)
+{
+    for (int64_t d = 0; a->relative.bias && d <= a->relative.max_distance; d++)
+        table->buckets[d] = (int16_t)spey_relative_bucket(&a->relative, a->causal, d);
+}
+
+/* For VEC_LANES keys, the first of them `ahead` tokens after the query. */
+static inline vec relative_bias(const spey_attention_args *a, const relative_table *table,
+                                int64_t head, int64_t ahead)
+{
+    const spey_relative *r = &a->relative;
+    const int64_t after = a->causal ? 0 : spey_relative_side(r, false);
+    float lanes[VEC_LANES];
+    for (int64_t l = 0; l < VEC_LANES; l++) {
+        int64_t d = ahead + l, distance = d < 0 ? -d : d;
+        if (d > 0 && a->causal) distance = 0; /* masked */
+        if (distance > r->max_distance) distance = r->max_distance;
+        int64_t bucket = table->buckets[distance] + (d > 0 ? after : 0);
+        lanes[l] = r->bias[bucket * a->n_heads + head];
+    }
+    return vec_load_f32(lanes);
+}
+
+static ALWAYS_INLINE vec finish_scores(const spey_attention_args *a, const relative_table *relative,
+                                       const row_state *row, vec s, int64_t first)
 {
     static const float lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
     if (a->softcap > 0) {
@@ -181,6 +210,7 @@ static ALWAYS_INLINE vec finish_scores(const spey_attention_args *a, const row_s
         vec distance = vec_add(vec_set1((float)(first - row->index)), vec_load_f32(lanes));
         s = vec_fma(vec_set1(row->slope), distance, s);
     }
+    if (a->relative.bias) s = vec_add(s, relative_bias(a, relative, row->head, first - row->index));
     return s;
 }
 
@@ -197,13 +227,14 @@ static inline vec mask_scores(const row_state *row, vec s, int64_t first)
 }
 
 /* s of one row becomes its weights. `tile` is the cache index of the first column. */
-static inline void softmax_row(const spey_attention_args *a, row_state *row, int64_t tile, float *s)
+static inline void softmax_row(const spey_attention_args *a, const relative_table *relative,
+                               row_state *row, int64_t tile, float *s)
 {
     bool masked = row->begin > tile || row->end < tile + TILE;
     vec x[TILE_VECS], most = vec_set1(row->max);
     for (int v = 0; v < TILE_VECS; v++) {
         int64_t first = tile + v * VEC_LANES;
-        x[v] = finish_scores(a, row, vec_load_f32(s + v * VEC_LANES), first);
+        x[v] = finish_scores(a, relative, row, vec_load_f32(s + v * VEC_LANES), first);
         if (masked) x[v] = mask_scores(row, x[v], first);
         most = vec_max(most, x[v]);
     }

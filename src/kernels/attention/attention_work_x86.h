@@ -71,7 +71,7 @@ static void visible(const spey_attention_args *a, int64_t seq, int64_t token, in
                     int64_t *begin, int64_t *end)
 {
     *index = a->batch->kv_len[seq] - a->batch->seq_start[seq + 1] + token;
-    *end = a->causal ? *index + 1 : a->batch->kv_len[seq];
+    *end = a->causal ? *index + 1 : spey_attention_length(a, seq);
     *begin = a->window > 0 ? most(0, *index - a->window + 1) : 0;
 }
 

@@ -40,6 +40,7 @@ typedef struct scratch {
     kv_tile tiles[2]; /* the current one and the next */
     int current;
     prefetcher ahead;
+    relative_table relative;
 } scratch;
 
 enum {
@@ -69,6 +70,7 @@ static void load_rows(const shape *w, const item *it, scratch *x)
             row_state *row = &x->rows[r];
             visible(a, it->seq, t, &row->index, &row->begin, &row->end);
             row->slope = a->alibi_slopes ? a->alibi_slopes[h] : 0;
+            row->head = h;
             const float *q = (const float *)a->q + t * a->q_pitch + h * a->k_dim;
             for (int64_t i = 0; i < a->k_dim; i += VEC_LANES) {
                 int64_t n = least(VEC_LANES, a->k_dim - i);
@@ -89,7 +91,8 @@ static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, boo
     if (packed) scores(n, x->q + r * a->k_dim, a->k_dim, x->k, &x->ahead, s);
     for (int64_t k = 0; k < n; k++) {
         row_state *row = &x->rows[r + k];
-        if (row->begin < first + TILE && row->end > first) softmax_row(a, row, first, s + k * TILE);
+        if (row->begin < first + TILE && row->end > first)
+            softmax_row(a, &x->relative, row, first, s + k * TILE);
     }
     weigh_ranges(n, v_dtype, s, tile->rows + TILE, first, x->rows + r, &x->ahead,
                  x->acc + r * w->v_padded, w->v_padded);
@@ -344,6 +347,7 @@ static void run(const void *args, const spey_lane *lane)
         w.n_items += items_of(&w, s);
     if (a->rows == 0 || w.n_items == 0) return;
     scratch x = { .current = 0 };
+    relative_table_init(a, &x.relative);
     float floats[SCRATCH_FLOATS] __attribute__((aligned(64)));
     scratch_lay_out(&x, &w, floats);
     if (lane->count > 1 && w.n_items < (int64_t)DYNAMIC_ITEMS * lane->count) {
