@@ -53,6 +53,7 @@ function(spey_cuda_object out source)
 endfunction()
 
 set(spey_cuda_sources
+    src/kernels/attention/attention_sm80.cu
     src/kernels/gemm/gemm_finish_sm80.cu
     src/kernels/norm/norm_sm80.cu)
 foreach(source ${spey_cuda_sources})

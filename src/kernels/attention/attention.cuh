@@ -1,0 +1,40 @@
+/* What attention's kernels know of a step: the args by value, with the batch's device arrays beside them. */
+#ifndef SPEY_KERNELS_ATTENTION_ATTENTION_CUH
+#define SPEY_KERNELS_ATTENTION_ATTENTION_CUH
+
+#include "kernels/attention/attention.h"
+
+struct attention_problem {
+    spey_attention_args a; /* a.batch lies on the host: kernels use what follows */
+    const int32_t *token_seq, *seq_start, *kv_len, *blocks;
+    int64_t table_pitch;
+    int n_seqs;
+};
+
+static inline attention_problem attention_problem_of(const spey_attention_args *a)
+{
+    const spey_block_table *table = &a->batch->groups[a->kv.group];
+    attention_problem p;
+    p.a = *a;
+    p.token_seq = a->batch->token_seq;
+    p.seq_start = a->batch->seq_start;
+    p.kv_len = a->batch->kv_len;
+    p.blocks = table->blocks;
+    p.table_pitch = table->pitch;
+    p.n_seqs = a->batch->n_seqs;
+    return p;
+}
+
+/* The tokens that the token at cache index `index` sees: [begin, end). */
+static __device__ __forceinline__ int first_visible(const spey_attention_args &a, int index)
+{
+    return a.window > 0 && index >= a.window ? index - static_cast<int>(a.window) + 1 : 0;
+}
+
+static __device__ __forceinline__ int end_visible(const spey_attention_args &a, int index,
+                                                  int kv_len)
+{
+    return a.causal ? index + 1 : kv_len;
+}
+
+#endif
