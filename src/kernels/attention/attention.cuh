@@ -7,6 +7,7 @@
 struct attention_problem {
     spey_attention_args a; /* a.batch lies on the host: kernels use what follows */
     const int32_t *token_seq, *seq_start, *kv_len, *blocks;
+    const int32_t *cache_len; /* tokens in the cache that a sequence attends to */
     int64_t table_pitch;
     int n_seqs;
 };
@@ -19,6 +20,7 @@ static inline attention_problem attention_problem_of(const spey_attention_args *
     p.token_seq = a->batch->token_seq;
     p.seq_start = a->batch->seq_start;
     p.kv_len = a->batch->kv_len;
+    p.cache_len = a->cross ? a->batch->source_len : a->batch->kv_len;
     p.blocks = table->blocks;
     p.table_pitch = table->pitch;
     p.n_seqs = a->batch->n_seqs;
@@ -32,9 +34,9 @@ static __device__ __forceinline__ int first_visible(const spey_attention_args &a
 }
 
 static __device__ __forceinline__ int end_visible(const spey_attention_args &a, int index,
-                                                  int kv_len)
+                                                  int cache_len)
 {
-    return a.causal ? index + 1 : kv_len;
+    return a.causal ? index + 1 : cache_len;
 }
 
 #endif

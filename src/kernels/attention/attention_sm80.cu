@@ -57,12 +57,29 @@ static __device__ __forceinline__ kv_slot find_slot(const attention_problem &p, 
     return { p.a.kv.base + block * p.a.kv.block_bytes, j % p.a.kv.block_tokens };
 }
 
-/* Without the scale, which is in q. */
-static __device__ __forceinline__ float bend(const spey_attention_args &a, float s, float slope,
-                                             int distance)
+/* spey_relative_bucket of each distance: logarithms of the host. */
+struct bucket_table {
+    int16_t of[SPEY_RELATIVE_DISTANCE_MAX + 1];
+};
+
+/* For a key `ahead` tokens after the query. */
+static __device__ __forceinline__ float
+relative_bias(const spey_attention_args &a, const bucket_table &buckets, int64_t h, int ahead)
+{
+    const int limit = static_cast<int>(a.relative.max_distance);
+    const int distance = min(abs(ahead), limit);
+    const int64_t side = ahead > 0 ? a.relative.buckets / 2 : 0; /* only without a causal mask */
+    return a.relative.bias[(buckets.of[distance] + side) * a.n_heads + h];
+}
+
+/* The score of s = q·k, the scale being in q, for a key `ahead` tokens after the query. */
+static __device__ __forceinline__ float finish_score(const spey_attention_args &a,
+                                                     const bucket_table &buckets, int64_t h,
+                                                     float s, int ahead)
 {
     if (a.softcap > 0.0f) s = a.softcap * tanhf(s / a.softcap);
-    return a.alibi_slopes ? fmaf(slope, static_cast<float>(distance), s) : s;
+    if (a.alibi_slopes) s = fmaf(a.alibi_slopes[h], static_cast<float>(ahead), s);
+    return a.relative.bias ? s + relative_bias(a, buckets, h, ahead) : s;
 }
 
 /* The largest of all threads; `shared` has THREADS / 32 floats, unused until the next barrier. */
@@ -78,7 +95,8 @@ static __device__ __forceinline__ float thread_max(float x, float *shared)
 
 /* PACKED: K's rows are whole aligned packs of 16 bytes. */
 template <typename T, bool PACKED>
-static __global__ void __launch_bounds__(THREADS) attend(const attention_problem p)
+static __global__ void __launch_bounds__(THREADS)
+    attend(const attention_problem p, const bucket_table buckets)
 {
     __shared__ float q[SPEY_HEAD_DIM_MAX + 16], weights[THREADS], shared[2][THREADS / 32];
     __shared__ const T *v_rows[THREADS];
@@ -86,10 +104,8 @@ static __global__ void __launch_bounds__(THREADS) attend(const attention_problem
     const int64_t r = blockIdx.x, h = blockIdx.y, kv_head = h / (a.n_heads / a.n_kv_heads);
     const int64_t seq = p.token_seq[r];
     const int t = threadIdx.x, k_dim = static_cast<int>(a.k_dim), v_dim = static_cast<int>(a.v_dim);
-    const int kv_len = p.kv_len[seq];
-    const int index = kv_len - p.seq_start[seq + 1] + static_cast<int>(r);
-    const int begin = first_visible(a, index), end = end_visible(a, index, kv_len);
-    const float slope = a.alibi_slopes ? a.alibi_slopes[h] : 0.0f;
+    const int index = p.kv_len[seq] - p.seq_start[seq + 1] + static_cast<int>(r);
+    const int begin = first_visible(a, index), end = end_visible(a, index, p.cache_len[seq]);
     for (int d = t; d < (k_dim + 15) / 16 * 16; d += THREADS)
         q[d] = d < k_dim ? a.scale * load_float(a.q, r * a.q_pitch + h * k_dim + d, a.dtype) : 0.0f;
     __syncthreads();
@@ -104,7 +120,8 @@ static __global__ void __launch_bounds__(THREADS) attend(const attention_problem
             const uint8_t *v = slot.block + a.kv.v_offset + kv_head * a.kv.v_head_bytes;
             k += slot.token * a.kv.k_token_bytes;
             v_rows[t] = reinterpret_cast<const T *>(v + slot.token * a.kv.v_token_bytes);
-            s = bend(a, dot<T, PACKED>(q, reinterpret_cast<const T *>(k), k_dim), slope, j - index);
+            s = dot<T, PACKED>(q, reinterpret_cast<const T *>(k), k_dim);
+            s = finish_score(a, buckets, h, s, j - index);
         }
         const float new_max = fmaxf(max, thread_max(s, shared[0]));
         const float weight = expf(s - new_max), rescale = expf(max - new_max);
@@ -145,10 +162,13 @@ template <typename T> static void launch(const spey_attention_args *a, cudaStrea
     const int64_t k_bytes = a->k_dim * static_cast<int64_t>(sizeof(T));
     const int64_t all = kv.block_bytes | kv.k_offset | kv.k_head_bytes | kv.k_token_bytes | k_bytes;
     const attention_problem p = attention_problem_of(a);
+    bucket_table buckets = {};
+    for (int64_t d = 0; a->relative.bias && d <= a->relative.max_distance; d++)
+        buckets.of[d] = static_cast<int16_t>(spey_relative_bucket(&a->relative, a->causal, d));
     if (is_aligned16(kv.base) && all % 16 == 0)
-        attend<T, true><<<grid, THREADS, 0, stream>>>(p);
+        attend<T, true><<<grid, THREADS, 0, stream>>>(p, buckets);
     else
-        attend<T, false><<<grid, THREADS, 0, stream>>>(p);
+        attend<T, false><<<grid, THREADS, 0, stream>>>(p, buckets);
 }
 
 static bool is_float(spey_dtype dtype)
