@@ -38,7 +38,11 @@ def write_gguf(path, shape, dtype):
     w.add_rope_freq_base(theta)
     w.add_layer_norm_rms_eps(1e-5)
     w.add_vocab_size(vocab)
-    w.add_tokenizer_model("none")
+    # A made-up vocabulary: servers want to turn ids into text.
+    w.add_tokenizer_model("llama")
+    w.add_token_list(["<unk>", "<s>", "</s>"] + [f"t{i}" for i in range(3, vocab)])
+    w.add_token_scores([0.0] * vocab)
+    w.add_token_types([gguf.TokenType.UNKNOWN] + 2 * [gguf.TokenType.CONTROL] + (vocab - 3) * [gguf.TokenType.NORMAL])
     w.add_file_type(gguf.LlamaFileType.MOSTLY_BF16 if dtype == "bf16" else gguf.LlamaFileType.MOSTLY_F16)
     rng = np.random.default_rng(1)
 
@@ -68,6 +72,16 @@ def write_gguf(path, shape, dtype):
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+
+
+def gguf_of(shape, dtype):
+    """Path of the random GGUF, written if it is not there."""
+    path = f"build/peers/{shape}-{dtype}.gguf"
+    if not os.path.exists(path):
+        os.makedirs("build/peers", exist_ok=True)
+        write_gguf(path + ".tmp", shape, dtype)
+        os.rename(path + ".tmp", path)
+    return path
 
 
 def run_peer(binary, gguf_path, args):
@@ -115,11 +129,7 @@ def main():
     parser.add_argument("--streams", type=int, default=16)
     args = parser.parse_args()
 
-    gguf_path = f"build/peers/{args.shape}-{args.dtype}.gguf"
-    if args.peer and not os.path.exists(gguf_path):
-        os.makedirs("build/peers", exist_ok=True)
-        write_gguf(gguf_path + ".tmp", args.shape, args.dtype)
-        os.rename(gguf_path + ".tmp", gguf_path)
+    gguf_path = gguf_of(args.shape, args.dtype) if args.peer else None
     results = {}
 
     def note(name, figure, value):

@@ -1,4 +1,3 @@
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,28 +9,18 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/generation.h"
+#include "cli/prompt.h"
+#include "cli/run_prompts.h"
 #include "cli/sampling_flags.h"
 
 typedef struct run_options {
     spey_runtime_flags runtime;
     spey_sampling_flags sampling;
-    const char *ids, *system, *prompt;
+    const char *ids, *system, *prompt, *prompts;
+    int64_t batch;
     bool json, raw, quiet;
 } run_options;
-
-/* One request as it happens: what the callback collects. */
-typedef struct generation {
-    bool stream; /* text to stdout as it comes */
-    spey_strbuf text;
-    spey_strbuf output_ids; /* "16, 285" */
-    spey_strbuf logprobs;   /* JSON items */
-    spey_strbuf prompt_logprobs;
-    int64_t n_output;
-    uint64_t start_ns, first_ns, last_ns;
-    spey_finish finish;
-    char error[256];
-    bool write_failed;
-} generation;
 
 static volatile sig_atomic_t interrupted;
 
@@ -41,174 +30,35 @@ static void on_interrupt(int signal_number)
     interrupted = 1;
 }
 
-/* ---- what comes out ---- */
-
-static void put_number(spey_strbuf *out, double x)
-{
-    if (isfinite(x))
-        spey_strbuf_printf(out, "%.9g", x);
-    else
-        spey_strbuf_puts(out, "null");
-}
-
-static void put_top(spey_strbuf *out, const spey_token_logprob *top, int32_t n)
-{
-    spey_strbuf_puts(out, "[");
-    for (int32_t i = 0; i < n; i++) {
-        spey_strbuf_printf(out, "%s{\"id\": %d, \"logprob\": ", i ? ", " : "", top[i].id);
-        put_number(out, (double)top[i].logprob);
-        spey_strbuf_puts(out, "}");
-    }
-    spey_strbuf_puts(out, "]");
-}
-
-static void collect_logprobs(generation *g, const spey_output *event)
-{
-    for (int32_t i = 0; i < event->n_prompt; i++) {
-        spey_strbuf_printf(&g->prompt_logprobs, "%s{\"logprob\": ", i ? ", " : "");
-        put_number(&g->prompt_logprobs, (double)event->prompt_logprobs[i]);
-        spey_strbuf_puts(&g->prompt_logprobs, ", \"top_next\": ");
-        put_top(&g->prompt_logprobs, event->prompt_top + i * event->n_prompt_top,
-                event->n_prompt_top);
-        spey_strbuf_puts(&g->prompt_logprobs, "}");
-    }
-    if (event->token < 0 || isnan(event->logprob)) return;
-    spey_strbuf_printf(&g->logprobs, "%s{\"id\": %d, \"logprob\": ", g->logprobs.len ? ", " : "",
-                       event->token);
-    put_number(&g->logprobs, (double)event->logprob);
-    spey_strbuf_puts(&g->logprobs, ", \"top\": ");
-    put_top(&g->logprobs, event->top, event->n_top);
-    spey_strbuf_puts(&g->logprobs, "}");
-}
-
-static int on_output(void *user, const spey_output *event)
-{
-    generation *g = user;
-    if (event->token >= 0) {
-        g->last_ns = spey_clock_ns();
-        if (g->n_output++ == 0) g->first_ns = g->last_ns;
-        spey_strbuf_printf(&g->output_ids, "%s%d", g->output_ids.len ? ", " : "", event->token);
-    }
-    collect_logprobs(g, event);
-    if (g->stream && event->text_bytes) {
-        if (fwrite(event->text, 1, event->text_bytes, stdout) != event->text_bytes ||
-            fflush(stdout))
-            g->write_failed = true;
-    }
-    spey_strbuf_append(&g->text, event->text, event->text_bytes);
-    g->finish = event->finish;
-    if (event->error) snprintf(g->error, sizeof g->error, "%s", event->error);
-    return interrupted || g->write_failed;
-}
-
-static void generation_deinit(generation *g)
-{
-    spey_strbuf_deinit(&g->text);
-    spey_strbuf_deinit(&g->output_ids);
-    spey_strbuf_deinit(&g->logprobs);
-    spey_strbuf_deinit(&g->prompt_logprobs);
-}
-
-static double ms_between(uint64_t from, uint64_t to)
-{
-    return to > from ? (double)(to - from) * 1e-6 : 0;
-}
-
-/* Tokens per second of all but the first output token. */
-static double decode_rate(const generation *g)
-{
-    double seconds = ms_between(g->first_ns, g->last_ns) * 1e-3;
-    return g->n_output > 1 && seconds > 0 ? (double)(g->n_output - 1) / seconds : 0;
-}
-
-static void print_json(const generation *g, const spey_engine *engine, const int32_t *prompt,
-                       size_t n)
+static spey_status print_json(const spey_generation *g, const spey_engine *engine,
+                              const int32_t *prompt, size_t n)
 {
     spey_strbuf out = { 0 };
-    spey_strbuf_puts(&out, "{\"prompt_ids\": [");
-    for (size_t i = 0; i < n; i++)
-        spey_strbuf_printf(&out, "%s%d", i ? ", " : "", prompt[i]);
-    spey_strbuf_printf(
-        &out, "], \"output_ids\": [%s], \"text\": ", g->output_ids.data ? g->output_ids.data : "");
-    if (spey_engine_has_tokenizer(engine))
-        spey_json_quote(&out, g->text.data ? g->text.data : "", g->text.len);
-    else
-        spey_strbuf_puts(&out, "null");
-    spey_strbuf_printf(&out, ", \"finish_reason\": \"%s\"", spey_finish_text(g->finish));
-    if (g->logprobs.len) spey_strbuf_printf(&out, ", \"logprobs\": [%s]", g->logprobs.data);
-    if (g->prompt_logprobs.len)
-        spey_strbuf_printf(&out, ", \"prompt_logprobs\": [%s]", g->prompt_logprobs.data);
-    spey_strbuf_printf(
-        &out,
-        ", \"timings\": {\"prompt_tokens\": %zu, \"output_tokens\": %lld, \"load_ms\": %.3f, "
-        "\"prompt_ms\": %.3f, \"first_token_ms\": %.3f, \"decode_tokens_per_second\": %.2f}}",
-        n, (long long)g->n_output, ms_between(spey_process_start_ns, g->start_ns),
-        ms_between(g->start_ns, g->first_ns), ms_between(spey_process_start_ns, g->first_ns),
-        decode_rate(g));
-    if (!spey_strbuf_status(&out)) puts(out.data);
+    spey_generation_write_json(g, engine, prompt, n, &out);
+    spey_status status = spey_strbuf_status(&out);
+    if (!status) puts(out.data);
     spey_strbuf_deinit(&out);
+    return status;
 }
 
-static void print_speed(const generation *g, size_t n_prompt)
+static void print_speed(const spey_generation *g, size_t n_prompt)
 {
     spey_log(
         SPEY_LOG_INFO,
         "%zu prompt tokens in %.0f ms, %lld new tokens, %.1f tokens/s, first token %.0f ms after the start (%s)",
-        n_prompt, ms_between(g->start_ns, g->first_ns), (long long)g->n_output, decode_rate(g),
-        ms_between(spey_process_start_ns, g->first_ns), spey_finish_text(g->finish));
-}
-
-/* ---- what goes in ---- */
-
-/* Token ids of text; the caller frees *out. */
-static spey_status encode(const spey_engine *engine, const char *text, size_t bytes,
-                          bool add_special, int32_t **out, size_t *n)
-{
-    /* No tokenizer gives more ids than bytes, special ones aside. */
-    size_t room = bytes + 64;
-    *out = spey_new_array(SPEY_PURPOSE_GENERAL, int32_t, room);
-    if (!*out) return SPEY_NOMEM;
-    spey_status status = spey_engine_tokenize(engine, text, bytes, add_special, *out, room, n);
-    if (!status && *n > room)
-        status = SPEY_FAIL(SPEY_INTERNAL, "the tokenizer gave %zu ids for %zu bytes", *n, bytes);
-    if (status) {
-        spey_free(*out);
-        *out = NULL;
-    }
-    return status;
-}
-
-static spey_status encode_chat(const spey_engine *engine, const json_t *messages, int32_t **out,
-                               size_t *n)
-{
-    spey_strbuf json = { 0 };
-    char *text = NULL;
-    size_t bytes;
-    spey_status status = spey_json_write(messages, JSON_COMPACT, &json);
-    if (!status) status = spey_engine_chat_prompt(engine, json.data, true, &text, &bytes);
-    spey_strbuf_deinit(&json);
-    SPEY_TRY(status);
-    status = encode(engine, text, bytes, false, out, n);
-    spey_text_free(text);
-    return status;
-}
-
-static spey_status add_message(json_t *messages, const char *role, const char *text, size_t bytes)
-{
-    json_t *content = json_stringn(text, bytes);
-    if (!content) return SPEY_FAIL(SPEY_INVALID, "the text is not valid UTF-8");
-    if (json_array_append_new(messages, json_pack("{s:s, s:o}", "role", role, "content", content)))
-        return SPEY_FAIL(SPEY_NOMEM, "out of memory for the conversation");
-    return SPEY_OK;
+        n_prompt, spey_ms_between(g->start_ns, g->first_ns), (long long)g->n_output,
+        spey_generation_decode_rate(g), spey_ms_between(spey_process_start_ns, g->first_ns),
+        spey_finish_text(g->finish));
 }
 
 /* ---- one generation ---- */
 
 static spey_status generate(spey_context *context, const int32_t *ids, size_t n,
-                            const spey_sampling *sampling, generation *g)
+                            const spey_sampling *sampling, spey_generation *g)
 {
     g->start_ns = spey_clock_ns();
-    SPEY_TRY(spey_context_submit(context, ids, n, sampling, on_output, g, NULL));
+    g->interrupted = &interrupted;
+    SPEY_TRY(spey_context_submit(context, ids, n, sampling, spey_generation_on_output, g, NULL));
     SPEY_TRY(spey_context_run(context));
     if (g->write_failed) return SPEY_FAIL(SPEY_IO, "cannot write to standard output");
     if (g->finish == SPEY_FINISH_ERROR) return SPEY_FAIL(SPEY_INVALID, "%s", g->error);
@@ -218,10 +68,10 @@ static spey_status generate(spey_context *context, const int32_t *ids, size_t n,
 static spey_status run_once(const run_options *o, const spey_engine *engine, spey_context *context,
                             const spey_sampling *sampling, const int32_t *ids, size_t n)
 {
-    generation g = { .stream = !o->json };
+    spey_generation g = { .stream = !o->json };
     spey_status status = generate(context, ids, n, sampling, &g);
     if (!status && o->json) {
-        print_json(&g, engine, ids, n);
+        status = print_json(&g, engine, ids, n);
     } else if (!status) {
         if (!spey_engine_has_tokenizer(engine))
             printf("%s", g.output_ids.data ? g.output_ids.data : "");
@@ -229,7 +79,7 @@ static spey_status run_once(const run_options *o, const spey_engine *engine, spe
         fflush(stdout);
         if (!o->quiet) print_speed(&g, n);
     }
-    generation_deinit(&g);
+    spey_generation_deinit(&g);
     return status;
 }
 
@@ -254,24 +104,25 @@ static spey_status run_interactive(const run_options *o, const spey_engine *engi
         if (len == 0) continue;
         int32_t *ids = NULL;
         size_t n = 0;
-        if (messages) status = add_message(messages, "user", line, (size_t)len);
+        if (messages) status = spey_prompt_add_message(messages, "user", line, (size_t)len);
         if (!status)
-            status = messages ? encode_chat(engine, messages, &ids, &n)
-                              : encode(engine, line, (size_t)len, true, &ids, &n);
-        generation g = { .stream = true };
+            status = messages ? spey_prompt_encode_chat(engine, messages, &ids, &n)
+                              : spey_prompt_encode(engine, line, (size_t)len, true, &ids, &n);
+        spey_generation g = { .stream = true };
         interrupted = 0;
         if (!status) status = generate(context, ids, n, sampling, &g);
         putchar('\n');
         fflush(stdout);
         if (!status && !o->quiet) print_speed(&g, n);
         if (!status && messages)
-            status = add_message(messages, "assistant", g.text.data ? g.text.data : "", g.text.len);
+            status = spey_prompt_add_message(messages, "assistant", g.text.data ? g.text.data : "",
+                                             g.text.len);
         /* A prompt that does not fit ends itself, not the session. */
         if (status == SPEY_LIMIT) {
             spey_report(status);
             status = SPEY_OK;
         }
-        generation_deinit(&g);
+        spey_generation_deinit(&g);
         spey_free(ids);
     }
     free(line);
@@ -288,7 +139,8 @@ static spey_status new_conversation(const run_options *o, const spey_engine *eng
                    : SPEY_OK;
     *out = json_array();
     if (!*out) return SPEY_FAIL(SPEY_NOMEM, "out of memory for the conversation");
-    return o->system ? add_message(*out, "system", o->system, strlen(o->system)) : SPEY_OK;
+    return o->system ? spey_prompt_add_message(*out, "system", o->system, strlen(o->system))
+                     : SPEY_OK;
 }
 
 /* The prompt's ids, from --ids, the argument or stdin. */
@@ -303,10 +155,10 @@ static spey_status read_prompt(const run_options *o, const spey_engine *engine, 
     else
         status = spey_read_input(NULL, &text);
     const char *data = text.data ? text.data : "";
-    if (!status && messages) status = add_message(messages, "user", data, text.len);
+    if (!status && messages) status = spey_prompt_add_message(messages, "user", data, text.len);
     if (!status)
-        status = messages ? encode_chat(engine, messages, ids, n)
-                          : encode(engine, data, text.len, true, ids, n);
+        status = messages ? spey_prompt_encode_chat(engine, messages, ids, n)
+                          : spey_prompt_encode(engine, data, text.len, true, ids, n);
     spey_strbuf_deinit(&text);
     return status;
 }
@@ -321,8 +173,14 @@ static spey_status run_engine(const run_options *o, const spey_engine *engine, s
     json_t *messages = NULL;
     int32_t *ids = NULL;
     size_t n;
-    spey_status status = spey_context_new(engine, &options, &context);
-    if (!status) status = new_conversation(o, engine, &messages);
+    if (o->prompts) options.sequences_max = (int32_t)o->batch;
+    SPEY_TRY(spey_context_new(engine, &options, &context));
+    if (o->prompts) {
+        spey_status status = spey_run_prompts(o->prompts, engine, context, &sampling, o->raw);
+        spey_context_free(context);
+        return status;
+    }
+    spey_status status = new_conversation(o, engine, &messages);
     if (!status && !o->ids && !o->prompt && isatty(STDIN_FILENO)) {
         status = run_interactive(o, engine, context, &sampling, messages);
     } else if (!status) {
@@ -349,11 +207,17 @@ static spey_status run_model(const run_options *o, const char *path)
 
 int spey_cmd_run(int argc, char **argv)
 {
-    run_options o = { 0 };
+    run_options o = { .batch = 16 };
     spey_sampling_flags_init(&o.sampling);
     const spey_option table[] = {
         SPEY_SAMPLING_OPTIONS(&o.sampling),
         { "ids", SPEY_OPTION_TEXT, &o.ids, "IDS", "the prompt as token ids (1,2,3)", 0, 0 },
+        { "prompts", SPEY_OPTION_TEXT, &o.prompts, "FILE",
+          "many prompts: one object per line with \"prompt\", \"ids\" or \"messages\",\n"
+          "and sampling options of its own; prints one object per line",
+          0, 0 },
+        { "batch", SPEY_OPTION_INT, &o.batch, "N",
+          "with --prompts: how many run at once (default: 16)", 1, 65536 },
         { "system", SPEY_OPTION_TEXT, &o.system, "TEXT", "system message of a chat", 0, 0 },
         { "raw", SPEY_OPTION_FLAG, &o.raw, NULL, "no chat template, even if the model has one", 0,
           0 },
@@ -375,6 +239,7 @@ int spey_cmd_run(int argc, char **argv)
             "  spey run models/demo \"Once upon a time\"\n"
             "  spey run demo.spey \"It was a dark night\" --temperature 0.8 --top-p 0.95 --seed 7\n"
             "  spey run demo.spey --ids 0,51,1242 --max-tokens 8 --json\n"
+            "  spey run demo.spey --prompts prompts.jsonl --max-tokens 64 > answers.jsonl\n"
             "  spey run demo.spey",
         .options = table,
         .n_options = sizeof table / sizeof *table,
@@ -385,5 +250,10 @@ int spey_cmd_run(int argc, char **argv)
     int exit_code;
     if (!spey_command_begin(&command, argc, argv, &args, &exit_code)) return exit_code;
     o.prompt = args.n_positional > 1 ? args.positional[1] : NULL;
+    if (o.prompts && (o.prompt || o.ids || o.system)) {
+        SPEY_FAIL(SPEY_INVALID,
+                  "--prompts is the prompt: give no PROMPT, --ids or --system with it");
+        return spey_report_usage();
+    }
     return spey_report(run_model(&o, args.positional[0]));
 }

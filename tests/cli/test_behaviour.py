@@ -180,6 +180,46 @@ class Behaviour(SpeyTest):
         texts = [run_json("run", e, PROMPT, "--json", "--max-tokens", 40)["text"] for e in (plain, fused)]
         self.assertEqual(texts[0], texts[1])
 
+    def test_many_prompts_give_what_each_gives_alone_in_their_order(self):
+        lines = [{"prompt": PROMPT, "max_tokens": 30}, {"prompt": "Once", "max_tokens": 3, "temperature": 0.8, "seed": 5},
+                 {"ids": [0, 51, 1242]}, {"prompt": PROMPT, "max_tokens": 30, "stop": ["the"]}]
+        lines += [{"prompt": f"Chapter {i}.", "max_tokens": 1 + i % 7} for i in range(20)]
+        path = os.path.join(self.folder, "prompts.jsonl")
+        with open(path, "w") as f:
+            f.write("".join(json.dumps(line) + "\n" for line in lines))
+        out = run("run", self.engine, "--prompts", path, "--max-tokens", 5, "--batch", 4, check=True).stdout
+        answers = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(len(answers), len(lines))
+        for line, answer in zip(lines, answers):
+            prompt = ["--ids", ",".join(map(str, line["ids"]))] if "ids" in line else [line["prompt"]]
+            flags = ["--max-tokens", line.get("max_tokens", 5), "--temperature", line.get("temperature", 0), "--seed",
+                     line.get("seed", 0)] + [x for stop in line.get("stop", []) for x in ("--stop", stop)]
+            alone = run_json("run", self.engine, *prompt, "--json", *flags)
+            for key in ("prompt_ids", "output_ids", "text", "finish_reason"):
+                self.assertEqual(answer[key], alone[key], line)
+        self.assertEqual(answers[3]["finish_reason"], "stop")
+
+    def test_a_prompt_that_cannot_run_does_not_stop_the_others(self):
+        good = {"prompt": "Once", "max_tokens": 2}
+        bad = [{"prompt": 5}, {"ids": []}, {"ids": [99999999]}, {"ids": [0.5]}, {"prompt": "x", "temperatur": 1},
+               {"prompt": "x", "temperature": -1}, {"prompt": "x", "stop": "the"}, {"prompt": "x", "ids": [1]}, ["x"],
+               {"prompt": "x " * 5000}, {"prompt": "x", "max_tokens": 1e9}, {"messages": []}]
+        path = os.path.join(self.folder, "bad.jsonl")
+        with open(path, "w") as f:
+            f.write("".join(json.dumps(line) + "\n" for b in bad for line in (b, good)))
+        result = run("run", self.engine, "--prompts", path)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(f"{len(bad)} of {2 * len(bad)} prompts failed", result.stderr)
+        answers = [json.loads(line) for line in result.stdout.splitlines()]
+        for i, (b, answer) in enumerate(zip(bad, answers[::2])):
+            self.assertIn("error", answer, b)
+            self.assertEqual(answer["index"], 2 * i)
+        self.assertTrue(all(len(a["output_ids"]) == 2 for a in answers[1::2]))
+        with open(path, "a") as f:
+            f.write("{nonsense\n")
+        self.assertIn(f"bad.jsonl:{2 * len(bad) + 1}", run("run", self.engine, "--prompts", path).stderr)
+        self.assertEqual(run("run", self.engine, "Once", "--prompts", path).returncode, 2)
+
     def test_bench_reports_every_figure(self):
         out = run_json("bench", "latency", self.engine, "--isl", 32, "--osl", 8, "--batch", 2, "--iterations", 1,
                        "--warmup", 0, "--json")
