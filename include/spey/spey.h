@@ -90,6 +90,13 @@ typedef struct spey_id_list {
     size_t n;
 } spey_id_list;
 
+/* When a beam search may end before max_tokens, as early_stopping of Hugging Face's generate(). */
+typedef enum spey_early_stopping {
+    SPEY_EARLY_STOPPING_OFF,   /* False: as many hypotheses as beams, and no better one is likely */
+    SPEY_EARLY_STOPPING_ON,    /* True: as many hypotheses as beams */
+    SPEY_EARLY_STOPPING_NEVER, /* "never": no better one is possible */
+} spey_early_stopping;
+
 /* Every list is borrowed during spey_context_submit and copied. */
 typedef struct spey_sampling {
     uint32_t struct_bytes;

@@ -38,7 +38,9 @@ enum {
     SPEY_STOP_STRINGS_MAX = 32,
     SPEY_STOP_BYTES_MAX = 1024, /* length of one stop string */
     SPEY_BAD_WORDS_MAX = 1024,
-    SPEY_LOGPROBS_MAX = 64, /* top log-probabilities per token */
+    SPEY_BEAMS_MAX = 32,
+    SPEY_BEAM_CANDIDATES_MAX = 16, /* per beam and step */
+    SPEY_LOGPROBS_MAX = 64,        /* top log-probabilities per token */
 };
 
 #endif
