@@ -13,7 +13,7 @@
 #include "base/status.h"
 #include "device/kernel.h"
 
-enum { SPEY_BACKEND_ABI = 1 };
+enum { SPEY_BACKEND_ABI = 2 };
 
 /* What spey gives a plug-in. */
 typedef struct spey_backend_host {
@@ -52,6 +52,8 @@ typedef struct spey_backend {
     /* Ordered with run(); `host` may be reused when upload returns; after download returns it holds the bytes. */
     spey_status (*upload)(spey_device *device, void *dst, const void *host, size_t bytes);
     spey_status (*download)(spey_device *device, void *host, const void *src, size_t bytes);
+    /* Within device memory, ordered with run(); they may not overlap. */
+    spey_status (*copy)(spey_device *device, void *dst, const void *src, size_t bytes);
 
     /* Run steps in order. May return before they are done; errors may surface in sync. */
     spey_status (*run)(spey_device *device, const spey_step *steps, int n_steps);

@@ -136,6 +136,13 @@ static spey_status cpu_download(spey_device *device, void *host, const void *src
     return SPEY_OK;
 }
 
+static spey_status cpu_copy(spey_device *device, void *dst, const void *src, size_t bytes)
+{
+    (void)device;
+    if (bytes) memcpy(dst, src, bytes);
+    return SPEY_OK;
+}
+
 static spey_status cpu_run(spey_device *device, const spey_step *steps, int n_steps)
 {
     spey_pool_run_steps(device->pool, steps, n_steps);
@@ -194,6 +201,7 @@ const spey_backend *spey_cpu_backend(void)
         .memory_free = cpu_memory_free,
         .upload = cpu_upload,
         .download = cpu_download,
+        .copy = cpu_copy,
         .run = cpu_run,
         .sync = cpu_sync,
         .event_new = cpu_event_new,

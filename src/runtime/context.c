@@ -1,7 +1,7 @@
 /* The public context: a queue of requests over one runner.
  *
- * Admission is first come, first served; a request is admitted when a slot is free and the pool has blocks for its whole
- * prompt and output, so a running one never has to stop. A step takes one token of every request that decodes, then fills
+ * Admission is first come, first served; a request is admitted when a slot is free and the pools hold its whole prompt and
+ * output beside those of the others, so a running one never has to stop. A step takes one token of every request that decodes, then fills
  * up with prompt chunks of the others, oldest first. */
 #include "runtime/context.h"
 
@@ -222,7 +222,7 @@ static void admit(spey_context *c)
     while (c->queue_head && c->n_running < c->plan->limits.sequences_max) {
         spey_request *r = c->queue_head;
         if (spey_kv_open(kv, &r->seq)) return;
-        if (spey_kv_reserve(kv, r->seq, r->ids_max)) {
+        if (spey_kv_promise(kv, r->seq, r->ids_max)) {
             spey_kv_close(kv, r->seq);
             r->seq = -1;
             return;

@@ -3,41 +3,37 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "runtime/kv_books.h"
 
-/* One group's blocks. Free blocks are a stack; a sequence's blocks are a row of `table`. */
-typedef struct kv_group {
-    int32_t n_blocks;
-    int32_t n_free;
-    int32_t
-        *free_blocks;   /* [n_blocks], the first n_free are valid, the last of them is taken next */
-    int32_t *table;     /* [sequences_max][blocks_max] */
-    int64_t blocks_max; /* of one sequence; 1 for states */
-    uint8_t *marks;     /* [n_blocks], for spey_kv_check */
-} kv_group;
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
-typedef struct kv_sequence {
-    bool open;
-    int64_t length;
-    int64_t n_blocks; /* the same in every group but those of states */
-} kv_sequence;
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
-struct spey_kv_cache {
-    spey_kv_limits limits;
-    kv_group groups[SPEY_CACHE_GROUPS_MAX];
-    kv_sequence *sequences;
-    void *memory; /* of all arrays */
-};
-
-static int64_t blocks_for(const spey_kv_limits *limits, int64_t n_tokens)
+int64_t spey_kv_books_blocks(const spey_kv_limits *limits, int64_t n_tokens)
 {
     return (n_tokens + limits->block_tokens - 1) / limits->block_tokens;
 }
 
-/* How many blocks of `group` a sequence with n_blocks has. */
-static int64_t owned(const kv_group *group, int64_t n_blocks)
+/* Blocks that `kept` tokens before a sequence's end touch at most, with those of a step that are begun. A step of n tokens
+ * touches less than (kept + n) / block_tokens + 2: the whole ones of n are counted apart, for all sequences together. */
+static int64_t window_blocks(const spey_kv_limits *limits, int64_t kept)
 {
-    return n_blocks < group->blocks_max ? n_blocks : group->blocks_max;
+    return spey_kv_books_blocks(limits, kept) + 2;
 }
+
+int64_t spey_kv_window_blocks(const spey_kv_limits *limits, int64_t window, int64_t n_sequences)
+{
+    return n_sequences * window_blocks(limits, window + limits->rollback_tokens) +
+           spey_kv_books_blocks(limits, limits->step_tokens_max);
+}
+
+/* ---- life ---- */
 
 /* Take `n` items from *offset on, aligned for any of the arrays. False on overflow. */
 static bool take(size_t *offset, int64_t n, size_t item_bytes, size_t *at)
@@ -51,30 +47,76 @@ static bool take(size_t *offset, int64_t n, size_t item_bytes, size_t *at)
     return true;
 }
 
+static kv_group new_group(const spey_kv_limits *limits, int g)
+{
+    const spey_kv_group_limits *of = &limits->groups[g];
+    kv_group group = { .kind = of->kind, .n_blocks = of->n_blocks, .n_free = of->n_blocks };
+    switch (of->kind) {
+    case SPEY_KV_STATE: group.blocks_max = 1; break;
+    case SPEY_KV_CROSS:
+        group.blocks_max = spey_kv_books_blocks(limits, limits->cross_tokens_max);
+        break;
+    case SPEY_KV_TOKENS:
+        group.blocks_max = spey_kv_books_blocks(limits, limits->sequence_tokens_max);
+        group.window = of->window;
+        if (of->window) group.kept = of->window + limits->rollback_tokens;
+        break;
+    }
+    return group;
+}
+
+/* Where a group's arrays lie; fills its pointers when there is memory. */
+static bool lay_out_group(const spey_kv_limits *limits, kv_group *group, size_t *offset,
+                          uint8_t *memory)
+{
+    size_t free_at, refs_at, marks_at, table_at, spans_at;
+    if (!take(offset, group->n_blocks, sizeof(int32_t), &free_at) ||
+        !take(offset, group->n_blocks, sizeof(int32_t), &refs_at) ||
+        !take(offset, group->n_blocks, sizeof(int32_t), &marks_at) ||
+        !take(offset, limits->sequences_max * group->blocks_max, sizeof(int32_t), &table_at) ||
+        !take(offset, limits->sequences_max, sizeof(kv_span), &spans_at))
+        return false;
+    if (!memory) return true;
+    group->free_blocks = (int32_t *)(void *)(memory + free_at);
+    group->refs = (int32_t *)(void *)(memory + refs_at);
+    group->marks = (int32_t *)(void *)(memory + marks_at);
+    group->table = (int32_t *)(void *)(memory + table_at);
+    group->spans = (kv_span *)(void *)(memory + spans_at);
+    for (int32_t b = 0; b < group->n_blocks; b++)
+        group->free_blocks[b] = group->n_blocks - 1 - b;
+    return true;
+}
+
+/* Enough for a copy of every block. */
+static int64_t copies_max(const spey_kv_limits *limits)
+{
+    int64_t n = 0;
+    for (int g = 0; g < limits->n_groups; g++)
+        n += limits->groups[g].n_blocks;
+    return n;
+}
+
 /* Where every array lies in one allocation; fills kv's pointers when there is memory. SIZE_MAX on overflow. */
 static size_t lay_out(const spey_kv_limits *limits, spey_kv_cache *kv, uint8_t *memory)
 {
-    size_t offset = 0, at;
-    if (!take(&offset, limits->sequences_max, sizeof(kv_sequence), &at)) return SIZE_MAX;
-    if (memory) kv->sequences = (kv_sequence *)(void *)(memory + at);
+    size_t offset = 0, sequences_at, slots_at, copies_at;
+    if (!take(&offset, limits->sequences_max, sizeof(kv_sequence), &sequences_at) ||
+        !take(&offset, limits->sequences_max, sizeof(spey_seq_id), &slots_at) ||
+        !take(&offset, copies_max(limits), sizeof(spey_kv_copy), &copies_at))
+        return SIZE_MAX;
     for (int g = 0; g < limits->n_groups; g++) {
-        kv_group group = { .n_blocks = limits->n_blocks[g], .n_free = limits->n_blocks[g] };
-        group.blocks_max = blocks_for(limits, limits->sequence_tokens_max);
-        if (group.blocks_max > group.n_blocks) group.blocks_max = group.n_blocks;
-        if (limits->is_state[g]) group.blocks_max = 1;
-        size_t free_at, table_at, marks_at;
-        if (!take(&offset, group.n_blocks, sizeof(int32_t), &free_at) ||
-            !take(&offset, limits->sequences_max * group.blocks_max, sizeof(int32_t), &table_at) ||
-            !take(&offset, group.n_blocks, 1, &marks_at))
-            return SIZE_MAX;
-        if (!memory) continue;
-        group.free_blocks = (int32_t *)(void *)(memory + free_at);
-        group.table = (int32_t *)(void *)(memory + table_at);
-        group.marks = memory + marks_at;
-        for (int32_t b = 0; b < group.n_blocks; b++)
-            group.free_blocks[b] = group.n_blocks - 1 - b;
-        kv->groups[g] = group;
+        kv_group group = new_group(limits, g);
+        if (!lay_out_group(limits, &group, &offset, memory)) return SIZE_MAX;
+        if (memory) kv->groups[g] = group;
     }
+    if (!memory) return offset;
+    kv->sequences = (kv_sequence *)(void *)(memory + sequences_at);
+    kv->free_slots = (spey_seq_id *)(void *)(memory + slots_at);
+    kv->copies = (spey_kv_copy *)(void *)(memory + copies_at);
+    kv->copies_max = copies_max(limits);
+    kv->n_free_slots = limits->sequences_max;
+    for (spey_seq_id i = 0; i < limits->sequences_max; i++)
+        kv->free_slots[i] = limits->sequences_max - 1 - i;
     return offset;
 }
 
@@ -110,12 +152,89 @@ void spey_kv_cache_free(spey_kv_cache *kv)
     spey_free(kv);
 }
 
+/* ---- blocks ---- */
+
+int32_t spey_kv_books_take(spey_kv_cache *kv, int g)
+{
+    kv_group *group = &kv->groups[g];
+    SPEY_ASSERT(group->n_free > 0);
+    int32_t block = group->free_blocks[--group->n_free];
+    SPEY_ASSERT(group->refs[block] == 0);
+    group->refs[block] = 1;
+    return block;
+}
+
+void spey_kv_books_release(spey_kv_cache *kv, int g, int32_t block)
+{
+    kv_group *group = &kv->groups[g];
+    SPEY_ASSERT(group->refs[block] > 0);
+    if (--group->refs[block] == 0) group->free_blocks[group->n_free++] = block;
+}
+
+void spey_kv_books_copy(spey_kv_cache *kv, const spey_kv_copy *copy)
+{
+    SPEY_ASSERT(kv->n_copies < kv->copies_max);
+    kv->copies[kv->n_copies++] = *copy;
+}
+
+/* Keep a sequence's blocks below index n. */
+static void keep_blocks(spey_kv_cache *kv, int g, spey_seq_id seq, int64_t n)
+{
+    kv_group *group = &kv->groups[g];
+    kv_span *span = &group->spans[seq];
+    const int32_t *row = kv_row(group, seq);
+    /* Last block first: a sequence that grows again gets the same blocks in the same order. */
+    while (span->end > n && span->end > span->first)
+        spey_kv_books_release(kv, g, row[--span->end]);
+    if (n == 0) *span = (kv_span){ 0 };
+}
+
+/* Give back a sequence's blocks below index n. */
+static void drop_blocks(spey_kv_cache *kv, int g, spey_seq_id seq, int64_t n)
+{
+    kv_group *group = &kv->groups[g];
+    kv_span *span = &group->spans[seq];
+    const int32_t *row = kv_row(group, seq);
+    while (span->first < n && span->first < span->end)
+        spey_kv_books_release(kv, g, row[span->first++]);
+}
+
+/* The block into which the next token goes is there already, and others have it too. */
+static bool next_is_shared(const spey_kv_cache *kv, int g, spey_seq_id seq)
+{
+    const kv_group *group = &kv->groups[g];
+    int64_t length = kv->sequences[seq].length, i = length / kv->limits.block_tokens;
+    if (group->kind != SPEY_KV_TOKENS || length % kv->limits.block_tokens == 0) return false;
+    SPEY_ASSERT(i < group->spans[seq].end);
+    return i >= group->spans[seq].first && group->refs[kv_row(group, seq)[i]] > 1;
+}
+
+/* Blocks of a group that reserve takes: new ones, and one for a copy. */
+static int64_t missing(const spey_kv_cache *kv, int g, spey_seq_id seq, int64_t n_tokens)
+{
+    const kv_group *group = &kv->groups[g];
+    if (group->kind == SPEY_KV_CROSS) return 0;
+    int64_t more = max64(0, spey_kv_blocks_for(kv, g, n_tokens) - group->spans[seq].end);
+    return more + (n_tokens > kv->sequences[seq].length && next_is_shared(kv, g, seq));
+}
+
+static void append_blocks(spey_kv_cache *kv, int g, spey_seq_id seq, int64_t end)
+{
+    kv_group *group = &kv->groups[g];
+    kv_span *span = &group->spans[seq];
+    int32_t *row = kv_row(group, seq);
+    while (span->end < end)
+        row[span->end++] = spey_kv_books_take(kv, g);
+}
+
+/* ---- sequences ---- */
+
 bool spey_kv_is_open(const spey_kv_cache *kv, spey_seq_id seq)
 {
     return seq >= 0 && seq < kv->limits.sequences_max && kv->sequences[seq].open;
 }
 
-static kv_sequence *sequence(const spey_kv_cache *kv, spey_seq_id seq)
+kv_sequence *spey_kv_books_sequence(const spey_kv_cache *kv, spey_seq_id seq)
 {
     SPEY_ASSERT(spey_kv_is_open(kv, seq));
     return &kv->sequences[seq];
@@ -123,114 +242,303 @@ static kv_sequence *sequence(const spey_kv_cache *kv, spey_seq_id seq)
 
 spey_status spey_kv_open(spey_kv_cache *kv, spey_seq_id *out)
 {
-    for (spey_seq_id i = 0; i < kv->limits.sequences_max; i++) {
-        if (kv->sequences[i].open) continue;
-        kv->sequences[i] = (kv_sequence){ .open = true };
-        *out = i;
-        return SPEY_OK;
-    }
-    return SPEY_FAIL(SPEY_LIMIT, "all %d sequences are in use", kv->limits.sequences_max);
+    if (!kv->n_free_slots)
+        return SPEY_FAIL(SPEY_LIMIT, "all %d sequences are in use", kv->limits.sequences_max);
+    *out = kv->free_slots[--kv->n_free_slots];
+    kv->sequences[*out] = (kv_sequence){ .open = true };
+    return SPEY_OK;
 }
 
-/* Keep the first n blocks of a sequence. */
-static void keep_blocks(spey_kv_cache *kv, spey_seq_id seq, int64_t n)
+/* What a sequence that grows to n_tokens adds to a group's promises. */
+static void add_promise(spey_kv_cache *kv, int64_t n_tokens, int sign)
 {
-    kv_sequence *s = sequence(kv, seq);
+    int64_t blocks = spey_kv_books_blocks(&kv->limits, n_tokens);
     for (int g = 0; g < kv->limits.n_groups; g++) {
         kv_group *group = &kv->groups[g];
-        const int32_t *row = group->table + seq * group->blocks_max;
-        /* Last block first: a sequence that grows again gets the same blocks in the same order. */
-        for (int64_t i = owned(group, s->n_blocks) - 1; i >= n; i--) {
-            SPEY_ASSERT(group->n_free < group->n_blocks);
-            group->free_blocks[group->n_free++] = row[i];
-        }
+        int64_t within = blocks;
+        if (group->window) within = min64(blocks, window_blocks(&kv->limits, group->kept));
+        group->promised += sign * within;
+        group->promised_beyond += sign * (blocks - within);
     }
-    if (n < s->n_blocks) s->n_blocks = n;
+}
+
+static bool promise_holds(const spey_kv_cache *kv, const kv_group *group)
+{
+    if (group->kind != SPEY_KV_TOKENS) return true;
+    int64_t step = spey_kv_books_blocks(&kv->limits, kv->limits.step_tokens_max);
+    return group->promised + min64(step, group->promised_beyond) <= group->n_blocks;
+}
+
+spey_status spey_kv_promise(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
+{
+    kv_sequence *s = spey_kv_books_sequence(kv, seq);
+    bool holds = n_tokens <= kv->limits.sequence_tokens_max;
+    add_promise(kv, s->promised, -1);
+    add_promise(kv, n_tokens, 1);
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        holds = holds && promise_holds(kv, &kv->groups[g]);
+    if (holds) {
+        s->promised = n_tokens;
+        return SPEY_OK;
+    }
+    add_promise(kv, n_tokens, -1);
+    add_promise(kv, s->promised, 1);
+    return SPEY_FAIL(SPEY_LIMIT, "the KV cache is promised to others: %lld tokens wanted",
+                     (long long)n_tokens);
 }
 
 void spey_kv_close(spey_kv_cache *kv, spey_seq_id seq)
 {
-    keep_blocks(kv, seq, 0);
-    *sequence(kv, seq) = (kv_sequence){ .open = false };
+    kv_sequence *s = spey_kv_books_sequence(kv, seq);
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        keep_blocks(kv, g, seq, 0);
+    add_promise(kv, s->promised, -1);
+    *s = (kv_sequence){ .open = false };
+    kv->free_slots[kv->n_free_slots++] = seq;
+}
+
+static spey_status check_copies(const spey_kv_cache *kv, int64_t n)
+{
+    if (kv->n_copies + n <= kv->copies_max) return SPEY_OK;
+    return SPEY_FAIL(SPEY_LIMIT, "%lld copies of KV blocks wait for a step, no more can",
+                     (long long)kv->n_copies);
+}
+
+/* The child has what holds the parent's tokens. */
+static void share_blocks(spey_kv_cache *kv, int g, spey_seq_id parent, spey_seq_id child)
+{
+    kv_group *group = &kv->groups[g];
+    const kv_span from = group->spans[parent];
+    const kv_sequence *s = &kv->sequences[parent];
+    int64_t tokens = group->kind == SPEY_KV_CROSS ? s->cross_length : s->length;
+    kv_span *span = &group->spans[child];
+    *span = (kv_span){ from.first, (int32_t)spey_kv_blocks_for(kv, g, tokens) };
+    const int32_t *row = kv_row(group, parent);
+    int32_t *copy = kv_row(group, child);
+    if (group->kind == SPEY_KV_STATE) {
+        if (!span->end) return;
+        *copy = spey_kv_books_take(kv, g);
+        spey_kv_books_copy(kv, &(spey_kv_copy){ SPEY_KV_COPY_DEVICE, g, *row, *copy });
+        return;
+    }
+    for (int32_t i = span->first; i < span->end; i++) {
+        copy[i] = row[i];
+        group->refs[row[i]]++;
+    }
+}
+
+spey_status spey_kv_fork(spey_kv_cache *kv, spey_seq_id parent, spey_seq_id *child)
+{
+    const kv_sequence *s = spey_kv_books_sequence(kv, parent);
+    SPEY_TRY(check_copies(kv, kv->limits.n_groups));
+    SPEY_TRY(spey_kv_open(kv, child));
+    kv_sequence *c = &kv->sequences[*child];
+    c->length = s->length;
+    c->cross_length = s->cross_length;
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        share_blocks(kv, g, parent, *child);
+    return SPEY_OK;
+}
+
+/* ---- growing and shrinking ---- */
+
+spey_status spey_kv_match(spey_kv_cache *kv, spey_seq_id seq, const spey_kv_key *key,
+                          int64_t *n_reused)
+{
+    SPEY_ASSERT(spey_kv_books_sequence(kv, seq)->length == 0);
+    *n_reused = spey_kv_match_length(kv, key);
+    return SPEY_OK;
+}
+
+int64_t spey_kv_match_length(const spey_kv_cache *kv, const spey_kv_key *key)
+{
+    (void)kv;
+    SPEY_ASSERT(key->n >= 0);
+    return 0;
+}
+
+void spey_kv_add_missing(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens,
+                         int64_t *of_groups)
+{
+    spey_kv_books_sequence(kv, seq);
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        of_groups[g] += missing(kv, g, seq, n_tokens);
 }
 
 int64_t spey_kv_missing_blocks(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
 {
-    int64_t missing = blocks_for(&kv->limits, n_tokens) - sequence(kv, seq)->n_blocks;
-    return missing > 0 ? missing : 0;
+    spey_kv_books_sequence(kv, seq);
+    int64_t most = 0;
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        if (kv->groups[g].kind == SPEY_KV_TOKENS) most = max64(most, missing(kv, g, seq, n_tokens));
+    return most;
+}
+
+static spey_status full(const spey_kv_cache *kv, int g, int64_t wanted)
+{
+    const kv_group *group = &kv->groups[g];
+    return SPEY_FAIL(SPEY_LIMIT,
+                     "the KV cache is full: %lld blocks of %d tokens wanted, %d of %d are "
+                     "free, %lld are missing",
+                     (long long)wanted, kv->limits.block_tokens, group->n_free, group->n_blocks,
+                     (long long)wanted - group->n_free);
+}
+
+static spey_status check_reserve(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
+{
+    if (n_tokens > kv->limits.sequence_tokens_max)
+        return SPEY_FAIL(SPEY_LIMIT, "a sequence of %lld tokens wanted, %lld is the most",
+                         (long long)n_tokens, (long long)kv->limits.sequence_tokens_max);
+    SPEY_TRY(check_copies(kv, kv->limits.n_groups));
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        int64_t wanted = missing(kv, g, seq, n_tokens);
+        if (wanted > kv->groups[g].n_free) return full(kv, g, wanted);
+    }
+    return SPEY_OK;
+}
+
+/* Put a copy in the place of the block into which the next token goes. */
+static void unshare_next(spey_kv_cache *kv, int g, spey_seq_id seq)
+{
+    int64_t i = kv->sequences[seq].length / kv->limits.block_tokens;
+    int32_t *entry = &kv_row(&kv->groups[g], seq)[i];
+    int32_t block = spey_kv_books_take(kv, g);
+    spey_kv_books_copy(kv, &(spey_kv_copy){ SPEY_KV_COPY_DEVICE, g, *entry, block });
+    spey_kv_books_release(kv, g, *entry);
+    *entry = block;
 }
 
 spey_status spey_kv_reserve(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
 {
-    kv_sequence *s = sequence(kv, seq);
-    if (n_tokens > kv->limits.sequence_tokens_max)
-        return SPEY_FAIL(SPEY_LIMIT, "a sequence of %lld tokens wanted, %lld is the most",
-                         (long long)n_tokens, (long long)kv->limits.sequence_tokens_max);
-    int64_t wanted = spey_kv_missing_blocks(kv, seq, n_tokens);
-    for (int g = 0; g < kv->limits.n_groups; g++)
-        if (!kv->limits.is_state[g] && wanted > kv->groups[g].n_free)
-            return SPEY_FAIL(SPEY_LIMIT,
-                             "the KV cache is full: %lld blocks of %d tokens wanted, %d of %d are "
-                             "free, %lld are missing",
-                             (long long)wanted, kv->limits.block_tokens, kv->groups[g].n_free,
-                             kv->groups[g].n_blocks, (long long)wanted - kv->groups[g].n_free);
+    const kv_sequence *s = spey_kv_books_sequence(kv, seq);
+    SPEY_TRY(check_reserve(kv, seq, n_tokens));
     for (int g = 0; g < kv->limits.n_groups; g++) {
-        kv_group *group = &kv->groups[g];
-        int32_t *row = group->table + seq * group->blocks_max;
-        for (int64_t i = owned(group, s->n_blocks); i < owned(group, s->n_blocks + wanted); i++)
-            row[i] = group->free_blocks[--group->n_free];
+        if (kv->groups[g].kind == SPEY_KV_CROSS) continue;
+        if (n_tokens > s->length && next_is_shared(kv, g, seq)) unshare_next(kv, g, seq);
+        append_blocks(kv, g, seq, spey_kv_blocks_for(kv, g, n_tokens));
     }
-    s->n_blocks += wanted;
     return SPEY_OK;
 }
 
-void spey_kv_advance(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
+spey_status spey_kv_reserve_cross(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
 {
-    kv_sequence *s = sequence(kv, seq);
-    SPEY_ASSERT(n_tokens >= 0);
-    SPEY_ASSERT(blocks_for(&kv->limits, s->length + n_tokens) <= s->n_blocks);
-    SPEY_ASSERT(s->length + n_tokens <= kv->limits.sequence_tokens_max);
-    s->length += n_tokens;
+    kv_sequence *s = spey_kv_books_sequence(kv, seq);
+    if (n_tokens > kv->limits.cross_tokens_max)
+        return SPEY_FAIL(SPEY_LIMIT, "%lld tokens of an encoder wanted, %lld are the most",
+                         (long long)n_tokens, (long long)kv->limits.cross_tokens_max);
+    SPEY_ASSERT(n_tokens >= s->cross_length);
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        const kv_group *group = &kv->groups[g];
+        int64_t wanted = spey_kv_blocks_for(kv, g, n_tokens) - group->spans[seq].end;
+        if (group->kind == SPEY_KV_CROSS && wanted > group->n_free) return full(kv, g, wanted);
+    }
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        if (kv->groups[g].kind == SPEY_KV_CROSS)
+            append_blocks(kv, g, seq, spey_kv_blocks_for(kv, g, n_tokens));
+    s->cross_length = n_tokens;
+    return SPEY_OK;
 }
 
-spey_status spey_kv_truncate(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
+/* The first block that tokens behind the first n_tokens see, `kept` tokens back. */
+static int64_t first_seen(const spey_kv_cache *kv, int64_t kept, int64_t n_tokens)
 {
-    kv_sequence *s = sequence(kv, seq);
-    SPEY_ASSERT(n_tokens >= 0 && n_tokens <= s->length);
+    return kept ? max64(0, n_tokens - kept + 1) / kv->limits.block_tokens : 0;
+}
+
+void spey_kv_advance(spey_kv_cache *kv, spey_seq_id seq, const int32_t *ids, int64_t n)
+{
+    kv_sequence *s = spey_kv_books_sequence(kv, seq);
+    (void)ids;
+    SPEY_ASSERT(n >= 0);
+    SPEY_ASSERT(s->length + n <= kv->limits.sequence_tokens_max);
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        const kv_group *group = &kv->groups[g];
+        if (group->kind != SPEY_KV_TOKENS || n == 0) continue;
+        SPEY_ASSERT(spey_kv_blocks_for(kv, g, s->length + n) <= group->spans[seq].end);
+        SPEY_ASSERT(!next_is_shared(kv, g, seq));
+    }
+    s->length += n;
     for (int g = 0; g < kv->limits.n_groups; g++)
-        if (kv->limits.is_state[g] && n_tokens > 0 && n_tokens < s->length)
+        drop_blocks(kv, g, seq, first_seen(kv, kv->groups[g].kept, s->length));
+}
+
+static spey_status check_truncate(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
+{
+    const kv_sequence *s = &kv->sequences[seq];
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        const kv_group *group = &kv->groups[g];
+        if (group->kind == SPEY_KV_STATE && n_tokens < s->length)
             return SPEY_FAIL(SPEY_UNSUPPORTED,
                              "sequence %d has a state, which cannot go back from %lld tokens to "
                              "%lld; it can begin again",
                              seq, (long long)s->length, (long long)n_tokens);
-    keep_blocks(kv, seq, blocks_for(&kv->limits, n_tokens));
+        if (group->spans[seq].first > first_seen(kv, group->window, n_tokens))
+            return SPEY_FAIL(SPEY_UNSUPPORTED,
+                             "sequence %d has given back what a window before token %lld holds, it "
+                             "cannot go back there from %lld; it can begin again",
+                             seq, (long long)n_tokens, (long long)s->length);
+    }
+    return SPEY_OK;
+}
+
+spey_status spey_kv_truncate(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
+{
+    kv_sequence *s = spey_kv_books_sequence(kv, seq);
+    SPEY_ASSERT(n_tokens >= 0 && n_tokens <= s->length);
+    if (n_tokens > 0) SPEY_TRY(check_truncate(kv, seq, n_tokens));
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        if (kv->groups[g].kind != SPEY_KV_CROSS)
+            keep_blocks(kv, g, seq, spey_kv_blocks_for(kv, g, n_tokens));
     s->length = n_tokens;
     return SPEY_OK;
 }
 
+/* ---- reading ---- */
+
 int64_t spey_kv_length(const spey_kv_cache *kv, spey_seq_id seq)
 {
-    return sequence(kv, seq)->length;
+    return spey_kv_books_sequence(kv, seq)->length;
+}
+
+int64_t spey_kv_cross_length(const spey_kv_cache *kv, spey_seq_id seq)
+{
+    return spey_kv_books_sequence(kv, seq)->cross_length;
 }
 
 int64_t spey_kv_blocks_for(const spey_kv_cache *kv, int group, int64_t n_tokens)
 {
     SPEY_ASSERT(group >= 0 && group < kv->limits.n_groups);
-    return owned(&kv->groups[group], blocks_for(&kv->limits, n_tokens));
+    if (kv->groups[group].kind == SPEY_KV_STATE) return n_tokens > 0;
+    return spey_kv_books_blocks(&kv->limits, n_tokens);
 }
 
 const int32_t *spey_kv_blocks(const spey_kv_cache *kv, int group, spey_seq_id seq, int64_t *n)
 {
     SPEY_ASSERT(group >= 0 && group < kv->limits.n_groups);
-    *n = owned(&kv->groups[group], sequence(kv, seq)->n_blocks);
-    return kv->groups[group].table + seq * kv->groups[group].blocks_max;
+    SPEY_ASSERT(spey_kv_is_open(kv, seq));
+    *n = kv->groups[group].spans[seq].end;
+    return kv_row(&kv->groups[group], seq);
+}
+
+int64_t spey_kv_first_block(const spey_kv_cache *kv, int group, spey_seq_id seq)
+{
+    SPEY_ASSERT(group >= 0 && group < kv->limits.n_groups);
+    SPEY_ASSERT(spey_kv_is_open(kv, seq));
+    return kv->groups[group].spans[seq].first;
+}
+
+int32_t spey_kv_group_free_blocks(const spey_kv_cache *kv, int group)
+{
+    SPEY_ASSERT(group >= 0 && group < kv->limits.n_groups);
+    return kv->groups[group].n_free;
 }
 
 int32_t spey_kv_free_blocks(const spey_kv_cache *kv)
 {
     int32_t fewest = INT32_MAX;
     for (int g = 0; g < kv->limits.n_groups; g++)
-        if (!kv->limits.is_state[g] && kv->groups[g].n_free < fewest) fewest = kv->groups[g].n_free;
+        if (kv->groups[g].kind == SPEY_KV_TOKENS && spey_kv_group_free_blocks(kv, g) < fewest)
+            fewest = spey_kv_group_free_blocks(kv, g);
     return fewest;
 }
 
@@ -239,45 +547,13 @@ int32_t spey_kv_block_tokens(const spey_kv_cache *kv)
     return kv->limits.block_tokens;
 }
 
-static spey_status mark(const kv_group *group, int g, int32_t block)
+const spey_kv_copy *spey_kv_copies(const spey_kv_cache *kv, int64_t *n)
 {
-    if (block < 0 || block >= group->n_blocks)
-        return SPEY_FAIL(SPEY_INTERNAL, "group %d has no block %d", g, block);
-    if (group->marks[block]++)
-        return SPEY_FAIL(SPEY_INTERNAL, "group %d: block %d is there twice", g, block);
-    return SPEY_OK;
+    *n = kv->n_copies;
+    return kv->copies;
 }
 
-static spey_status check_group(const spey_kv_cache *kv, int g)
+void spey_kv_copies_done(spey_kv_cache *kv)
 {
-    const kv_group *group = &kv->groups[g];
-    memset(group->marks, 0, (size_t)group->n_blocks);
-    int64_t n = group->n_free;
-    for (int32_t i = 0; i < group->n_free; i++)
-        SPEY_TRY(mark(group, g, group->free_blocks[i]));
-    for (spey_seq_id seq = 0; seq < kv->limits.sequences_max; seq++) {
-        const kv_sequence *s = &kv->sequences[seq];
-        for (int64_t i = 0; i < owned(group, s->n_blocks); i++)
-            SPEY_TRY(mark(group, g, group->table[seq * group->blocks_max + i]));
-        n += owned(group, s->n_blocks);
-    }
-    /* Every block is marked at most once, so the count decides. */
-    if (n != group->n_blocks)
-        return SPEY_FAIL(SPEY_INTERNAL, "group %d: %lld of %d blocks are free or owned", g,
-                         (long long)n, group->n_blocks);
-    return SPEY_OK;
-}
-
-spey_status spey_kv_check(const spey_kv_cache *kv)
-{
-    for (spey_seq_id seq = 0; seq < kv->limits.sequences_max; seq++) {
-        const kv_sequence *s = &kv->sequences[seq];
-        int64_t least = s->open ? blocks_for(&kv->limits, s->length) : 0;
-        if (s->n_blocks < least || (!s->open && s->n_blocks + s->length != 0))
-            return SPEY_FAIL(SPEY_INTERNAL, "sequence %d has %lld tokens in %lld blocks", seq,
-                             (long long)s->length, (long long)s->n_blocks);
-    }
-    for (int g = 0; g < kv->limits.n_groups; g++)
-        SPEY_TRY(check_group(kv, g));
-    return SPEY_OK;
+    kv->n_copies = 0;
 }

@@ -1,13 +1,17 @@
-/* The paged KV cache: one pool of equal blocks per cache group, fixed at load; each sequence owns a list of blocks in
- * every group. In a state group a sequence owns one block from its first token on, which holds all that it carries.
+/* The paged KV cache: one pool of equal blocks per cache group, fixed at load. Sequences own references to blocks; a block
+ * that several share is copied before one of them writes it.
  *
- *   group 0  blocks 0 1 2 3 4 5 …      sequence 0: 0 3 4     sequence 2: 1
- *   group 1  blocks 0 1 2 3 …          sequence 0: 2 0 1     sequence 2: 3
+ *   group 0             blocks 0 1 2 3 4 5 …   sequence 0: 0 3 4     sequence 2: 0 3 1      (a common beginning)
+ *   group 1  window                            sequence 0: - - 2     blocks behind the window are given back
+ *   group 2  state                             sequence 0: 7         one block from its first token on
+ *   group 3  cross                             sequence 0: 1 2       K and V of the encoder's tokens
  *
- * This module keeps the books; the memory that block numbers stand for is the runner's (layout.h).
+ * This module keeps the books; the memory that block numbers stand for is the runner's (layout.h), which carries out the
+ * queued copies before a step.
  *
- * Invariants: every block is free or owned exactly once; a sequence of t tokens owns ceil(t / block_tokens) blocks of
- * every group (of a state group at most one), or as many as were reserved; nothing allocates after new. Engine thread only. */
+ * Invariants: a block is free, or has as many references as sequences have it in their tables; a sequence of t tokens has
+ * blocks for tokens 0 … t - 1 (in a window group: for those that its next token sees), or for as many as were reserved; a
+ * block that more than one sequence has holds tokens of all of them; nothing allocates after new. Engine thread only. */
 #ifndef SPEY_RUNTIME_KV_CACHE_H
 #define SPEY_RUNTIME_KV_CACHE_H
 
@@ -21,19 +25,38 @@
 typedef struct spey_kv_cache spey_kv_cache;
 typedef int32_t spey_seq_id; /* slot, 0 … sequences_max - 1 */
 
+typedef enum spey_kv_kind {
+    SPEY_KV_TOKENS, /* K and V of every token, or of the last `window` */
+    SPEY_KV_STATE,  /* all that a sequence carries, in one block */
+    SPEY_KV_CROSS,  /* K and V of the encoder's tokens: written once, then read */
+} spey_kv_kind;
+
+typedef struct spey_kv_group_limits {
+    spey_kv_kind kind;
+    int32_t n_blocks; /* STATE: at least sequences_max */
+    int64_t window;   /* TOKENS: how many tokens one sees, itself included; 0: all */
+} spey_kv_group_limits;
+
 typedef struct spey_kv_limits {
     int32_t sequences_max;
     int64_t sequence_tokens_max;
+    int64_t
+        step_tokens_max; /* of all sequences between two steps: what window groups hold beyond windows */
+    int64_t rollback_tokens;  /* how far truncate can go back in window groups */
+    int64_t cross_tokens_max; /* of an encoder's input; 0: no cross groups */
     int32_t block_tokens;
     int n_groups; /* 0: a model without caches; sequences still have a length */
-    int32_t n_blocks[SPEY_CACHE_GROUPS_MAX]; /* of a state group at least sequences_max */
-    bool is_state[SPEY_CACHE_GROUPS_MAX];
+    spey_kv_group_limits groups[SPEY_CACHE_GROUPS_MAX];
 } spey_kv_limits;
 
 spey_status spey_kv_cache_new(const spey_kv_limits *limits, spey_kv_cache **out);
 void spey_kv_cache_free(spey_kv_cache *kv);
 /* Bytes that new will allocate for the books. */
 size_t spey_kv_cache_bytes(const spey_kv_limits *limits);
+/* Blocks of a group of this window that n sequences hold at most, whatever their length. */
+int64_t spey_kv_window_blocks(const spey_kv_limits *limits, int64_t window, int64_t n_sequences);
+
+/* ---- sequences ---- */
 
 /* Take a free slot with no tokens. SPEY_LIMIT: all slots are taken. */
 spey_status spey_kv_open(spey_kv_cache *kv, spey_seq_id *out);
@@ -41,25 +64,85 @@ spey_status spey_kv_open(spey_kv_cache *kv, spey_seq_id *out);
 void spey_kv_close(spey_kv_cache *kv, spey_seq_id seq);
 /* False for a closed slot and for any number that is no slot. */
 bool spey_kv_is_open(const spey_kv_cache *kv, spey_seq_id seq);
-/* Own blocks for n_tokens in all. SPEY_LIMIT: the pool is too small (says how many blocks are missing) or the sequence
- * grows beyond sequence_tokens_max; nothing was changed. */
+/* A new sequence of the parent's tokens: it shares their blocks; a state is copied. What the parent has reserved beyond its
+ * tokens stays its own. SPEY_LIMIT: no slot, or more copies wait than there is room for; nothing was changed. */
+spey_status spey_kv_fork(spey_kv_cache *kv, spey_seq_id parent, spey_seq_id *child);
+
+/* What a sequence will hold. Equal salts and equal ids: equal blocks. */
+typedef struct spey_kv_key {
+    uint64_t
+        salt; /* tenant, adapter, prompt table: whatever changes the numbers or must not be observable */
+    const int32_t *ids; /* borrowed */
+    int64_t n;
+} spey_kv_key;
+
+/* Begin a sequence that has no tokens with the longest beginning of the key that is in the cache, at most n - 1 tokens, so
+ * that one is left to compute; its length becomes *n_reused, which is 0 when there is none. */
+spey_status spey_kv_match(spey_kv_cache *kv, spey_seq_id seq, const spey_kv_key *key,
+                          int64_t *n_reused);
+/* What match would reuse now. */
+int64_t spey_kv_match_length(const spey_kv_cache *kv, const spey_kv_key *key);
+
+/* Own writable blocks for n_tokens in all: takes blocks, and copies the last one when it is shared and n_tokens are more
+ * than are stored. In window groups these are blocks of every token beyond the stored ones: reserve what a step writes.
+ * SPEY_LIMIT: the pool is too small (says how many blocks are missing), the sequence grows beyond sequence_tokens_max, or
+ * more copies wait than there is room for; nothing was changed. */
 spey_status spey_kv_reserve(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens);
-/* Blocks that reserve would have to take; 0 when there are enough already. */
+/* Likewise for the encoder's tokens, in cross groups. */
+spey_status spey_kv_reserve_cross(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens);
+/* Blocks that reserve would take of the TOKENS group where they are the most, one for a copy included. */
 int64_t spey_kv_missing_blocks(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens);
-/* Count n more tokens as stored; they must be reserved. */
-void spey_kv_advance(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens);
+/* Add what reserve would take of each group to missing[n_groups]: for several sequences together. */
+void spey_kv_add_missing(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens,
+                         int64_t *missing);
+/* Promise that the sequence can grow to n_tokens, step_tokens_max a step with all others, as far as promises go: what they
+ * need together is in the pools. Replaces an earlier promise; ends with the sequence. For admission where nobody is ever
+ * stopped; reserve does not look at it. SPEY_LIMIT: the pools do not hold it; nothing was changed. */
+spey_status spey_kv_promise(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens);
+
+/* Count n more tokens as stored; they must be reserved. Window groups give back what no later token sees. `ids` are kept
+ * for sequences to come that begin alike; NULL: nobody will find these tokens, nor later ones. */
+void spey_kv_advance(spey_kv_cache *kv, spey_seq_id seq, const int32_t *ids, int64_t n);
 /* Forget tokens behind the first n_tokens; their blocks go back, and so do reserved ones that hold none.
- * SPEY_UNSUPPORTED, and nothing was changed: a state has taken the tokens in, and forgets all of them or none. */
+ * SPEY_UNSUPPORTED, and nothing was changed: a state has taken the tokens in and forgets all of them or none, or a window
+ * group has given back what the token behind them would see (it keeps rollback_tokens more). */
 spey_status spey_kv_truncate(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens);
 
+/* ---- reading ---- */
+
 int64_t spey_kv_length(const spey_kv_cache *kv, spey_seq_id seq);
-/* How many blocks of a group n_tokens lie in. */
+/* Tokens of the encoder that were reserved. */
+int64_t spey_kv_cross_length(const spey_kv_cache *kv, spey_seq_id seq);
+/* How many blocks of a group n_tokens lie in, windows aside. */
 int64_t spey_kv_blocks_for(const spey_kv_cache *kv, int group, int64_t n_tokens);
-/* The sequence's blocks in a group, in token order; *n their number. Valid until the sequence changes. */
+/* The sequence's blocks in a group, in token order; *n their number, of which those below first_block mean nothing. Valid
+ * until the sequence changes. */
 const int32_t *spey_kv_blocks(const spey_kv_cache *kv, int group, spey_seq_id seq, int64_t *n);
-/* Blocks that sequences may still take: of the group that has the fewest. State groups have one for each sequence. */
+/* How many blocks at its beginning the sequence has given back: 0 but in window groups. */
+int64_t spey_kv_first_block(const spey_kv_cache *kv, int group, spey_seq_id seq);
+/* Blocks that sequences may still take: of the TOKENS group that has the fewest. State groups have one for each sequence. */
 int32_t spey_kv_free_blocks(const spey_kv_cache *kv);
+/* Likewise of one group. */
+int32_t spey_kv_group_free_blocks(const spey_kv_cache *kv, int group);
 int32_t spey_kv_block_tokens(const spey_kv_cache *kv);
+
+/* ---- copies ---- */
+
+typedef enum spey_kv_copy_kind {
+    SPEY_KV_COPY_DEVICE, /* block src of the group's pool becomes block dst of it */
+} spey_kv_copy_kind;
+
+typedef struct spey_kv_copy {
+    spey_kv_copy_kind kind;
+    int32_t group;
+    int32_t src, dst;
+} spey_kv_copy;
+
+/* What to copy before the next step, in this order. Valid until the cache changes. */
+const spey_kv_copy *spey_kv_copies(const spey_kv_cache *kv, int64_t *n);
+/* They were carried out. */
+void spey_kv_copies_done(spey_kv_cache *kv);
+
 /* Every invariant above; for tests. */
 spey_status spey_kv_check(const spey_kv_cache *kv);
 

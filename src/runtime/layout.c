@@ -7,6 +7,9 @@
 
 enum { BLOCK_TOKENS_DEFAULT = 64, STEP_TOKENS_DEFAULT = 512 };
 
+/* What window groups keep behind their windows, so that drafts of so many tokens can be taken back. */
+enum { ROLLBACK_TOKENS = 16 };
+
 /* Products of sizes that no memory holds are all the same. */
 static uint64_t mul_sat(uint64_t a, uint64_t b)
 {
@@ -99,44 +102,99 @@ static void shape_pools(spey_layout *layout, const spey_program *program)
     }
 }
 
-/* How many blocks the pool has, and with it how long a sequence may be. */
+/* How the cache is laid out when groups without a window have n_blocks of it. Groups with one get no more than all
+ * sequences can hold. */
+static spey_kv_limits kv_limits(const spey_layout *layout, const spey_program *program,
+                                int64_t n_blocks)
+{
+    const spey_limits_plan *limits = &layout->plan.limits;
+    int64_t all = limits->sequences_max * limits->sequence_tokens_max;
+    int64_t step = max64(min64(STEP_TOKENS_DEFAULT, all), limits->sequences_max);
+    spey_kv_limits kv = { .sequences_max = limits->sequences_max,
+                          .sequence_tokens_max = limits->sequence_tokens_max,
+                          .step_tokens_max =
+                              limits->step_tokens_max ? limits->step_tokens_max : step,
+                          .rollback_tokens = ROLLBACK_TOKENS,
+                          .block_tokens = limits->kv_block_tokens,
+                          .n_groups = program->graph->n_caches };
+    for (int g = 0; g < kv.n_groups; g++) {
+        const spey_cache_group *group = &program->graph->caches[g];
+        spey_kv_group_limits *of = &kv.groups[g];
+        *of = (spey_kv_group_limits){ SPEY_KV_TOKENS, (int32_t)n_blocks, group->window };
+        if (group->window)
+            of->n_blocks = (int32_t)min64(
+                n_blocks, spey_kv_window_blocks(&kv, group->window, limits->sequences_max));
+        if (group->state > 0)
+            *of = (spey_kv_group_limits){ SPEY_KV_STATE, limits->sequences_max, 0 };
+    }
+    return kv;
+}
+
+static uint64_t pool_bytes(const spey_layout *layout, const spey_program *program, int64_t n_blocks)
+{
+    uint64_t bytes = 0;
+    spey_kv_limits kv = kv_limits(layout, program, n_blocks);
+    for (int g = 0; g < kv.n_groups; g++)
+        if (kv.groups[g].kind == SPEY_KV_TOKENS)
+            bytes = add_sat(bytes, mul_sat((uint64_t)kv.groups[g].n_blocks,
+                                           (uint64_t)layout->pools[g].block_bytes));
+    return bytes;
+}
+
+/* The largest n_blocks up to `most` whose pools take no more than `budget`. */
+static int64_t blocks_within(const spey_layout *layout, const spey_program *program, int64_t most,
+                             uint64_t budget)
+{
+    int64_t low = 0, high = most;
+    while (low < high) {
+        int64_t middle = high - (high - low) / 2;
+        if (pool_bytes(layout, program, middle) <= budget)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+static void plan_kv_groups(spey_layout *layout)
+{
+    spey_plan *plan = &layout->plan;
+    for (int g = 0; g < layout->kv.n_groups; g++) {
+        const spey_kv_group_limits *group = &layout->kv.groups[g];
+        if (group->kind != SPEY_KV_TOKENS) continue;
+        plan->kv_groups[plan->n_kv_groups++] =
+            (spey_plan_kv_group){ group->n_blocks, (uint64_t)layout->pools[g].block_bytes,
+                                  group->window };
+    }
+}
+
+/* How many blocks the pools have, and with it how long a sequence may be. */
 static spey_status size_pools(spey_layout *layout, const spey_program *program)
 {
     spey_plan *plan = &layout->plan;
     spey_limits_plan *limits = &plan->limits;
     int64_t tokens = limits->kv_block_tokens;
-    bool length_given = limits->sequence_tokens_max > 0;
+    bool length_given = limits->sequence_tokens_max > 0, bytes_given = limits->kv_bytes > 0;
     if (!length_given) limits->sequence_tokens_max = program->info->context_length;
     int64_t one = div_up(limits->sequence_tokens_max, tokens); /* blocks of a full sequence */
-    int64_t all = one * limits->sequences_max;
-    uint64_t block = plan->kv_block_bytes ? plan->kv_block_bytes : 1;
-    bool bytes_given = limits->kv_bytes > 0;
+    int64_t all = min64(one * limits->sequences_max, INT32_MAX);
     uint64_t budget = bytes_given ? limits->kv_bytes : plan->available_bytes / 4;
-    int64_t held = budget / block > (uint64_t)all ? all : (int64_t)(budget / block);
-    if (!plan->kv_block_bytes) held = all;
-    if (length_given && !bytes_given) held = max64(held, one);
-    if (!length_given) held = max64(held, bytes_given ? held : 1);
-    if (held < (length_given ? one : 1)) {
+    int64_t held = blocks_within(layout, program, all, budget);
+    int64_t least = length_given ? one : 1;
+    if (!bytes_given) held = max64(held, least);
+    if (held < least) {
         char given[SPEY_BYTES_TEXT], needed[SPEY_BYTES_TEXT];
-        int64_t blocks = length_given ? one : 1;
         return SPEY_FAIL(SPEY_LIMIT, "kv_bytes is %s, but one sequence of %lld tokens needs %s",
                          spey_bytes_text(given, budget),
-                         (long long)min64(limits->sequence_tokens_max, blocks * tokens),
-                         spey_bytes_text(needed, mul_sat((uint64_t)blocks, block)));
+                         (long long)min64(limits->sequence_tokens_max, least * tokens),
+                         spey_bytes_text(needed, pool_bytes(layout, program, least)));
     }
-    held = min64(held, INT32_MAX);
     limits->sequence_tokens_max = min64(limits->sequence_tokens_max, held * tokens);
-    limits->kv_bytes = mul_sat((uint64_t)held, plan->kv_block_bytes);
+    limits->kv_bytes = pool_bytes(layout, program, held);
     plan->kv_blocks = held;
     plan->kv_tokens = held * tokens;
-    layout->kv = (spey_kv_limits){ .sequences_max = limits->sequences_max,
-                                   .sequence_tokens_max = limits->sequence_tokens_max,
-                                   .block_tokens = limits->kv_block_tokens,
-                                   .n_groups = program->graph->n_caches };
-    for (int g = 0; g < program->graph->n_caches; g++) {
-        layout->kv.is_state[g] = program->graph->caches[g].state > 0;
-        layout->kv.n_blocks[g] = layout->kv.is_state[g] ? limits->sequences_max : (int32_t)held;
-    }
+    layout->kv = kv_limits(layout, program, held);
+    plan_kv_groups(layout);
     return SPEY_OK;
 }
 

@@ -24,6 +24,14 @@ static void write_limit(spey_strbuf *out, const char *what, int64_t value)
     spey_strbuf_printf(out, "  %-32s %12lld\n", what, (long long)value);
 }
 
+static void write_blocks(spey_strbuf *out, const spey_limits_plan *limits, int64_t n,
+                         uint64_t bytes)
+{
+    char text[SPEY_BYTES_TEXT];
+    spey_strbuf_printf(out, "  %lld blocks of %d tokens, %s, %s each\n", (long long)n,
+                       limits->kv_block_tokens, limits->kv_dtype, spey_bytes_text(text, bytes));
+}
+
 void spey_plan_write(const spey_plan *plan, spey_strbuf *out)
 {
     char text[SPEY_BYTES_TEXT];
@@ -46,7 +54,14 @@ void spey_plan_write(const spey_plan *plan, spey_strbuf *out)
                            spey_bytes_text(text, plan->state_bytes));
     if (!plan->kv_block_bytes) return;
     write_limit(out, "tokens in the kv cache", plan->kv_tokens);
-    spey_strbuf_printf(out, "  %lld blocks of %d tokens, %s, %s each\n", (long long)plan->kv_blocks,
-                       limits->kv_block_tokens, limits->kv_dtype,
-                       spey_bytes_text(text, plan->kv_block_bytes));
+    bool differ = false;
+    for (int g = 0; g < plan->n_kv_groups; g++)
+        differ = differ || plan->kv_groups[g].n_blocks != plan->kv_blocks;
+    if (!differ) write_blocks(out, limits, plan->kv_blocks, plan->kv_block_bytes);
+    for (int g = 0; differ && g < plan->n_kv_groups; g++) {
+        const spey_plan_kv_group *group = &plan->kv_groups[g];
+        write_blocks(out, limits, group->n_blocks, group->block_bytes);
+        if (group->window)
+            spey_strbuf_printf(out, "    for windows of %lld tokens\n", (long long)group->window);
+    }
 }

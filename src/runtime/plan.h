@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/limits.h"
 #include "base/status.h"
 #include "base/strbuf.h"
 #include "engine/engine_file.h"
@@ -45,6 +46,12 @@ typedef struct spey_plan_line {
 
 enum { SPEY_PLAN_LINES_MAX = 16 };
 
+typedef struct spey_plan_kv_group {
+    int64_t n_blocks;
+    uint64_t block_bytes;
+    int64_t window; /* 0: none */
+} spey_plan_kv_group;
+
 typedef struct spey_plan {
     spey_limits_plan
         limits; /* all defaults filled in; memory_bytes_max stays 0 when there is none */
@@ -52,10 +59,13 @@ typedef struct spey_plan {
     int n_lines;
     uint64_t total_bytes; /* of counted lines */
     uint64_t available_bytes;
-    int64_t kv_blocks;       /* of each cache group */
+    int64_t kv_blocks; /* of each cache group without a window; those with one may have fewer */
     uint64_t kv_block_bytes; /* of one block in all cache groups together */
-    int64_t kv_tokens;       /* kv_blocks * kv_block_tokens */
-    uint64_t state_bytes;    /* of one sequence, whatever its length */
+    int64_t
+        kv_tokens; /* kv_blocks * kv_block_tokens: what sequences hold together, windows or not */
+    spey_plan_kv_group kv_groups[SPEY_CACHE_GROUPS_MAX]; /* those of tokens */
+    int n_kv_groups;
+    uint64_t state_bytes; /* of one sequence, whatever its length */
 } spey_plan;
 
 enum { SPEY_BYTES_TEXT = 24 };

@@ -60,7 +60,7 @@ static spey_status take_device_memory(spey_runner *r)
     SPEY_TRY(take_memory(r, layout->tables.bytes, "tables", &r->tables));
     for (int g = 0; g < layout->kv.n_groups; g++)
         SPEY_TRY(take_memory(
-            r, (uint64_t)layout->kv.n_blocks[g] * (uint64_t)layout->pools[g].block_bytes,
+            r, (uint64_t)layout->kv.groups[g].n_blocks * (uint64_t)layout->pools[g].block_bytes,
             "kv cache", &r->kv_pools[g]));
     return SPEY_OK;
 }
@@ -252,6 +252,20 @@ static spey_status check_sequence(spey_runner *r, const spey_step_seq *s)
     return check_ids(r, s);
 }
 
+static spey_status check_blocks(const spey_runner *r, const int64_t *n_blocks)
+{
+    for (int g = 0; g < r->layout.kv.n_groups; g++) {
+        int32_t n_free = spey_kv_group_free_blocks(r->kv, g);
+        if (n_blocks[g] > n_free)
+            return SPEY_FAIL(SPEY_LIMIT,
+                             "the KV cache is full: the step needs %lld blocks of %d tokens, %d "
+                             "are free, %lld are missing",
+                             (long long)n_blocks[g], r->layout.kv.block_tokens, n_free,
+                             (long long)n_blocks[g] - n_free);
+    }
+    return SPEY_OK;
+}
+
 /* Check everything before anything changes; the batch gets its sizes. */
 static spey_status check_step(spey_runner *r, const spey_step_seq *seqs, int n_seqs)
 {
@@ -259,7 +273,7 @@ static spey_status check_step(spey_runner *r, const spey_step_seq *seqs, int n_s
     if (n_seqs < 1 || n_seqs > limits->sequences_max)
         return SPEY_FAIL(SPEY_INVALID, "a step of %d sequences, %d are the most", n_seqs,
                          limits->sequences_max);
-    int64_t n_tokens = 0, n_outputs = 0, n_blocks = 0;
+    int64_t n_tokens = 0, n_outputs = 0, n_blocks[SPEY_CACHE_GROUPS_MAX] = { 0 };
     r->step++;
     for (int s = 0; s < n_seqs; s++) {
         SPEY_TRY(check_sequence(r, &seqs[s]));
@@ -269,20 +283,14 @@ static spey_status check_step(spey_runner *r, const spey_step_seq *seqs, int n_s
                              seqs[s].seq, (long long)after, (long long)limits->sequence_tokens_max);
         n_tokens += seqs[s].n_ids;
         n_outputs += seqs[s].n_outputs;
-        n_blocks += spey_kv_missing_blocks(r->kv, seqs[s].seq, after);
+        spey_kv_add_missing(r->kv, seqs[s].seq, after, n_blocks);
     }
     if (n_tokens > limits->step_tokens_max || n_outputs > limits->outputs_max)
         return SPEY_FAIL(SPEY_INVALID,
                          "a step of %lld tokens and %lld outputs, %lld and %lld are the most",
                          (long long)n_tokens, (long long)n_outputs,
                          (long long)limits->step_tokens_max, (long long)limits->outputs_max);
-    int32_t n_free = spey_kv_free_blocks(r->kv);
-    if (n_blocks > n_free)
-        return SPEY_FAIL(SPEY_LIMIT,
-                         "the KV cache is full: the step needs %lld blocks of %d tokens, %d are "
-                         "free, %lld are missing",
-                         (long long)n_blocks, limits->kv_block_tokens, n_free,
-                         (long long)n_blocks - n_free);
+    SPEY_TRY(check_blocks(r, n_blocks));
     r->batch.n_tokens = (int32_t)n_tokens;
     r->batch.n_seqs = n_seqs;
     r->batch.n_outputs = (int32_t)n_outputs;
@@ -311,11 +319,12 @@ static void fill_sequence(spey_runner *r, const spey_step_seq *s, int row)
     host_table(r, tables->kv_len)[row] = length + s->n_ids;
     for (int g = 0; g < r->layout.kv.n_groups; g++) {
         int64_t n, used = spey_kv_blocks_for(r->kv, g, length + s->n_ids);
+        int64_t first = spey_kv_first_block(r->kv, g, s->seq);
         const int32_t *blocks = spey_kv_blocks(r->kv, g, s->seq, &n);
         SPEY_ASSERT(used <= n);
         SPEY_ASSERT(used <= tables->pitch);
-        memcpy(host_table(r, tables->groups[g]) + row * tables->pitch, blocks,
-               (size_t)used * sizeof(*blocks));
+        memcpy(host_table(r, tables->groups[g]) + row * tables->pitch + first, blocks + first,
+               (size_t)(used - first) * sizeof(*blocks));
     }
 }
 
@@ -353,6 +362,22 @@ static spey_status upload_tables(spey_runner *r)
     return SPEY_OK;
 }
 
+/* Carry out the cache's copies: the step reads and writes what they make. */
+static spey_status copy_blocks(spey_runner *r)
+{
+    int64_t n;
+    const spey_kv_copy *copies = spey_kv_copies(r->kv, &n);
+    for (int64_t i = 0; i < n; i++) {
+        const spey_kv_copy *copy = &copies[i];
+        size_t bytes = (size_t)r->layout.pools[copy->group].block_bytes;
+        uint8_t *pool = r->kv_pools[copy->group].data;
+        SPEY_TRY(r->program.backend->copy(r->program.device, pool + (size_t)copy->dst * bytes,
+                                          pool + (size_t)copy->src * bytes, bytes));
+    }
+    spey_kv_copies_done(r->kv);
+    return SPEY_OK;
+}
+
 static spey_status run_steps(spey_runner *r)
 {
     const spey_backend *backend = r->program.backend;
@@ -361,6 +386,7 @@ static spey_status run_steps(spey_runner *r)
     for (int i = 0; i < n; i++)
         binding->args[i].rows =
             binding->rows[i] == SPEY_ROWS_TOKENS ? r->batch.n_tokens : r->batch.n_outputs;
+    SPEY_TRY(copy_blocks(r));
     SPEY_TRY(upload_tables(r));
     SPEY_TRY(backend->run(r->program.device, binding->steps, n));
     SPEY_TRY(backend->sync(r->program.device));
@@ -375,14 +401,14 @@ spey_status spey_runner_step(spey_runner *r, const spey_step_seq *seqs, int n_se
     SPEY_TRY(check_step(r, seqs, n_seqs));
     for (int s = 0; s < n_seqs; s++) {
         int64_t after = spey_kv_length(r->kv, seqs[s].seq) + seqs[s].n_ids;
-        SPEY_TRY(spey_kv_reserve(r->kv, seqs[s].seq, after)); /* checked: does not fail */
+        SPEY_TRY(spey_kv_reserve(r->kv, seqs[s].seq, after)); /* there are blocks: checked */
     }
     fill_tables(r, seqs, n_seqs);
     uint64_t begin_ns = spey_clock_ns();
     SPEY_TRY(run_steps(r));
     r->busy_ns += spey_clock_ns() - begin_ns;
     for (int s = 0; s < n_seqs; s++)
-        spey_kv_advance(r->kv, seqs[s].seq, seqs[s].n_ids);
+        spey_kv_advance(r->kv, seqs[s].seq, seqs[s].ids, seqs[s].n_ids);
     *logits = r->host_logits;
     return SPEY_OK;
 }

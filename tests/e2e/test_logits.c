@@ -247,6 +247,35 @@ static void chunks_give_the_same_bits(void **state)
         }
 }
 
+/* Pools of window groups hold the window and what a step of five tokens adds, here less than the sequence. */
+static void small_window_pools_give_the_same_bits(void **state)
+{
+    (void)state;
+    int n_smaller = 0;
+    for (int i = 0; i < n_models; i++) {
+        const spey_limits_plan limits = {
+            .threads = 2, .kv_block_tokens = 1, .step_tokens_max = 5, .outputs_max = LENGTH
+        };
+        spey_engine_file *engine = e2e_build(models[i].path, "bf16", NULL);
+        spey_plan plan;
+        e2e_ok(spey_runner_plan(engine, &limits, &plan), "plan");
+        bool smaller = false;
+        for (int g = 0; g < plan.n_kv_groups; g++)
+            smaller = smaller || plan.kv_groups[g].n_blocks < LENGTH;
+        if (smaller && !models[i].whole) {
+            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+            for (int64_t chunk = 5; chunk > 0; chunk -= 2) {
+                run(engine, &models[i], limits, chunk, other);
+                assert_memory_equal(got, other, logits_bytes(&models[i]));
+            }
+            n_smaller++;
+        }
+        spey_engine_file_close(engine);
+    }
+    print_message("  checked in %d models\n", n_smaller);
+    assert_true(n_smaller >= 5);
+}
+
 /* One ragged step of both, 19 tokens and 7, then the rest of the first beside single tokens of the second. */
 static void check_ragged(const model *m)
 {
@@ -338,6 +367,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(engines_of_16_bits_stay_close),
         cmocka_unit_test(engines_without_passes_stay_close),
         cmocka_unit_test(chunks_give_the_same_bits),
+        cmocka_unit_test(small_window_pools_give_the_same_bits),
         cmocka_unit_test(a_ragged_batch_gives_the_same_bits),
         cmocka_unit_test(block_sizes_and_threads_give_the_same_bits),
         cmocka_unit_test(kv_dtypes_stay_close),

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "kv_model.h"
 #include "runtime/kv_cache.h"
 
 static spey_kv_cache *cache(int32_t sequences, int64_t tokens, int32_t block, int32_t blocks)
@@ -17,7 +18,7 @@ static spey_kv_cache *cache(int32_t sequences, int64_t tokens, int32_t block, in
                                     .sequence_tokens_max = tokens,
                                     .block_tokens = block,
                                     .n_groups = 1,
-                                    .n_blocks = { blocks } };
+                                    .groups = { { .n_blocks = blocks } } };
     spey_kv_cache *kv;
     assert_int_equal(spey_kv_cache_new(&limits, &kv), SPEY_OK);
     return kv;
@@ -54,7 +55,7 @@ static void blocks_follow_the_number_of_tokens(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int64_t more = cases[i].tokens - spey_kv_length(kv, a);
         assert_int_equal(spey_kv_reserve(kv, a, cases[i].tokens), SPEY_OK);
-        spey_kv_advance(kv, a, more);
+        spey_kv_advance(kv, a, NULL, more);
         spey_kv_blocks(kv, 0, a, &n);
         assert_int_equal(n, cases[i].blocks);
         assert_int_equal(spey_kv_free_blocks(kv), 10 - cases[i].blocks);
@@ -76,8 +77,8 @@ static void a_state_is_one_block_of_a_sequence(void **state)
                                     .sequence_tokens_max = 100,
                                     .block_tokens = 10,
                                     .n_groups = 2,
-                                    .n_blocks = { 12, 2 },
-                                    .is_state = { false, true } };
+                                    .groups = { { .n_blocks = 12 },
+                                                { .kind = SPEY_KV_STATE, .n_blocks = 2 } } };
     spey_kv_cache *kv;
     spey_seq_id a, b;
     int64_t n;
@@ -87,9 +88,9 @@ static void a_state_is_one_block_of_a_sequence(void **state)
     spey_kv_blocks(kv, 1, a, &n);
     assert_int_equal(n, 0);
     assert_int_equal(spey_kv_reserve(kv, a, 5), SPEY_OK);
-    spey_kv_advance(kv, a, 5);
+    spey_kv_advance(kv, a, NULL, 5);
     assert_int_equal(spey_kv_reserve(kv, a, 95), SPEY_OK);
-    spey_kv_advance(kv, a, 90);
+    spey_kv_advance(kv, a, NULL, 90);
     const int32_t block = spey_kv_blocks(kv, 1, a, &n)[0];
     assert_int_equal(n, 1);
     assert_int_equal(spey_kv_blocks_for(kv, 0, 95), 10);
@@ -136,7 +137,7 @@ static void groups_have_pools_of_their_own(void **state)
                                     .sequence_tokens_max = 16,
                                     .block_tokens = 4,
                                     .n_groups = 2,
-                                    .n_blocks = { 8, 5 } };
+                                    .groups = { { .n_blocks = 8 }, { .n_blocks = 5 } } };
     spey_kv_cache *kv;
     spey_seq_id a, b;
     int64_t n;
@@ -156,79 +157,220 @@ static void groups_have_pools_of_their_own(void **state)
     spey_kv_cache_free(kv);
 }
 
-/* What one sequence of the random test should be like. */
-typedef struct model {
-    bool open;
-    int64_t length, reserved;
-} model;
-
-enum { SEQS = 7, TOKENS = 90, BLOCK = 7, BLOCKS = 40 };
-
-static int64_t blocks_of(int64_t tokens)
-{
-    return (tokens + BLOCK - 1) / BLOCK;
-}
-
-static int64_t owned(const model *m)
-{
-    return blocks_of(m->reserved > m->length ? m->reserved : m->length);
-}
-
-static void random_move(spey_kv_cache *kv, spey_rng *rng, model *models)
-{
-    spey_seq_id s = (spey_seq_id)spey_rng_below(rng, SEQS);
-    model *m = &models[s];
-    int64_t free_blocks = BLOCKS;
-    for (int i = 0; i < SEQS; i++)
-        free_blocks -= owned(&models[i]);
-    assert_int_equal(spey_kv_free_blocks(kv), free_blocks);
-    if (!m->open) {
-        spey_seq_id got;
-        assert_int_equal(spey_kv_open(kv, &got), SPEY_OK);
-        models[got] = (model){ .open = true };
-        return;
-    }
-    uint64_t move = spey_rng_below(rng, 10);
-    if (move == 0) {
-        spey_kv_close(kv, s);
-        *m = (model){ 0 };
-    } else if (move < 3) {
-        int64_t n = (int64_t)spey_rng_below(rng, (uint64_t)m->length + 1);
-        spey_kv_truncate(kv, s, n);
-        m->length = m->reserved = n;
-    } else {
-        int64_t more = (int64_t)spey_rng_below(rng, 20);
-        int64_t after = m->length + more, missing = blocks_of(after) - owned(m);
-        bool fits = after <= TOKENS && missing <= free_blocks;
-        assert_int_equal(spey_kv_reserve(kv, s, after), fits ? SPEY_OK : SPEY_LIMIT);
-        if (!fits) return;
-        if (after > m->reserved) m->reserved = after;
-        if (move < 4) return; /* reserved for later */
-        spey_kv_advance(kv, s, more);
-        m->length = after;
-    }
-}
-
-static void invariants_hold_under_random_moves(void **state)
+static void a_window_group_holds_no_more_than_its_window(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 20; seed++) {
+    spey_kv_limits limits = { .sequences_max = 2,
+                              .sequence_tokens_max = 1000,
+                              .step_tokens_max = 30,
+                              .rollback_tokens = 3,
+                              .block_tokens = 4,
+                              .n_groups = 2,
+                              .groups = { { .n_blocks = 500 }, { .window = 10 } } };
+    limits.groups[1].n_blocks = (int32_t)spey_kv_window_blocks(&limits, 10, 2);
+    assert_int_equal(limits.groups[1].n_blocks, 2 * (4 + 2) + 8);
+    spey_kv_cache *kv;
+    spey_seq_id seqs[2];
+    assert_int_equal(spey_kv_cache_new(&limits, &kv), SPEY_OK);
+    spey_rng rng = { .seed = 3 };
+    for (int s = 0; s < 2; s++)
+        assert_int_equal(spey_kv_open(kv, &seqs[s]), SPEY_OK);
+    /* Steps of any cut fit, as long as the sequences may be. */
+    while (spey_kv_length(kv, seqs[0]) + spey_kv_length(kv, seqs[1]) < 2000) {
+        int64_t left = 30, n[2];
+        for (int s = 0; s < 2; s++) {
+            int64_t length = spey_kv_length(kv, seqs[s]);
+            n[s] = (int64_t)spey_rng_below(&rng, (uint64_t)left + 1);
+            if (n[s] > 1000 - length) n[s] = 1000 - length;
+            assert_int_equal(spey_kv_reserve(kv, seqs[s], length + n[s]), SPEY_OK);
+            left -= n[s];
+        }
+        for (int s = 0; s < 2; s++) {
+            int64_t end;
+            spey_kv_advance(kv, seqs[s], NULL, n[s]);
+            spey_kv_blocks(kv, 1, seqs[s], &end);
+            assert_true(end - spey_kv_first_block(kv, 1, seqs[s]) <= 5);
+        }
+        assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    }
+    /* It goes back as far as was promised, no further, or to nothing. */
+    assert_int_equal(spey_kv_truncate(kv, seqs[0], 997), SPEY_OK);
+    assert_int_equal(spey_kv_truncate(kv, seqs[0], 500), SPEY_UNSUPPORTED);
+    assert_int_equal(spey_kv_length(kv, seqs[0]), 997);
+    assert_int_equal(spey_kv_truncate(kv, seqs[0], 0), SPEY_OK);
+    assert_int_equal(spey_kv_first_block(kv, 1, seqs[0]), 0);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    spey_kv_cache_free(kv);
+}
+
+static void a_fork_shares_until_one_of_them_writes(void **state)
+{
+    (void)state;
+    spey_kv_cache *kv = cache(3, 60, 10, 8);
+    spey_seq_id a, b;
+    int64_t n, copies;
+    assert_int_equal(spey_kv_open(kv, &a), SPEY_OK);
+    assert_int_equal(spey_kv_reserve(kv, a, 45), SPEY_OK);
+    spey_kv_advance(kv, a, NULL, 25);
+    assert_int_equal(spey_kv_fork(kv, a, &b), SPEY_OK);
+    assert_int_equal(spey_kv_length(kv, b), 25);
+    assert_int_equal(spey_kv_free_blocks(kv), 3); /* what a has reserved is its own */
+    const int32_t *of_a = spey_kv_blocks(kv, 0, a, &n), *of_b = spey_kv_blocks(kv, 0, b, &n);
+    assert_int_equal(n, 3);
+    assert_memory_equal(of_a, of_b, 3 * sizeof(*of_a));
+    const int32_t shared = of_a[2];
+
+    assert_int_equal(spey_kv_missing_blocks(kv, b, 25), 0);
+    assert_int_equal(spey_kv_missing_blocks(kv, b, 26), 1);
+    assert_int_equal(spey_kv_missing_blocks(kv, b, 31), 2);
+    assert_int_equal(spey_kv_reserve(kv, b, 25), SPEY_OK); /* nothing will be written */
+    spey_kv_copies(kv, &copies);
+    assert_int_equal(copies, 0);
+    assert_int_equal(spey_kv_reserve(kv, b, 31), SPEY_OK);
+    const spey_kv_copy *copy = spey_kv_copies(kv, &copies);
+    assert_int_equal(copies, 1);
+    assert_int_equal(copy->src, shared);
+    assert_int_equal(copy->dst, of_b[2]);
+    assert_int_equal(of_a[2], shared);
+    assert_int_not_equal(of_b[2], shared);
+    assert_int_equal(of_b[1], of_a[1]);
+    spey_kv_copies_done(kv);
+    assert_int_equal(spey_kv_reserve(kv, a, 26), SPEY_OK); /* alone again: no copy */
+    spey_kv_copies(kv, &copies);
+    assert_int_equal(copies, 0);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    spey_kv_close(kv, a);
+    assert_int_equal(spey_kv_free_blocks(kv), 4);
+    spey_kv_close(kv, b);
+    assert_int_equal(spey_kv_free_blocks(kv), 8);
+    spey_kv_cache_free(kv);
+}
+
+static void a_fork_without_a_slot_changes_nothing(void **state)
+{
+    (void)state;
+    spey_kv_cache *kv = cache(1, 60, 10, 8);
+    spey_seq_id a, b;
+    assert_int_equal(spey_kv_open(kv, &a), SPEY_OK);
+    assert_int_equal(spey_kv_reserve(kv, a, 5), SPEY_OK);
+    spey_kv_advance(kv, a, NULL, 5);
+    assert_int_equal(spey_kv_fork(kv, a, &b), SPEY_LIMIT);
+    assert_int_equal(spey_kv_missing_blocks(kv, a, 6), 0);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    spey_kv_cache_free(kv);
+}
+
+static void promises_are_kept_beside_each_other(void **state)
+{
+    (void)state;
+    spey_kv_limits limits = { .sequences_max = 4,
+                              .sequence_tokens_max = 400,
+                              .step_tokens_max = 20,
+                              .block_tokens = 10,
+                              .n_groups = 1,
+                              .groups = { { .n_blocks = 13, .window = 30 } } };
+    spey_kv_cache *kv;
+    spey_seq_id seqs[4];
+    assert_int_equal(spey_kv_cache_new(&limits, &kv), SPEY_OK);
+    for (int s = 0; s < 4; s++)
+        assert_int_equal(spey_kv_open(kv, &seqs[s]), SPEY_OK);
+    /* 5 blocks each for their windows, 2 for a step of any of them */
+    assert_int_equal(spey_kv_promise(kv, seqs[0], 400), SPEY_OK);
+    assert_int_equal(spey_kv_promise(kv, seqs[1], 400), SPEY_OK);
+    assert_int_equal(spey_kv_promise(kv, seqs[2], 20), SPEY_LIMIT);
+    assert_int_equal(spey_kv_promise(kv, seqs[2], 10), SPEY_OK);
+    assert_int_equal(spey_kv_promise(kv, seqs[3], 401), SPEY_LIMIT);
+    assert_int_equal(spey_kv_promise(kv, seqs[3], 1), SPEY_LIMIT);
+    assert_int_equal(spey_kv_promise(kv, seqs[1], 40), SPEY_OK); /* replaced by a smaller one */
+    assert_int_equal(spey_kv_promise(kv, seqs[3], 10), SPEY_OK);
+    spey_kv_close(kv, seqs[0]);
+    assert_int_equal(spey_kv_promise(kv, seqs[3], 400), SPEY_OK);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    spey_kv_cache_free(kv);
+}
+
+static void an_encoders_blocks_are_a_groups_of_their_own(void **state)
+{
+    (void)state;
+    const spey_kv_limits limits = { .sequences_max = 2,
+                                    .sequence_tokens_max = 100,
+                                    .cross_tokens_max = 45,
+                                    .block_tokens = 10,
+                                    .n_groups = 2,
+                                    .groups = { { .n_blocks = 12 },
+                                                { .kind = SPEY_KV_CROSS, .n_blocks = 6 } } };
+    spey_kv_cache *kv;
+    spey_seq_id a, b;
+    int64_t n;
+    assert_int_equal(spey_kv_cache_new(&limits, &kv), SPEY_OK);
+    assert_int_equal(spey_kv_open(kv, &a), SPEY_OK);
+    assert_int_equal(spey_kv_reserve_cross(kv, a, 46), SPEY_LIMIT);
+    assert_int_equal(spey_kv_reserve_cross(kv, a, 31), SPEY_OK);
+    assert_int_equal(spey_kv_cross_length(kv, a), 31);
+    assert_int_equal(spey_kv_reserve(kv, a, 55), SPEY_OK);
+    spey_kv_advance(kv, a, NULL, 55);
+    spey_kv_blocks(kv, 1, a, &n);
+    assert_int_equal(n, 4);
+    assert_int_equal(spey_kv_free_blocks(kv), 6);
+    assert_int_equal(spey_kv_fork(kv, a, &b), SPEY_OK);
+    assert_int_equal(spey_kv_cross_length(kv, b), 31);
+    assert_int_equal(spey_kv_group_free_blocks(kv, 1), 2); /* shared */
+    assert_int_equal(spey_kv_truncate(kv, a, 0), SPEY_OK);
+    assert_int_equal(spey_kv_cross_length(kv, a), 31);
+    spey_kv_close(kv, a);
+    assert_int_equal(spey_kv_open(kv, &a), SPEY_OK);
+    assert_int_equal(spey_kv_reserve_cross(kv, a, 21), SPEY_LIMIT);
+    assert_int_equal(spey_kv_cross_length(kv, a), 0);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    spey_kv_close(kv, b);
+    assert_int_equal(spey_kv_group_free_blocks(kv, 1), 6);
+    spey_kv_cache_free(kv);
+}
+
+/* Pools that fill up, of one group and of all kinds together. */
+static const spey_kv_limits shapes[] = {
+    { .sequences_max = 7,
+      .sequence_tokens_max = 90,
+      .block_tokens = 7,
+      .n_groups = 1,
+      .groups = { { .n_blocks = 40 } } },
+    { .sequences_max = 5,
+      .sequence_tokens_max = 128,
+      .rollback_tokens = 2,
+      .block_tokens = 4,
+      .n_groups = 2,
+      .groups = { { .n_blocks = 60 }, { .n_blocks = 24, .window = 9 } } },
+    { .sequences_max = 16,
+      .sequence_tokens_max = 50,
+      .cross_tokens_max = 9,
+      .block_tokens = 1,
+      .n_groups = 4,
+      .groups = { { .n_blocks = 200 },
+                  { .kind = SPEY_KV_CROSS, .n_blocks = 70 },
+                  { .n_blocks = 200, .window = 1 },
+                  { .kind = SPEY_KV_STATE, .n_blocks = 16 } } },
+};
+
+static void blocks_hold_their_sequences_under_random_moves(void **state)
+{
+    (void)state;
+    uint64_t n_copied = 0, n_refused = 0;
+    for (uint64_t seed = 1; seed <= 30; seed++) {
         spey_rng rng = { .seed = seed };
-        model models[SEQS] = { { 0 } };
-        spey_kv_cache *kv = cache(SEQS, TOKENS, BLOCK, BLOCKS);
+        kv_model model;
+        kv_model_init(&model, &shapes[seed % (sizeof(shapes) / sizeof(shapes[0]))]);
         spey_alloc_seal(true);
-        for (int i = 0; i < 2000; i++) {
-            random_move(kv, &rng, models);
-            spey_status status = spey_kv_check(kv);
-            if (status != SPEY_OK)
-                print_error("seed %d, move %d: %s\n", (int)seed, i, spey_last_error());
-            assert_int_equal(status, SPEY_OK);
-            for (spey_seq_id s = 0; s < SEQS; s++)
-                if (models[s].open) assert_int_equal(spey_kv_length(kv, s), models[s].length);
+        for (int i = 0; i < 4000; i++) {
+            kv_model_move(&model, &rng);
+            kv_model_check(&model, seed, i);
         }
         spey_alloc_seal(false);
-        spey_kv_cache_free(kv);
+        n_copied += model.n_copied;
+        n_refused += model.n_refused;
+        kv_model_deinit(&model);
     }
+    assert_true(n_copied > 1000);
+    assert_true(n_refused > 1000);
 }
 
 static void new_fails_cleanly_without_memory(void **state)
@@ -238,7 +380,7 @@ static void new_fails_cleanly_without_memory(void **state)
                                     .sequence_tokens_max = 16,
                                     .block_tokens = 4,
                                     .n_groups = 1,
-                                    .n_blocks = { 8 } };
+                                    .groups = { { .n_blocks = 8 } } };
     uint64_t before = spey_alloc_read_stats().n_live;
     for (uint64_t n = 1; n <= 2; n++) {
         spey_kv_cache *kv;
@@ -258,7 +400,12 @@ int main(void)
         cmocka_unit_test(a_state_is_one_block_of_a_sequence),
         cmocka_unit_test(a_refused_reservation_changes_nothing),
         cmocka_unit_test(groups_have_pools_of_their_own),
-        cmocka_unit_test(invariants_hold_under_random_moves),
+        cmocka_unit_test(a_window_group_holds_no_more_than_its_window),
+        cmocka_unit_test(a_fork_shares_until_one_of_them_writes),
+        cmocka_unit_test(a_fork_without_a_slot_changes_nothing),
+        cmocka_unit_test(promises_are_kept_beside_each_other),
+        cmocka_unit_test(an_encoders_blocks_are_a_groups_of_their_own),
+        cmocka_unit_test(blocks_hold_their_sequences_under_random_moves),
         cmocka_unit_test(new_fails_cleanly_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

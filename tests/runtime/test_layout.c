@@ -73,6 +73,37 @@ static void cache_groups_have_shapes_of_their_own(void **state)
     assert_int_equal(plan.kv_blocks, 4);
 }
 
+static void window_groups_get_what_sequences_can_hold(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.two_groups = true;
+    shape.window = 5;
+    spey_limits_plan limits = { .sequences_max = 3, .kv_block_tokens = 2, .step_tokens_max = 7 };
+    spey_plan plan = plan_of(&shape, limits);
+    assert_int_equal(plan.kv_blocks, 3 * 32);
+    assert_int_equal(plan.n_kv_groups, 2);
+    assert_int_equal(plan.kv_groups[0].n_blocks, 3 * 32);
+    assert_int_equal(plan.kv_groups[0].window, 0);
+    /* the window, 16 tokens to go back to, two blocks that are begun; and the step */
+    assert_int_equal(plan.kv_groups[1].n_blocks, 3 * (11 + 2) + 4);
+    assert_int_equal(plan.kv_groups[1].window, 5);
+    uint64_t bytes = 0;
+    for (int g = 0; g < 2; g++)
+        bytes += (uint64_t)plan.kv_groups[g].n_blocks * plan.kv_groups[g].block_bytes;
+    assert_int_equal(plan.limits.kv_bytes, bytes);
+    assert_int_equal(plan_line(&plan, "kv cache"), bytes);
+    /* What is saved is there for longer sequences. */
+    limits.kv_bytes = bytes - plan.kv_groups[0].block_bytes;
+    plan = plan_of(&shape, limits);
+    assert_int_equal(plan.kv_blocks, 3 * 32 - 1);
+    /* With little memory a window group has as many blocks as the others. */
+    limits.kv_bytes = 33 * plan.kv_block_bytes;
+    plan = plan_of(&shape, limits);
+    assert_int_equal(plan.kv_groups[1].n_blocks, 33);
+    assert_int_equal(plan.kv_blocks, 33);
+}
+
 static void a_small_kv_pool_shortens_the_default_sequence(void **state)
 {
     (void)state;
@@ -200,6 +231,7 @@ int main(void)
         cmocka_unit_test(the_total_is_the_sum_of_counted_lines),
         cmocka_unit_test(states_have_a_line_of_their_own),
         cmocka_unit_test(cache_groups_have_shapes_of_their_own),
+        cmocka_unit_test(window_groups_get_what_sequences_can_hold),
         cmocka_unit_test(a_small_kv_pool_shortens_the_default_sequence),
         cmocka_unit_test(senseless_limits_are_invalid),
         cmocka_unit_test(sizes_beyond_all_memory_are_refused),

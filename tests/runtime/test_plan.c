@@ -41,6 +41,22 @@ static void a_state_is_said_beside_the_cache(void **state)
     spey_strbuf_deinit(&alone);
 }
 
+static void groups_that_differ_have_lines_of_their_own(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.two_groups = true;
+    shape.window = 5;
+    const spey_limits_plan limits = { .kv_block_tokens = 1, .step_tokens_max = 4 };
+    spey_plan plan = plan_of(&shape, limits);
+    spey_strbuf text = { 0 };
+    spey_plan_write(&plan, &text);
+    assert_non_null(strstr(text.data, "  64 blocks of 1 tokens, f32, 256 B each\n"
+                                      "  27 blocks of 1 tokens, f32, 512 B each\n"
+                                      "    for windows of 5 tokens\n"));
+    spey_strbuf_deinit(&text);
+}
+
 static void bytes_read_well(void **state)
 {
     (void)state;
@@ -64,6 +80,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_names_every_line),
         cmocka_unit_test(a_state_is_said_beside_the_cache),
+        cmocka_unit_test(groups_that_differ_have_lines_of_their_own),
         cmocka_unit_test(bytes_read_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

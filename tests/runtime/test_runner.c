@@ -219,6 +219,68 @@ static void truncated_tokens_leave_no_trace(void **state)
     close_runner(&f);
 }
 
+/* Blocks of a window group are used over and over, by a sequence much longer than they are. */
+static void windows_give_the_same_bits_in_a_small_pool(void **state)
+{
+    (void)state;
+    static float wanted[LONGEST][VOCAB], got[LONGEST][VOCAB];
+    int32_t ids[LONGEST];
+    make_ids(14, ids);
+    tiny_shape shape = tiny_default;
+    shape.two_groups = true;
+    shape.window = 3;
+    fixture f = open_runner(&shape, wide);
+    run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
+    close_runner(&f);
+    spey_limits_plan limits = { .step_tokens_max = 4, .outputs_max = 4, .kv_block_tokens = 1 };
+    f = open_runner(&shape, limits);
+    assert_int_equal(spey_runner_get_plan(f.runner)->kv_groups[1].n_blocks, 3 + 16 + 2 + 4);
+    for (int32_t chunk = 1; chunk <= 4; chunk++) {
+        run_alone(&f, ids, LONGEST, chunk, got[0]);
+        assert_memory_equal(wanted, got, sizeof(wanted));
+    }
+    close_runner(&f);
+}
+
+/* A sequence is cut in two: both go on from the same tokens, with other ones. */
+static void forks_go_their_own_ways(void **state)
+{
+    (void)state;
+    static float wanted[2][LONGEST][VOCAB];
+    int32_t ids[2][LONGEST];
+    enum { COMMON = 21 };
+    for (int s = 0; s < 2; s++)
+        make_ids(20 + (uint64_t)s, ids[s]);
+    memcpy(ids[1], ids[0], COMMON * sizeof(int32_t));
+    for (int kind = 0; kind < 4; kind++) {
+        tiny_shape shape = tiny_default;
+        shape.two_groups = kind == 1;
+        shape.window = 6;
+        shape.scans = kind == 2;
+        spey_limits_plan limits = wide;
+        limits.kv_block_tokens = 8;
+        limits.device = kind == 3 ? "fake:0" : NULL;
+        fixture f = open_runner(&shape, limits);
+        spey_kv_cache *kv = spey_runner_kv(f.runner);
+        for (int s = 0; s < 2; s++)
+            run_alone(&f, ids[s], LONGEST, LONGEST, wanted[s][0]);
+        spey_seq_id seqs[2] = { open_sequence(&f), -1 };
+        float *logits;
+        const spey_step_seq common = { seqs[0], ids[0], COMMON, 0 };
+        assert_int_equal(step(&f, &common, 1, &logits), SPEY_OK);
+        assert_int_equal(spey_kv_fork(kv, seqs[0], &seqs[1]), SPEY_OK);
+        for (int i = COMMON; i < LONGEST; i++) {
+            const spey_step_seq next[2] = { { seqs[0], &ids[0][i], 1, 1 },
+                                            { seqs[1], &ids[1][i], 1, 1 } };
+            assert_int_equal(step(&f, next, 2, &logits), SPEY_OK);
+            for (int s = 0; s < 2; s++)
+                assert_memory_equal(logits + s * VOCAB, wanted[s][i], sizeof(wanted[s][i]));
+            assert_int_equal(spey_kv_check(kv), SPEY_OK);
+        }
+        close_runner(&f);
+    }
+}
+
 static void a_state_begins_as_nothing_and_cannot_go_back(void **state)
 {
     (void)state;
@@ -412,6 +474,8 @@ int main(void)
         cmocka_unit_test(a_batch_gives_each_sequence_its_own_bits),
         cmocka_unit_test(a_state_begins_as_nothing_and_cannot_go_back),
         cmocka_unit_test(truncated_tokens_leave_no_trace),
+        cmocka_unit_test(windows_give_the_same_bits_in_a_small_pool),
+        cmocka_unit_test(forks_go_their_own_ways),
         cmocka_unit_test(faulty_steps_change_nothing),
         cmocka_unit_test(a_sequence_ends_at_its_limit),
         cmocka_unit_test(a_device_with_its_own_memory_gives_the_same_bits),

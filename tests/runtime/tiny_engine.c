@@ -116,6 +116,8 @@ static int layer(drawing *d, int i, int x, int table)
              " {scale=%.9g heads=%lld kv_heads=%lld k_dim=%lld v_dim=%lld cache=%d layer=%d}",
              1 / sqrt((double)dim), (long long)s->heads, (long long)kv_heads, (long long)dim,
              (long long)dim, group, index);
+    if (group && s->window)
+        snprintf(attrs + strlen(attrs) - 1, 32, " window=%lld}", (long long)s->window);
     int a = node(d, "attention", in(q), "", "tokens", q_cols, attrs);
     int o = linear(d, i, "o", a, s->hidden, q_cols);
     int r = node(d, "add", in2(x, o), "", "tokens", s->hidden, "");
@@ -164,10 +166,13 @@ static void write_caches(drawing *d)
 {
     const tiny_shape *s = d->shape;
     long long dim = (long long)s->head_dim, n = (long long)s->layers;
-    for (int g = 0; g < (s->two_groups ? 2 : 1); g++)
-        spey_strbuf_printf(&d->all, "cache %d kv layers=%lld heads=%lld k_dim=%lld v_dim=%lld\n", g,
+    for (int g = 0; g < (s->two_groups ? 2 : 1); g++) {
+        spey_strbuf_printf(&d->all, "cache %d kv layers=%lld heads=%lld k_dim=%lld v_dim=%lld", g,
                            s->two_groups ? (n + 1 - g) / 2 : n,
                            (long long)(g ? s->heads : s->kv_heads), dim, dim);
+        if (g && s->window) spey_strbuf_printf(&d->all, " window=%lld", (long long)s->window);
+        spey_strbuf_puts(&d->all, "\n");
+    }
     if (s->scans)
         spey_strbuf_printf(&d->all, "cache %d state layers=1 elements=%lld\n",
                            s->two_groups ? 2 : 1, (long long)(s->hidden * s->hidden));

@@ -245,6 +245,7 @@ static const spey_backend backend = {
     .memory_free = spey_cuda_memory_free,
     .upload = spey_cuda_upload,
     .download = spey_cuda_download,
+    .copy = spey_cuda_copy,
     .run = run,
     .sync = sync_device,
     .capture_begin = capture_begin,

@@ -83,6 +83,7 @@ void spey_cuda_staging_close(spey_device *device);
 spey_status spey_cuda_memory_new(spey_device *device, size_t bytes, void **out);
 void spey_cuda_memory_free(spey_device *device, void *memory, size_t bytes);
 spey_status spey_cuda_upload(spey_device *device, void *dst, const void *host, size_t bytes);
+spey_status spey_cuda_copy(spey_device *device, void *dst, const void *src, size_t bytes);
 spey_status spey_cuda_download(spey_device *device, void *host, const void *src, size_t bytes);
 
 #ifdef __cplusplus

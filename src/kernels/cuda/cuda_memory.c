@@ -150,6 +150,14 @@ spey_status spey_cuda_download(spey_device *device, void *host, const void *src,
     return error == cudaSuccess ? SPEY_OK : spey_cuda_failed(error, "download");
 }
 
+spey_status spey_cuda_copy(spey_device *device, void *dst, const void *src, size_t bytes)
+{
+    SPEY_TRY(refuse_in_capture(device, "copy"));
+    SPEY_CUDA_TRY(cudaSetDevice(device->index));
+    SPEY_CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, device->stream));
+    return SPEY_OK;
+}
+
 spey_status spey_cuda_memory_new(spey_device *device, size_t bytes, void **out)
 {
     SPEY_TRY(refuse_in_capture(device, "memory_new"));

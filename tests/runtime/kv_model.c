@@ -1,0 +1,233 @@
+#include "kv_model.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* Few ids, so that sequences begin alike. */
+enum { IDS = 2, CHUNK_MAX = 12 };
+
+void kv_model_init(kv_model *model, const spey_kv_limits *limits)
+{
+    *model = (kv_model){ .limits = *limits };
+    assert_true(limits->sequence_tokens_max <= KV_MODEL_TOKENS_MAX);
+    assert_true(limits->sequences_max <= KV_MODEL_SEQUENCES_MAX);
+    assert_int_equal(spey_kv_cache_new(limits, &model->kv), SPEY_OK);
+    for (int g = 0; g < limits->n_groups; g++) {
+        size_t n = (size_t)limits->groups[g].n_blocks * (size_t)limits->block_tokens;
+        model->memory[g] = calloc(n, sizeof(int32_t));
+        model->later[g] = calloc(n, sizeof(int32_t));
+        assert_true(model->memory[g] && model->later[g]);
+    }
+}
+
+void kv_model_deinit(kv_model *model)
+{
+    for (int g = 0; g < model->limits.n_groups; g++) {
+        free(model->memory[g]);
+        free(model->later[g]);
+    }
+    spey_kv_cache_free(model->kv);
+}
+
+static int32_t *block_at(const kv_model *model, int32_t *const *memory, int g, int32_t block)
+{
+    assert_in_range(block, 0, model->limits.groups[g].n_blocks - 1);
+    return memory[g] + (int64_t)block * model->limits.block_tokens;
+}
+
+static void carry_out(const kv_model *model, int32_t *const *memory)
+{
+    int64_t n;
+    const spey_kv_copy *copies = spey_kv_copies(model->kv, &n);
+    size_t bytes = (size_t)model->limits.block_tokens * sizeof(int32_t);
+    for (int64_t i = 0; i < n; i++)
+        memcpy(block_at(model, memory, copies[i].group, copies[i].dst),
+               block_at(model, memory, copies[i].group, copies[i].src), bytes);
+}
+
+/* What a state is after these ids: all of them count, in their order. */
+static int32_t state_after(int32_t state, int32_t id)
+{
+    return (int32_t)((uint32_t)state * 31 + (uint32_t)id + 1);
+}
+
+static void write_token(kv_model *model, spey_seq_id seq, int64_t at, int32_t id)
+{
+    int64_t n, bt = model->limits.block_tokens;
+    for (int g = 0; g < model->limits.n_groups; g++) {
+        const int32_t *blocks = spey_kv_blocks(model->kv, g, seq, &n);
+        switch (model->limits.groups[g].kind) {
+        case SPEY_KV_CROSS: break;
+        case SPEY_KV_STATE: {
+            assert_int_equal(n, 1);
+            int32_t *state = block_at(model, model->memory, g, blocks[0]);
+            *state = state_after(at ? *state : 0, id);
+            break;
+        }
+        case SPEY_KV_TOKENS:
+            assert_in_range(at / bt, spey_kv_first_block(model->kv, g, seq), n - 1);
+            block_at(model, model->memory, g, blocks[at / bt])[at % bt] = id;
+            break;
+        }
+    }
+}
+
+bool kv_model_store(kv_model *model, spey_seq_id seq, const int32_t *ids, int64_t n)
+{
+    kv_model_sequence *s = &model->sequences[seq];
+    int64_t length = spey_kv_length(model->kv, seq), copies;
+    assert_int_equal(length, s->n);
+    int64_t missing = spey_kv_missing_blocks(model->kv, seq, length + n);
+    spey_status status = spey_kv_reserve(model->kv, seq, length + n);
+    if (status != SPEY_OK) {
+        assert_int_equal(status, SPEY_LIMIT);
+        /* One group is enough for a refusal; with one there is no other reason. */
+        bool too_long = length + n > model->limits.sequence_tokens_max;
+        spey_kv_copies(model->kv, &copies);
+        if (!too_long && model->limits.n_groups == 1 && !copies)
+            assert_true(missing > spey_kv_free_blocks(model->kv));
+        assert_int_equal(spey_kv_length(model->kv, seq), length);
+        model->n_refused++;
+        return false;
+    }
+    assert_int_equal(spey_kv_missing_blocks(model->kv, seq, length + n), 0);
+    spey_kv_copies(model->kv, &copies);
+    model->n_copied += (uint64_t)copies;
+    carry_out(model, model->memory);
+    spey_kv_copies_done(model->kv);
+    for (int64_t i = 0; i < n; i++) {
+        write_token(model, seq, length + i, ids[i]);
+        s->ids[s->n++] = ids[i];
+    }
+    if (s->n > s->n_most) s->n_most = s->n;
+    spey_kv_advance(model->kv, seq, ids, n);
+    return true;
+}
+
+static void reserve_cross(kv_model *model, spey_seq_id seq, spey_rng *rng)
+{
+    kv_model_sequence *s = &model->sequences[seq];
+    int64_t wanted = (int64_t)spey_rng_below(rng, (uint64_t)model->limits.cross_tokens_max + 1), n;
+    if (spey_kv_reserve_cross(model->kv, seq, wanted)) return;
+    s->n_cross = wanted;
+    s->cross = (int32_t)spey_rng_below(rng, 1 << 30);
+    for (int g = 0; g < model->limits.n_groups; g++) {
+        const int32_t *blocks = spey_kv_blocks(model->kv, g, seq, &n);
+        for (int64_t i = 0; model->limits.groups[g].kind == SPEY_KV_CROSS && i < n; i++)
+            *block_at(model, model->memory, g, blocks[i]) = s->cross;
+    }
+}
+
+static void open_sequence(kv_model *model, spey_rng *rng)
+{
+    spey_seq_id seq;
+    spey_status status = spey_kv_open(model->kv, &seq);
+    if (status == SPEY_LIMIT) return;
+    assert_int_equal(status, SPEY_OK);
+    assert_false(model->sequences[seq].open);
+    model->sequences[seq] = (kv_model_sequence){ .open = true };
+    if (model->limits.cross_tokens_max) reserve_cross(model, seq, rng);
+}
+
+static void fork_sequence(kv_model *model, spey_seq_id parent)
+{
+    spey_seq_id child;
+    spey_status status = spey_kv_fork(model->kv, parent, &child);
+    if (status == SPEY_LIMIT) return;
+    assert_int_equal(status, SPEY_OK);
+    assert_false(model->sequences[child].open);
+    model->sequences[child] = model->sequences[parent];
+}
+
+static void truncate_sequence(kv_model *model, spey_seq_id seq, spey_rng *rng)
+{
+    kv_model_sequence *s = &model->sequences[seq];
+    int64_t n = (int64_t)spey_rng_below(rng, (uint64_t)s->n + 1);
+    if (spey_rng_below(rng, 2)) n = s->n - (int64_t)spey_rng_below(rng, s->n < 3 ? 1 : 3);
+    bool states = false;
+    for (int g = 0; g < model->limits.n_groups; g++)
+        states = states || model->limits.groups[g].kind == SPEY_KV_STATE;
+    spey_status status = spey_kv_truncate(model->kv, seq, n);
+    if (status == SPEY_OK)
+        s->n = n;
+    else
+        assert_int_equal(status, SPEY_UNSUPPORTED);
+    bool near = s->n_most - n <= model->limits.rollback_tokens;
+    if (n == 0 || (near && !states)) assert_int_equal(status, SPEY_OK);
+    if (n == 0) s->n_most = 0;
+}
+
+void kv_model_move(kv_model *model, spey_rng *rng)
+{
+    spey_seq_id seq = (spey_seq_id)spey_rng_below(rng, (uint64_t)model->limits.sequences_max);
+    kv_model_sequence *s = &model->sequences[seq];
+    assert_int_equal(spey_kv_is_open(model->kv, seq), s->open);
+    uint64_t move = spey_rng_below(rng, 16);
+    if (!s->open || move == 0) {
+        open_sequence(model, rng);
+    } else if (move == 1) {
+        spey_kv_close(model->kv, seq);
+        s->open = false;
+    } else if (move == 2) {
+        fork_sequence(model, seq);
+    } else if (move == 3) {
+        truncate_sequence(model, seq, rng);
+    } else if (move == 4) {
+        (void)spey_kv_reserve(model->kv, seq, s->n + (int64_t)spey_rng_below(rng, CHUNK_MAX));
+    } else {
+        int32_t ids[CHUNK_MAX];
+        int64_t n = 1 + (int64_t)spey_rng_below(rng, CHUNK_MAX);
+        for (int64_t i = 0; i < n; i++)
+            ids[i] = (int32_t)spey_rng_below(rng, IDS);
+        kv_model_store(model, seq, ids, n);
+    }
+}
+
+/* How many of a sequence's tokens are not where they should be. */
+static int64_t count_wrong(const kv_model *model, int g, spey_seq_id seq)
+{
+    const kv_model_sequence *s = &model->sequences[seq];
+    const spey_kv_group_limits *group = &model->limits.groups[g];
+    int64_t n, bt = model->limits.block_tokens, seen = 0, wrong = 0;
+    const int32_t *blocks = spey_kv_blocks(model->kv, g, seq, &n);
+    if (group->kind == SPEY_KV_STATE) {
+        int32_t state = 0;
+        for (int64_t i = 0; i < s->n; i++)
+            state = state_after(state, s->ids[i]);
+        return s->n && *block_at(model, model->later, g, blocks[0]) != state;
+    }
+    if (group->kind == SPEY_KV_CROSS) {
+        for (int64_t i = 0; i < spey_kv_blocks_for(model->kv, g, s->n_cross); i++)
+            wrong += *block_at(model, model->later, g, blocks[i]) != s->cross;
+        return wrong;
+    }
+    if (group->window && s->n >= group->window) seen = s->n - group->window + 1;
+    for (int64_t i = seen; i < s->n; i++)
+        wrong += i / bt >= n || i / bt < spey_kv_first_block(model->kv, g, seq) ||
+                 block_at(model, model->later, g, blocks[i / bt])[i % bt] != s->ids[i];
+    return wrong;
+}
+
+void kv_model_check(kv_model *model, uint64_t seed, int move)
+{
+    spey_status status = spey_kv_check(model->kv);
+    for (int g = 0; g < model->limits.n_groups; g++)
+        memcpy(model->later[g], model->memory[g],
+               (size_t)(model->limits.groups[g].n_blocks * model->limits.block_tokens) *
+                   sizeof(int32_t));
+    carry_out(model, model->later);
+    int64_t wrong = 0;
+    for (spey_seq_id s = 0; s < model->limits.sequences_max; s++)
+        for (int g = 0; model->sequences[s].open && g < model->limits.n_groups; g++)
+            wrong += count_wrong(model, g, s);
+    if (status != SPEY_OK || wrong)
+        print_error("seed %llu, move %d: %lld tokens are wrong; %s\n", (unsigned long long)seed,
+                    move, (long long)wrong, status ? spey_last_error() : "the books are sound");
+    assert_int_equal(status, SPEY_OK);
+    assert_int_equal(wrong, 0);
+}

@@ -1,0 +1,41 @@
+/* A plain model of the KV cache beside the real one: every sequence's ids, and memory in which each block holds the ids of
+ * its tokens. Steps write what the cache reserves, copies are carried out before them; after every move the blocks of
+ * every sequence must hold its ids. The running test fails when something is not so. */
+#ifndef SPEY_TESTS_RUNTIME_KV_MODEL_H
+#define SPEY_TESTS_RUNTIME_KV_MODEL_H
+
+#include "base/rng.h"
+#include "runtime/kv_cache.h"
+
+enum { KV_MODEL_TOKENS_MAX = 128, KV_MODEL_SEQUENCES_MAX = 16 };
+
+typedef struct kv_model_sequence {
+    bool open;
+    int64_t n, n_most; /* now, and since it was empty */
+    int32_t ids[KV_MODEL_TOKENS_MAX];
+    int64_t n_cross;
+    int32_t cross; /* what its cross blocks hold */
+} kv_model_sequence;
+
+typedef struct kv_model {
+    spey_kv_limits limits;
+    spey_kv_cache *kv;
+    kv_model_sequence sequences[KV_MODEL_SEQUENCES_MAX];
+    int32_t *memory[SPEY_CACHE_GROUPS_MAX]; /* [n_blocks][block_tokens] */
+    int32_t
+        *later[SPEY_CACHE_GROUPS_MAX]; /* what memory will be once waiting copies are carried out */
+    uint64_t n_copied, n_refused;
+} kv_model;
+
+/* Takes at most KV_MODEL_TOKENS_MAX tokens and KV_MODEL_SEQUENCES_MAX sequences. */
+void kv_model_init(kv_model *model, const spey_kv_limits *limits);
+void kv_model_deinit(kv_model *model);
+
+/* Carry out waiting copies, then store n ids of `seq`: as a step does. False: the cache has no room. */
+bool kv_model_store(kv_model *model, spey_seq_id seq, const int32_t *ids, int64_t n);
+/* One of open, fork, store, truncate, close and reserve, of any sequence. */
+void kv_model_move(kv_model *model, spey_rng *rng);
+/* Books and contents; seed and move are printed when they are wrong. */
+void kv_model_check(kv_model *model, uint64_t seed, int move);
+
+#endif
