@@ -153,9 +153,11 @@ spey_status spey_graph_add_cache(spey_graph *graph, const spey_cache_group *grou
     bool kv = group->heads >= 1 && group->heads <= SPEY_HEADS_MAX && group->k_dim >= 1 &&
               group->k_dim <= SPEY_HEAD_DIM_MAX && group->v_dim >= 1 &&
               group->v_dim <= SPEY_HEAD_DIM_MAX && group->window >= 0 &&
-              group->window <= SPEY_POSITIONS_MAX;
+              group->window <= SPEY_POSITIONS_MAX && !(group->source && group->window) &&
+              (group->source || !group->scratch);
     bool state = group->state >= 1 && group->state <= SPEY_STATE_ELEMENTS_MAX &&
-                 !(group->heads | group->k_dim | group->v_dim | group->window);
+                 !(group->heads | group->k_dim | group->v_dim | group->window) && !group->source &&
+                 !group->scratch;
     bool layers = group->layers >= 1 && group->layers <= SPEY_LAYERS_MAX;
     if (group->state && !(layers && state))
         return SPEY_FAIL(SPEY_INVALID, "cache %d: layers=%lld elements=%lld", graph->n_caches,
@@ -239,6 +241,19 @@ void spey_node_set_text(spey_node *node, spey_attr attr, const char *value)
     SPEY_ASSERT(spey_attr_kind(attr) == 'S');
     node->attrs[attr].s = value;
     node->attrs_set |= (uint64_t)1 << attr;
+}
+
+spey_rows spey_graph_node_rows(const spey_graph *graph, const spey_node *node)
+{
+    SPEY_ASSERT(node->n_outputs + node->n_inputs > 0);
+    return graph->values[node->n_outputs ? node->outputs[0] : node->inputs[0]].rows;
+}
+
+bool spey_graph_has_encoder(const spey_graph *graph)
+{
+    for (int v = 0; v < graph->n_values; v++)
+        if (graph->values[v].rows == SPEY_ROWS_SOURCE) return true;
+    return false;
 }
 
 void spey_graph_mark_weights(const spey_graph *graph, bool *used)

@@ -6,12 +6,16 @@
  * read the ragged batch.
  *
  *   weight embed bf16 [8192,256]
- *   cache 0 kv layers=8 heads=2 k_dim=64 v_dim=64     (or: cache 0 state layers=8 elements=2048)
+ *   cache 0 kv layers=8 heads=2 k_dim=64 v_dim=64     (or: cache 0 state layers=8 elements=2048; cross; scratch)
  *   %0 = embed() embed : tokens 256
  *   %1 = norm(%0) layer.0.attn_norm : tokens 256 {kind=rms eps=1e-05}
  *   %2 = linear(%1) layer.0.attn.q : tokens 256
  *   …
  *   output %90
+ *
+ * A model with an encoder has two parts. The encoder's nodes have `source` rows and run in a step of their own, once for
+ * each sequence and over all of its input; they leave keys and values in cross groups, which the decoder's nodes attend
+ * to. No value goes from one part to the other.
  *
  * The text form (graph_text.h) round-trips exactly and is what engine files hold. Nodes are in execution order. One
  * owner, no threads. */
@@ -38,6 +42,7 @@ enum {
 typedef enum spey_rows {
     SPEY_ROWS_TOKENS,  /* one per token of the step */
     SPEY_ROWS_OUTPUTS, /* one per token whose logits are wanted */
+    SPEY_ROWS_SOURCE,  /* one per token of the encoder's input */
 } spey_rows;
 
 /* clang-format off */
@@ -48,6 +53,7 @@ typedef enum spey_rows {
     X(PAIRING,    pairing,    S) /* rope: half interleaved */                      \
     X(SCORING,    scoring,    S) /* route: softmax sigmoid */                      \
     X(SOURCE,     source,     S) /* embed: ids positions */                        \
+    X(ENCODER,    encoder,    I) /* embed: of the encoder's input */               \
     X(EPS,        eps,        F)                                                   \
     X(OFFSET,     offset,     F) /* norm: added to the weight; glu: to up */       \
     X(SCALE,      scale,      F) /* embed, unary, add (of b), attention, route */  \
@@ -76,6 +82,8 @@ typedef enum spey_rows {
     X(WINDOW,     window,     I) /* attention: 0 no limit */                       \
     X(CAUSAL,     causal,     I)                                                   \
     X(ALIBI,      alibi,      I) /* attention: the first weight holds slopes */    \
+    X(RELATIVE,   relative,   I) /* attention: a weight behind the slopes holds [buckets, heads] */ \
+    X(DISTANCE,   distance,   I) /* attention: from which on all have the last bucket */ \
     X(SINKS,      sinks,      I) /* attention: the last weight holds sinks */
 /* clang-format on */
 
@@ -156,13 +164,17 @@ typedef struct spey_weight {
     spey_weight_source source; /* of a leaf */
 } spey_weight;
 
-/* What sequences leave behind for their next tokens: K and V of every token, or a state, whose size does not grow. */
+/* What sequences leave behind for their next tokens: K and V of every token, or a state, whose size does not grow.
+ *
+ * Source groups hold K and V of the encoder's tokens: scratch ones those that the encoder's own layers attend to one
+ * after the other, so that all layers may lie in the same memory; others (cross) what the decoder attends to. */
 typedef struct spey_cache_group {
     int64_t layers;
     int64_t state; /* > 0: F32 numbers of a layer's state, and no field below is set */
     int64_t heads; /* KV heads */
     int64_t k_dim, v_dim;
     int64_t window; /* 0: the whole sequence is kept */
+    bool source, scratch;
 } spey_cache_group;
 
 typedef struct spey_graph {
@@ -200,6 +212,10 @@ spey_status spey_graph_add_node(spey_graph *graph, const spey_node *node, int32_
 
 const char *spey_graph_op_name(spey_graph_op op);
 const char *spey_attr_name(spey_attr attr);
+/* The rows that a node works on: those of its first result, or else of its first input. */
+spey_rows spey_graph_node_rows(const spey_graph *graph, const spey_node *node);
+/* Does some part of the graph encode? */
+bool spey_graph_has_encoder(const spey_graph *graph);
 /* The ops that write a cache: kv_append, rope_append, and those that carry a state on. */
 bool spey_graph_op_appends(spey_graph_op op);
 /* used[i] (n_weights of them): some node reads weight i. An engine stores those; a part of a used weight is stored inside

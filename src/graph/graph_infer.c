@@ -7,7 +7,7 @@
 
 /* clang-format off */
 static const struct { uint64_t required, optional; } attrs_of[SPEY_GRAPH_OP_COUNT] = {
-    [SPEY_GRAPH_EMBED]       = { 0, BIT(SOURCE) | BIT(SCALE) | BIT(BEGIN) },
+    [SPEY_GRAPH_EMBED]       = { 0, BIT(SOURCE) | BIT(SCALE) | BIT(BEGIN) | BIT(ENCODER) },
     [SPEY_GRAPH_NORM]        = { BIT(KIND) | BIT(EPS), BIT(OFFSET) | BIT(GROUPS) },
     [SPEY_GRAPH_LINEAR]      = { 0, BIT(ACT) },
     [SPEY_GRAPH_UNARY]       = { 0, BIT(ACT) | BIT(SCALE) | BIT(SOFTCAP) },
@@ -19,7 +19,7 @@ static const struct { uint64_t required, optional; } attrs_of[SPEY_GRAPH_OP_COUN
     [SPEY_GRAPH_ROPE]        = { BIT(HEADS) | BIT(K_DIM) | BIT(ROTARY), BIT(PAIRING) },
     [SPEY_GRAPH_KV_APPEND]   = { BIT(CACHE) | BIT(LAYER) | BIT(HEADS) | BIT(K_DIM) | BIT(V_DIM), 0 },
     [SPEY_GRAPH_ATTENTION]   = { BIT(CACHE) | BIT(LAYER) | BIT(HEADS) | BIT(KV_HEADS) | BIT(K_DIM) | BIT(V_DIM) | BIT(SCALE),
-                                 BIT(SOFTCAP) | BIT(WINDOW) | BIT(CAUSAL) | BIT(ALIBI) | BIT(SINKS) },
+                                 BIT(SOFTCAP) | BIT(WINDOW) | BIT(CAUSAL) | BIT(ALIBI) | BIT(RELATIVE) | BIT(DISTANCE) | BIT(SINKS) },
     [SPEY_GRAPH_GATHER]      = { 0, 0 },
     [SPEY_GRAPH_ROUTE]       = { BIT(TOP_K), BIT(SCORING) | BIT(NORMALISE) | BIT(SCALE) | BIT(GROUPS) | BIT(TOP_GROUPS) |
                                  BIT(GROUP_BEST) },
@@ -73,6 +73,9 @@ static const struct { double min, max; const char *const *texts; } ranges[SPEY_A
     [SPEY_ATTR_CAUSAL]    = { 0, 1, NULL },
     [SPEY_ATTR_ALIBI]     = { 0, 1, NULL },
     [SPEY_ATTR_SINKS]     = { 0, 1, NULL },
+    [SPEY_ATTR_ENCODER]   = { 0, 1, NULL },
+    [SPEY_ATTR_RELATIVE]  = { 0, 1, NULL },
+    [SPEY_ATTR_DISTANCE]  = { 2, SPEY_RELATIVE_DISTANCE_MAX, NULL },
 };
 /* clang-format on */
 
@@ -250,12 +253,35 @@ static spey_status check_tables(const infer *in)
     return SPEY_OK;
 }
 
+static const char *const rows_names[] = { "tokens", "outputs", "source" };
+
+const char *spey_rows_name(spey_rows rows)
+{
+    return rows_names[rows];
+}
+
+static spey_status fail_rows(const infer *in, int i, const char *expected)
+{
+    return SPEY_FAIL(SPEY_INVALID, "%s: input %d (%%%d) has %s rows, expected %s", in->op, i,
+                     in->node->inputs[i], rows_names[input(in, i)->rows], expected);
+}
+
+/* Every token of the step, not only outputs: the decoder's. */
 static spey_status want_tokens(const infer *in)
 {
     for (int i = 0; i < in->node->n_inputs; i++)
-        if (input(in, i)->rows != SPEY_ROWS_TOKENS)
-            return SPEY_FAIL(SPEY_INVALID, "%s: input %d (%%%d) has output rows, expected tokens",
-                             in->op, i, in->node->inputs[i]);
+        if (input(in, i)->rows != SPEY_ROWS_TOKENS) return fail_rows(in, i, "tokens");
+    return SPEY_OK;
+}
+
+/* The same, or the encoder's. */
+static spey_status want_step(const infer *in)
+{
+    for (int i = 0; i < in->node->n_inputs; i++) {
+        if (input(in, i)->rows == SPEY_ROWS_OUTPUTS) return fail_rows(in, i, "tokens");
+        if (input(in, i)->rows != input(in, 0)->rows)
+            return fail_rows(in, i, rows_names[input(in, 0)->rows]);
+    }
     return SPEY_OK;
 }
 
@@ -305,10 +331,7 @@ static spey_status want_matrix(const infer *in, int w, int64_t inputs)
 static spey_status want_same_shape(const infer *in)
 {
     const spey_value_info *a = input(in, 0), *b = input(in, 1);
-    if (a->rows != b->rows)
-        return SPEY_FAIL(SPEY_INVALID, "%s: %%%d has token rows and %%%d output rows", in->op,
-                         in->node->inputs[a->rows == SPEY_ROWS_TOKENS ? 0 : 1],
-                         in->node->inputs[a->rows == SPEY_ROWS_TOKENS ? 1 : 0]);
+    if (a->rows != b->rows) return fail_rows(in, 1, rows_names[a->rows]);
     return want_cols(in, 1, a->cols);
 }
 
@@ -348,6 +371,17 @@ static spey_status want_cache(const infer *in, int64_t heads, int64_t k_dim, int
     return SPEY_OK;
 }
 
+/* Those of the decoder's tokens are filled by the decoder, the others by the encoder. */
+static spey_status want_filler(const infer *in)
+{
+    int64_t cache = int_of(in, SPEY_ATTR_CACHE);
+    bool source = input(in, 0)->rows == SPEY_ROWS_SOURCE;
+    if (in->graph->caches[cache].source == source) return SPEY_OK;
+    return SPEY_FAIL(SPEY_INVALID, "%s: %s rows into cache %lld, which is for %s", in->op,
+                     rows_names[input(in, 0)->rows], (long long)cache,
+                     source ? "tokens" : "the encoder's");
+}
+
 static spey_status want_heads(const infer *in, int64_t heads, int64_t kv_heads)
 {
     if (heads % kv_heads == 0) return SPEY_OK;
@@ -366,6 +400,7 @@ static spey_status infer_embed(const infer *in, spey_value_info *out)
     if (begin >= rows)
         return SPEY_FAIL(SPEY_INVALID, "%s: begin is %lld, weight %s has %lld rows", in->op,
                          (long long)begin, weight(in, 0)->name, (long long)rows);
+    out[0].rows = int_of(in, SPEY_ATTR_ENCODER) ? SPEY_ROWS_SOURCE : SPEY_ROWS_TOKENS;
     out[0].cols = weight(in, 0)->dims[1];
     return SPEY_OK;
 }
@@ -412,7 +447,8 @@ static spey_status piece_cols(const infer *in, int i, int64_t heads, int64_t *co
 static spey_status infer_concat(const infer *in, spey_value_info *out)
 {
     int64_t heads = int_of(in, SPEY_ATTR_HEADS), a, b;
-    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_step(in));
+    out[0].rows = input(in, 0)->rows;
     SPEY_TRY(piece_cols(in, 0, heads, &a));
     SPEY_TRY(piece_cols(in, 1, int_of(in, SPEY_ATTR_SHARED) ? 1 : heads, &b));
     out[0].cols = heads * (a + b);
@@ -476,31 +512,73 @@ static spey_status infer_kv_append(const infer *in, spey_value_info *out)
     (void)out;
     int64_t heads = int_of(in, SPEY_ATTR_HEADS);
     int64_t k_dim = int_of(in, SPEY_ATTR_K_DIM), v_dim = int_of(in, SPEY_ATTR_V_DIM);
-    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_step(in));
     SPEY_TRY(want_cols(in, 0, heads * k_dim));
     SPEY_TRY(want_cols(in, 1, heads * v_dim));
-    return want_cache(in, heads, k_dim, v_dim);
+    SPEY_TRY(want_cache(in, heads, k_dim, v_dim));
+    return want_filler(in);
+}
+
+/* What the query's place in its sequence decides means nothing when the keys are of another one. */
+static spey_status want_cross(const infer *in, const spey_cache_group *group)
+{
+    bool source = input(in, 0)->rows == SPEY_ROWS_SOURCE;
+    if (source && !group->source)
+        return SPEY_FAIL(SPEY_INVALID, "%s: the encoder attends to the decoder's cache", in->op);
+    if (source || !group->source) return SPEY_OK;
+    if (group->scratch)
+        return SPEY_FAIL(SPEY_INVALID, "%s: the decoder attends to the encoder's scratch", in->op);
+    bool placed = spey_node_int(in->node, SPEY_ATTR_CAUSAL, 1) || int_of(in, SPEY_ATTR_WINDOW) ||
+                  int_of(in, SPEY_ATTR_ALIBI) || int_of(in, SPEY_ATTR_RELATIVE);
+    if (placed)
+        return SPEY_FAIL(SPEY_INVALID,
+                         "%s: cross-attention is causal, or has a window, alibi or relative",
+                         in->op);
+    return SPEY_OK;
+}
+
+/* The weights, in order: slopes, relative biases, sinks. */
+static spey_status want_attention_weights(const infer *in, int64_t heads)
+{
+    bool alibi = int_of(in, SPEY_ATTR_ALIBI), relative = int_of(in, SPEY_ATTR_RELATIVE);
+    bool sinks = int_of(in, SPEY_ATTR_SINKS);
+    if (alibi + relative + sinks != in->node->n_weights)
+        return SPEY_FAIL(SPEY_INVALID, "%s: alibi, relative and sinks name %d weights, it has %d",
+                         in->op, alibi + relative + sinks, in->node->n_weights);
+    if (alibi) SPEY_TRY(want_vector(in, 0, heads));
+    if (sinks) SPEY_TRY(want_vector(in, alibi + relative, heads));
+    if (!relative) return SPEY_OK;
+    SPEY_TRY(want_matrix(in, alibi, -1));
+    const spey_weight *table = weight(in, alibi);
+    bool causal = spey_node_int(in->node, SPEY_ATTR_CAUSAL, 1);
+    int64_t side = causal ? table->dims[0] : table->dims[0] / 2;
+    bool even = causal || table->dims[0] % 2 == 0;
+    if (table->dtype == SPEY_F32 && table->dims[1] == heads && even && side >= 2 &&
+        int_of(in, SPEY_ATTR_DISTANCE) > side / 2 && side <= SPEY_RELATIVE_DISTANCE_MAX)
+        return SPEY_OK;
+    return SPEY_FAIL(
+        SPEY_INVALID,
+        "%s: distance %lld and weight %s of %s [%lld,%lld], expected f32 [buckets,%lld]", in->op,
+        (long long)int_of(in, SPEY_ATTR_DISTANCE), table->name, spey_dtype_name(table->dtype),
+        (long long)table->dims[0], (long long)table->dims[1], (long long)heads);
 }
 
 static spey_status infer_attention(const infer *in, spey_value_info *out)
 {
     int64_t heads = int_of(in, SPEY_ATTR_HEADS), kv_heads = int_of(in, SPEY_ATTR_KV_HEADS);
     int64_t k_dim = int_of(in, SPEY_ATTR_K_DIM), v_dim = int_of(in, SPEY_ATTR_V_DIM);
-    SPEY_TRY(want_tokens(in));
+    SPEY_TRY(want_step(in));
     SPEY_TRY(want_heads(in, heads, kv_heads));
     SPEY_TRY(want_cols(in, 0, heads * k_dim));
     SPEY_TRY(want_cache(in, kv_heads, k_dim, v_dim));
-    int64_t kept = in->graph->caches[int_of(in, SPEY_ATTR_CACHE)].window;
-    int64_t window = int_of(in, SPEY_ATTR_WINDOW);
+    const spey_cache_group *group = &in->graph->caches[int_of(in, SPEY_ATTR_CACHE)];
+    SPEY_TRY(want_cross(in, group));
+    int64_t kept = group->window, window = int_of(in, SPEY_ATTR_WINDOW);
     if (kept && (!window || window > kept))
         return SPEY_FAIL(SPEY_INVALID, "%s: window is %lld, but its cache keeps %lld tokens",
                          in->op, (long long)window, (long long)kept);
-    int64_t vectors = int_of(in, SPEY_ATTR_ALIBI) + int_of(in, SPEY_ATTR_SINKS);
-    if (vectors != in->node->n_weights)
-        return SPEY_FAIL(SPEY_INVALID, "%s: alibi and sinks name %lld weights, it has %d", in->op,
-                         (long long)vectors, in->node->n_weights);
-    for (int w = 0; w < in->node->n_weights; w++)
-        SPEY_TRY(want_vector(in, w, heads));
+    SPEY_TRY(want_attention_weights(in, heads));
+    out[0].rows = input(in, 0)->rows;
     out[0].cols = heads * v_dim;
     return SPEY_OK;
 }
@@ -529,6 +607,7 @@ static spey_status infer_rope_append(const infer *in, spey_value_info *out)
     SPEY_TRY(want_heads(in, heads, kv_heads));
     SPEY_TRY(want_cols(in, 0, (heads + 2 * kv_heads) * k_dim));
     SPEY_TRY(want_cache(in, kv_heads, k_dim, k_dim));
+    SPEY_TRY(want_filler(in));
     SPEY_TRY(want_rotary(in, k_dim));
     out[0].cols = heads * k_dim;
     return SPEY_OK;

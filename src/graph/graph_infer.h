@@ -6,6 +6,7 @@
 
 enum { SPEY_VALUE_COLS_MAX = SPEY_VOCAB_MAX }; /* columns of an activation */
 
+const char *spey_rows_name(spey_rows rows);
 /* How many outputs nodes of this op have. */
 int spey_graph_op_outputs(spey_graph_op op);
 /* 'I', 'F' or 'S', as in SPEY_ATTR_LIST. */

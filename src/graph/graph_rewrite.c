@@ -285,8 +285,8 @@ spey_status spey_graph_check(const spey_graph *graph)
     if (graph->output < 0 || graph->output >= graph->n_values)
         return SPEY_FAIL(SPEY_INVALID, "the graph has no output");
     if (graph->values[graph->output].rows != SPEY_ROWS_OUTPUTS)
-        return SPEY_FAIL(SPEY_INVALID, "output %%%d has token rows, expected output rows",
-                         graph->output);
+        return SPEY_FAIL(SPEY_INVALID, "output %%%d has %s rows, expected outputs", graph->output,
+                         spey_rows_name(graph->values[graph->output].rows));
     bool *filled = spey_new_array(SPEY_PURPOSE_GRAPH, bool, n_slots(graph));
     if (!filled) return SPEY_NOMEM;
     spey_status status = check_caches(graph, filled);

@@ -11,7 +11,6 @@
 #include "base/alloc.h"
 #include "graph/graph_infer.h"
 
-static const char *const rows_names[] = { "tokens", "outputs" };
 static const char *const cut_names[] = { "none", "rows", "cols" };
 
 /* ---- writing ---- */
@@ -91,11 +90,17 @@ static void write_node(spey_strbuf *out, const spey_graph *graph, const spey_nod
         spey_strbuf_printf(out, " %s", graph->weights[node->weights[w]].name);
     for (int i = 0; i < node->n_outputs; i++) {
         const spey_value_info *value = &graph->values[node->outputs[i]];
-        spey_strbuf_printf(out, "%s%s %" PRId64, i ? ", " : " : ", rows_names[value->rows],
+        spey_strbuf_printf(out, "%s%s %" PRId64, i ? ", " : " : ", spey_rows_name(value->rows),
                            value->cols);
     }
     write_attrs(out, node);
     spey_strbuf_putc(out, '\n');
+}
+
+static const char *kv_kind(const spey_cache_group *group)
+{
+    if (!group->source) return "kv";
+    return group->scratch ? "scratch" : "cross";
 }
 
 spey_status spey_graph_write(const spey_graph *graph, spey_strbuf *out)
@@ -109,10 +114,10 @@ spey_status spey_graph_write(const spey_graph *graph, spey_strbuf *out)
                                group->layers, group->state);
             continue;
         }
-        spey_strbuf_printf(out,
-                           "cache %d kv layers=%" PRId64 " heads=%" PRId64 " k_dim=%" PRId64
-                           " v_dim=%" PRId64,
-                           c, group->layers, group->heads, group->k_dim, group->v_dim);
+        spey_strbuf_printf(
+            out,
+            "cache %d %s layers=%" PRId64 " heads=%" PRId64 " k_dim=%" PRId64 " v_dim=%" PRId64, c,
+            kv_kind(group), group->layers, group->heads, group->k_dim, group->v_dim);
         if (group->window) spey_strbuf_printf(out, " window=%" PRId64, group->window);
         spey_strbuf_putc(out, '\n');
     }
@@ -307,7 +312,9 @@ static spey_status parse_cache(parser *p)
     if (number_of != p->graph->n_caches)
         return BAD(p, "cache %" PRId64 ", expected %d", number_of, p->graph->n_caches);
     bool state = accept(p, " state ");
-    if (!state) SPEY_TRY(expect(p, " kv "));
+    group.scratch = !state && accept(p, " scratch ");
+    group.source = group.scratch || (!state && accept(p, " cross "));
+    if (!state && !group.source) SPEY_TRY(expect(p, " kv "));
     SPEY_TRY(field(p, "layers", &group.layers));
     if (state) {
         SPEY_TRY(field(p, " elements", &group.state));
@@ -403,8 +410,13 @@ static spey_status parse_shapes(parser *p, int n, spey_value_info shapes[SPEY_NO
 {
     for (int i = 0; i < n; i++) {
         SPEY_TRY(expect(p, i ? ", " : " : "));
-        shapes[i].rows = accept(p, "outputs ") ? SPEY_ROWS_OUTPUTS : SPEY_ROWS_TOKENS;
-        if (shapes[i].rows == SPEY_ROWS_TOKENS) SPEY_TRY(expect(p, "tokens "));
+        shapes[i].rows = SPEY_ROWS_TOKENS;
+        if (accept(p, "outputs "))
+            shapes[i].rows = SPEY_ROWS_OUTPUTS;
+        else if (accept(p, "source "))
+            shapes[i].rows = SPEY_ROWS_SOURCE;
+        else
+            SPEY_TRY(expect(p, "tokens "));
         SPEY_TRY(integer(p, &shapes[i].cols));
     }
     return SPEY_OK;
@@ -433,8 +445,8 @@ static spey_status parse_node(parser *p)
         const spey_value_info *made = &p->graph->values[first + i];
         if (made->rows != shapes[i].rows || made->cols != shapes[i].cols)
             return BAD(p, "%%%d is %s %" PRId64 ", but %s makes %s %" PRId64, first + i,
-                       rows_names[shapes[i].rows], shapes[i].cols, spey_graph_op_name(node.op),
-                       rows_names[made->rows], made->cols);
+                       spey_rows_name(shapes[i].rows), shapes[i].cols, spey_graph_op_name(node.op),
+                       spey_rows_name(made->rows), made->cols);
     }
     return SPEY_OK;
 }

@@ -146,7 +146,7 @@ static void place_outputs(planner *p, int n)
 static spey_status measure(planner *p, spey_value root, storage *out)
 {
     const spey_value_info *info = &p->graph->values[root];
-    int64_t rows = info->rows == SPEY_ROWS_TOKENS ? p->limits->tokens_max : p->limits->outputs_max;
+    int64_t rows = info->rows == SPEY_ROWS_OUTPUTS ? p->limits->outputs_max : p->limits->tokens_max;
     size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, root);
     if (!spey_mul_size(bytes, (size_t)p->plan->values[root].pitch, &bytes) ||
         !spey_mul_size(bytes, (size_t)rows, &bytes) || bytes > (size_t)1 << 56)

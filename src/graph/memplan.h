@@ -16,7 +16,8 @@
 #include "graph/graph.h"
 
 typedef struct spey_memplan_limits {
-    int64_t tokens_max;   /* rows of SPEY_ROWS_TOKENS values */
+    int64_t
+        tokens_max; /* rows of SPEY_ROWS_TOKENS and of SPEY_ROWS_SOURCE values: in steps apart */
     int64_t outputs_max;  /* rows of SPEY_ROWS_OUTPUTS values */
     size_t element_bytes; /* of activations: 2 or 4 (tests: 8) */
     bool

@@ -20,8 +20,8 @@ static const spey_placement *place_of(const replay *r, spey_value v)
 
 static int64_t rows_of(const replay *r, spey_value v)
 {
-    bool tokens = r->graph->values[v].rows == SPEY_ROWS_TOKENS;
-    return tokens ? r->limits->tokens_max : r->limits->outputs_max;
+    bool outputs = r->graph->values[v].rows == SPEY_ROWS_OUTPUTS;
+    return outputs ? r->limits->outputs_max : r->limits->tokens_max;
 }
 
 static uint64_t bytes_of(const replay *r, spey_value v)

@@ -89,6 +89,8 @@ static spey_status read_graph(spey_program *program)
         for (int w = 0; w < graph->nodes[i].n_weights; w++)
             if (!program->tensors[graph->nodes[i].weights[w]])
                 SPEY_TRY(resolve(program, graph->nodes[i].weights[w]));
+    if (spey_graph_has_encoder(graph))
+        return SPEY_FAIL(SPEY_UNSUPPORTED, "the graph has an encoder, which cannot run yet");
     const spey_value_info *output = &graph->values[graph->output];
     if (output->rows != SPEY_ROWS_OUTPUTS || output->cols != program->info->vocab_size)
         return SPEY_FAIL(SPEY_FORMAT, "the graph's output has %lld columns, the vocabulary %lld",

@@ -16,6 +16,7 @@ struct interpreter {
     double **k, **v; /* [sequence * n_slots + slot]: rows of a layer's cache */
     int64_t n_slots;
     int64_t *lengths;            /* of the sequences before this step */
+    int64_t *source_lengths;     /* of what the encoder has seen of them */
     int64_t *positions, *kv_len; /* of this step, per token and per sequence */
     const interpreter_step_args *step;
 };
@@ -97,6 +98,7 @@ interpreter *interpreter_new(const spey_graph *graph, const interpreter_options 
     in->weights = make((size_t)graph->n_weights, sizeof *in->weights);
     in->places = make((size_t)graph->n_values, sizeof *in->places);
     in->lengths = make((size_t)options->n_seqs, sizeof *in->lengths);
+    in->source_lengths = make((size_t)options->n_seqs, sizeof *in->source_lengths);
     in->kv_len = make((size_t)options->n_seqs, sizeof *in->kv_len);
     in->positions = make((size_t)options->tokens_max, sizeof *in->positions);
     load_weights(in);
@@ -135,6 +137,7 @@ void interpreter_free(interpreter *in)
     spey_free(in->k);
     spey_free(in->v);
     spey_free(in->lengths);
+    spey_free(in->source_lengths);
     spey_free(in->kv_len);
     spey_free(in->positions);
     spey_free(in);
@@ -154,8 +157,8 @@ static float *table_row(const interpreter *in, spey_value value, int64_t row)
 
 static int64_t rows_of(const interpreter *in, spey_value value)
 {
-    bool tokens = in->graph->values[value].rows == SPEY_ROWS_TOKENS;
-    return tokens ? in->step->n_tokens : in->step->n_outputs;
+    bool outputs = in->graph->values[value].rows == SPEY_ROWS_OUTPUTS;
+    return outputs ? in->step->n_outputs : in->step->n_tokens;
 }
 
 static const float *weight_of(const interpreter *in, const spey_node *node, int i)
@@ -165,8 +168,10 @@ static const float *weight_of(const interpreter *in, const spey_node *node, int 
 
 static double **cache_of(const interpreter *in, double **rows, const spey_node *node, int seq)
 {
-    int64_t slot = spey_node_int(node, SPEY_ATTR_LAYER, 0);
-    for (int c = 0; c < spey_node_int(node, SPEY_ATTR_CACHE, 0); c++)
+    int cache = (int)spey_node_int(node, SPEY_ATTR_CACHE, 0);
+    bool one = in->graph->caches[cache].scratch; /* all layers in the memory of the first */
+    int64_t slot = one ? 0 : spey_node_int(node, SPEY_ATTR_LAYER, 0);
+    for (int c = 0; c < cache; c++)
         slot += in->graph->caches[c].layers;
     return &rows[seq * in->n_slots + slot];
 }
@@ -374,6 +379,37 @@ static void run_rope_append(interpreter *in, const spey_node *node)
     }
 }
 
+/* T5's, for a key `ahead` tokens after the query; as transformers writes it. */
+static double relative_bias(const interpreter *in, const spey_node *node, int64_t head,
+                            int64_t ahead)
+{
+    bool alibi = spey_node_int(node, SPEY_ATTR_ALIBI, 0);
+    const spey_weight *table = &in->graph->weights[node->weights[alibi]];
+    int64_t buckets = table->dims[0], heads = table->dims[1], bucket = 0, distance = -ahead;
+    if (!spey_node_int(node, SPEY_ATTR_CAUSAL, 1)) {
+        buckets /= 2;
+        if (ahead > 0) bucket = buckets;
+        distance = ahead < 0 ? -ahead : ahead;
+    }
+    if (distance < buckets / 2) {
+        bucket += distance;
+    } else {
+        double exact = (double)(buckets / 2);
+        double far = (double)spey_node_int(node, SPEY_ATTR_DISTANCE, 0) / exact;
+        double share = log((double)distance / exact) / log(far);
+        int64_t large = buckets / 2 + (int64_t)(share * ((double)buckets - exact));
+        bucket += large < buckets ? large : buckets - 1;
+    }
+    return (double)weight_of(in, node, alibi)[bucket * heads + head];
+}
+
+/* How many keys sequence `seq` has for the node. */
+static int64_t keys_of(const interpreter *in, const spey_node *node, int seq)
+{
+    bool source = in->graph->caches[spey_node_int(node, SPEY_ATTR_CACHE, 0)].source;
+    return source ? in->source_lengths[seq] : in->kv_len[seq];
+}
+
 typedef struct head_place {
     int64_t row, head;
 } head_place;
@@ -386,12 +422,13 @@ static void attend(interpreter *in, const spey_node *node, head_place at, double
     int64_t v_dim = spey_node_int(node, SPEY_ATTR_V_DIM, 0);
     int64_t window = spey_node_int(node, SPEY_ATTR_WINDOW, 0);
     bool alibi = spey_node_int(node, SPEY_ATTR_ALIBI, 0);
+    bool relative = spey_node_int(node, SPEY_ATTR_RELATIVE, 0);
     bool sinks = spey_node_int(node, SPEY_ATTR_SINKS, 0);
     double cap = spey_node_number(node, SPEY_ATTR_SOFTCAP, 0), max = -(double)INFINITY, total = 0;
     int seq = in->step->seqs[at.row];
     int64_t i = in->positions[at.row];
     int64_t begin = window && i - window + 1 > 0 ? i - window + 1 : 0;
-    int64_t end = spey_node_int(node, SPEY_ATTR_CAUSAL, 1) ? i + 1 : in->kv_len[seq];
+    int64_t end = spey_node_int(node, SPEY_ATTR_CAUSAL, 1) ? i + 1 : keys_of(in, node, seq);
     const double *q = row_of(in, node->inputs[0], at.row) + at.head * k_dim;
     for (int64_t j = begin; j < end; j++) {
         const double *k = *cache_of(in, in->k, node, seq) + (j * kv_heads + kv_head) * k_dim;
@@ -401,12 +438,13 @@ static void attend(interpreter *in, const spey_node *node, head_place at, double
         s *= spey_node_number(node, SPEY_ATTR_SCALE, 1);
         if (cap > 0) s = cap * tanh(s / cap);
         if (alibi) s += (double)weight_of(in, node, 0)[at.head] * (double)(j - i);
+        if (relative) s += relative_bias(in, node, at.head, j - i);
         scores[j] = s;
         max = fmax(max, s);
     }
     for (int64_t j = begin; j < end; j++)
         total += scores[j] = exp(scores[j] - max);
-    if (sinks) total += exp((double)weight_of(in, node, alibi)[at.head] - max);
+    if (sinks) total += exp((double)weight_of(in, node, alibi + relative)[at.head] - max);
     double *out = row_of(in, node->outputs[0], at.row) + at.head * v_dim;
     for (int64_t d = 0; d < v_dim; d++)
         out[d] = 0;
@@ -596,16 +634,30 @@ static void run_node(interpreter *in, const spey_node *node)
     }
 }
 
+static void run_nodes(interpreter *in, bool encoder)
+{
+    for (int n = 0; n < in->graph->n_nodes; n++) {
+        const spey_node *node = &in->graph->nodes[n];
+        bool source = spey_graph_node_rows(in->graph, node) == SPEY_ROWS_SOURCE;
+        if (source == encoder) run_node(in, node);
+    }
+}
+
 void interpreter_step(interpreter *in, const interpreter_step_args *args)
 {
     const spey_graph *graph = in->graph;
     in->step = args;
     SPEY_ASSERT(args->n_tokens <= in->options.tokens_max);
+    if (args->encode) {
+        for (int i = 0; i < args->n_tokens; i++)
+            in->positions[i] = in->source_lengths[args->seqs[i]]++;
+        run_nodes(in, true);
+        return;
+    }
     memcpy(in->kv_len, in->lengths, (size_t)in->options.n_seqs * sizeof *in->kv_len);
     for (int i = 0; i < args->n_tokens; i++)
         in->positions[i] = in->kv_len[args->seqs[i]]++;
-    for (int n = 0; n < graph->n_nodes; n++)
-        run_node(in, &graph->nodes[n]);
+    run_nodes(in, false);
     memcpy(in->lengths, in->kv_len, (size_t)in->options.n_seqs * sizeof *in->kv_len);
     int64_t cols = graph->values[graph->output].cols;
     for (int i = 0; i < args->n_outputs; i++)

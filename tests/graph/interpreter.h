@@ -32,6 +32,7 @@ typedef struct interpreter_step_args {
     int n_outputs;
     const int *output_rows;
     double *logits;
+    bool encode; /* the encoder's whole inputs, in place of tokens; no outputs */
 } interpreter_step_args;
 void interpreter_step(interpreter *in, const interpreter_step_args *args);
 

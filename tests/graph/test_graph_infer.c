@@ -170,6 +170,77 @@ static void routing_and_experts_must_fit(void **state)
     spey_graph_free(graph_of(fits));
 }
 
+#define CODERS                                                                 \
+    "spey-graph 1\nweight e f32 [9,4]\nweight r f32 [6,2]\nweight s f32 [2]\n" \
+    "cache 0 kv layers=1 heads=2 k_dim=2 v_dim=2\n"                            \
+    "cache 1 cross layers=1 heads=2 k_dim=2 v_dim=2\n"                         \
+    "cache 2 scratch layers=2 heads=2 k_dim=2 v_dim=2\n"                       \
+    "%0 = embed() e : source 4 {encoder=1}\n%1 = embed() e : tokens 4\n"
+#define AT(c) "cache=" #c " layer=0"
+#define APPEND "heads=2 k_dim=2 v_dim=2"
+#define ATTEND "heads=2 kv_heads=2 k_dim=2 v_dim=2 scale=1"
+
+static void encoder_and_decoder_meet_in_cross_groups(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *error;
+    } cases[] = {
+        { CODERS "%2 = add(%0, %1) : source 4\n",
+          "add: input 1 (%1) has tokens rows, expected source" },
+        { CODERS "%2 = gather(%0) : outputs 4\n",
+          "gather: input 0 (%0) has source rows, expected tokens" },
+        { CODERS "kv_append(%0, %1) {" AT(1) " " APPEND "}\n",
+          "kv_append: input 1 (%1) has tokens rows, expected source" },
+        { CODERS "kv_append(%0, %0) {" AT(0) " " APPEND "}\n",
+          "kv_append: source rows into cache 0, which is for tokens" },
+        { CODERS "kv_append(%1, %1) {" AT(1) " " APPEND "}\n",
+          "kv_append: tokens rows into cache 1, which is for the encoder's" },
+        { CODERS "%2 = attention(%0) : source 4 {" AT(0) " " ATTEND "}\n",
+          "the encoder attends to the decoder's cache" },
+        { CODERS "%2 = attention(%1) : tokens 4 {" AT(2) " " ATTEND " causal=0}\n",
+          "the decoder attends to the encoder's scratch" },
+        { CODERS "%2 = attention(%1) : tokens 4 {" AT(1) " " ATTEND "}\n",
+          "cross-attention is causal, or has a window, alibi or relative" },
+        { CODERS "%2 = attention(%1) r : tokens 4 {" AT(1) " " ATTEND
+                                                           " causal=0 relative=1 distance=9}\n",
+          "cross-attention is causal, or has a window, alibi or relative" },
+        { CODERS "%2 = attention(%1) : tokens 4 {" AT(0) " " ATTEND " relative=1 distance=9}\n",
+          "alibi, relative and sinks name 1 weights, it has 0" },
+        { CODERS "%2 = attention(%1) e : tokens 4 {" AT(0) " " ATTEND " relative=1 distance=9}\n",
+          "distance 9 and weight e of f32 [9,4], expected f32 [buckets,2]" },
+        { CODERS "%2 = attention(%1) r : tokens 4 {" AT(0) " " ATTEND " relative=1 distance=3}\n",
+          "distance 3 and weight r of f32 [6,2]" },
+        { CODERS "%2 = attention(%1) r : tokens 4 {" AT(0) " " ATTEND " relative=1}\n",
+          "distance 0 and weight r of f32 [6,2]" },
+        { CODERS "%2 = attention(%1) s : tokens 4 {" AT(0) " " ATTEND " relative=1 distance=9}\n",
+          "weight s has 1 dims, expected 2" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        spey_graph *graph;
+        must_fail(spey_graph_parse("test", cases[i].text, strlen(cases[i].text), &graph),
+                  SPEY_FORMAT, cases[i].error);
+    }
+}
+
+static void attention_names_its_weights_in_order(void **state)
+{
+    (void)state;
+    spey_graph *graph = graph_of(CODERS "kv_append(%0, %0) {" AT(
+        1) " " APPEND "}\n"
+           "kv_append(%1, %1) {" AT(0) " " APPEND "}\n"
+                                       "%2 = attention(%1) s r s : tokens 4 {" AT(
+                                           0) " " ATTEND " alibi=1 relative=1 distance=9 sinks=1}\n"
+                                              "%3 = attention(%2) : tokens 4 {" AT(
+                                                  1) " " ATTEND " causal=0}\n"
+                                                     "%4 = gather(%3) : outputs 4\noutput %4\n");
+    assert_true(spey_graph_has_encoder(graph));
+    assert_int_equal(spey_graph_node_rows(graph, &graph->nodes[2]), SPEY_ROWS_SOURCE);
+    assert_int_equal(spey_graph_node_rows(graph, &graph->nodes[5]), SPEY_ROWS_TOKENS);
+    assert_int_equal(spey_graph_node_rows(graph, &graph->nodes[6]), SPEY_ROWS_OUTPUTS);
+    spey_graph_free(graph);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +251,8 @@ int main(void)
         cmocka_unit_test(recurrent_ops_say_what_does_not_fit),
         cmocka_unit_test(a_window_must_be_kept_by_the_cache),
         cmocka_unit_test(routing_and_experts_must_fit),
+        cmocka_unit_test(encoder_and_decoder_meet_in_cross_groups),
+        cmocka_unit_test(attention_names_its_weights_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,6 +115,31 @@ static void a_group_of_states_has_a_size(void **state)
     spey_graph_free(graph);
 }
 
+static void an_encoder_has_rows_and_groups_of_its_own(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "spey-graph 1\nweight e f32 [9,4]\n"
+        "cache 0 kv layers=1 heads=2 k_dim=2 v_dim=2\n"
+        "cache 1 cross layers=1 heads=2 k_dim=2 v_dim=2\n"
+        "cache 2 scratch layers=1 heads=2 k_dim=2 v_dim=2\n"
+        "%0 = embed() e : source 4 {encoder=1}\n"
+        "kv_append(%0, %0) {heads=2 k_dim=2 v_dim=2 cache=2 layer=0}\n"
+        "%1 = attention(%0) : source 4 {scale=1 heads=2 kv_heads=2 k_dim=2 v_dim=2 cache=2 layer=0 causal=0}\n"
+        "kv_append(%1, %1) {heads=2 k_dim=2 v_dim=2 cache=1 layer=0}\n"
+        "%2 = embed() e : tokens 4\n"
+        "%3 = attention(%2) : tokens 4 {scale=1 heads=2 kv_heads=2 k_dim=2 v_dim=2 cache=1 layer=0 causal=0}\n"
+        "%4 = gather(%3) : outputs 4\n"
+        "output %4\n";
+    spey_graph *graph = graph_of(text);
+    char *again = text_of(graph);
+    assert_string_equal(again, text);
+    assert_true(graph->caches[1].source && !graph->caches[1].scratch);
+    assert_true(graph->caches[2].source && graph->caches[2].scratch);
+    spey_free(again);
+    spey_graph_free(graph);
+}
+
 static void comments_and_blank_lines_are_skipped(void **state)
 {
     (void)state;
@@ -158,6 +183,8 @@ static const struct {
     { "spey-graph 1\ncache 0 state layers=1 elements=0\n", "a state without elements" },
     { "spey-graph 1\ncache 0 state layers=1 heads=1\n", "expected \" elements\"" },
     { "spey-graph 1\ncache 0 kv layers=1 heads=1 k_dim=1\n", "expected \" v_dim\"" },
+    { "spey-graph 1\ncache 0 cross layers=1 heads=1 k_dim=1 v_dim=1 window=4\n",
+      "cache 0: layers=1" },
     { BEGIN "%1 = embed() e : tokens 8\n", "test:4: %1 is made, expected %0" },
     { BEGIN "%0 = embedd() e : tokens 8\n", "unknown op \"embedd\"" },
     { BEGIN "%0 = embed() f : tokens 8\n", "weight f is not declared" },
@@ -188,13 +215,14 @@ static const struct {
       "columns 5 to 9 of %0, which has 8" },
     { BEGIN "%0 = embed() e : tokens 8\n%1 = linear(%0) w : tokens 8\n",
       "weight w has 1 dims, expected 2" },
-    { BEGIN "%0 = embed() e : tokens 8\noutput %0\n", "output %0 has token rows" },
+    { BEGIN "%0 = embed() e : tokens 8\noutput %0\n",
+      "output %0 has tokens rows, expected outputs" },
     { BEGIN "%0 = embed() e : tokens 8\n" END "%2 = unary(%1) : outputs 8\n",
       "text after the output" },
     { BEGIN "%0 = embed() e : tokens 8\n%1 = gather(%0) : outputs 8\n%2 = gather(%1) : outputs 8\n",
-      "has output rows, expected tokens" },
+      "has outputs rows, expected tokens" },
     { BEGIN "%0 = embed() e : tokens 8\n%1 = gather(%0) : outputs 8\n%2 = add(%0, %1) : tokens 8\n",
-      "%0 has token rows and %1 output rows" },
+      "(%1) has outputs rows, expected tokens" },
 };
 
 static void each_fault_is_one_clear_error(void **state)
@@ -260,6 +288,7 @@ int main(void)
         cmocka_unit_test(numbers_are_short),
         cmocka_unit_test(parts_are_declared_inside_the_folded_weight),
         cmocka_unit_test(a_group_of_states_has_a_size),
+        cmocka_unit_test(an_encoder_has_rows_and_groups_of_its_own),
         cmocka_unit_test(comments_and_blank_lines_are_skipped),
         cmocka_unit_test(each_fault_is_one_clear_error),
         cmocka_unit_test(damaged_text_never_crashes),

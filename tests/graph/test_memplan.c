@@ -183,7 +183,7 @@ static double *logits_of(const spey_graph *graph, const spey_memplan *plan)
     interpreter *in = interpreter_new(graph, &options);
     int64_t cols = graph->values[graph->output].cols;
     double *logits = spey_new_array(SPEY_PURPOSE_GENERAL, double, 3 * cols);
-    interpreter_step(in, &(interpreter_step_args){ 10, ids, seqs, 3, rows, logits });
+    interpreter_step(in, &(interpreter_step_args){ 10, ids, seqs, 3, rows, logits, false });
     interpreter_free(in);
     return logits;
 }

@@ -105,9 +105,9 @@ static double *logits_of(const spey_graph *graph)
     interpreter *in = interpreter_new(graph, &options);
     int64_t cols = graph->values[graph->output].cols;
     double *logits = spey_new_array(SPEY_PURPOSE_GENERAL, double, 6 * cols);
-    interpreter_step(in, &(interpreter_step_args){ 12, ids, seqs, 3, rows, logits });
+    interpreter_step(in, &(interpreter_step_args){ 12, ids, seqs, 3, rows, logits, false });
     interpreter_step(in, &(interpreter_step_args){ 3, (int64_t[]){ 5, 6, 7 }, (int[]){ 0, 1, 2 }, 3,
-                                                   (int[]){ 0, 1, 2 }, logits + 3 * cols });
+                                                   (int[]){ 0, 1, 2 }, logits + 3 * cols, false });
     interpreter_free(in);
     return logits;
 }

@@ -71,7 +71,7 @@ static double step(const fixture *f, interpreter *in, int64_t begin, int64_t end
             rows[i] = i;
         }
     double *logits = spey_new_array(SPEY_PURPOSE_GENERAL, double, n * f->vocab), worst = 0;
-    interpreter_step(in, &(interpreter_step_args){ n, ids, seqs, n, rows, logits });
+    interpreter_step(in, &(interpreter_step_args){ n, ids, seqs, n, rows, logits, false });
     for (i = 0; i < n; i++) {
         int64_t t = begin + i % (end - begin);
         const float *expected = f->logits + (seqs[i] * f->n_tokens + t) * f->vocab;
