@@ -425,6 +425,7 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
         .out = out.data,
         .out_pitch = out.pitch,
         .dtype = q.dtype,
+        .precision = b->program->precision,
         .kv = kv_view(b, node),
         .seqs_max = b->layout->kv.sequences_max,
         .kv_len_max = b->layout->kv.sequence_tokens_max,
