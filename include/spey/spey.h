@@ -57,6 +57,19 @@ int64_t spey_engine_context_length(const spey_engine *engine);
 
 typedef struct spey_context spey_context;
 
+/* Which requests run together when the KV cache cannot hold all at their longest. */
+typedef enum spey_policy {
+    /* A request begins when it can run to its end without being paused. */
+    SPEY_GUARANTEED_NO_EVICT,
+    /* It begins when there is room now; when there is none left, the newest is paused and computes its tokens again later. */
+    SPEY_MAX_UTILIZATION,
+    /* A batch begins when the last one has ended: for comparison. */
+    SPEY_STATIC_BATCH,
+} spey_policy;
+
+/* Requests of higher priority go first. */
+enum { SPEY_PRIORITY_MIN = -4, SPEY_PRIORITY_MAX = 4 };
+
 typedef struct spey_context_options {
     uint32_t struct_bytes;
     int32_t threads;             /* CPU worker threads; 0: one per core */

@@ -1,0 +1,490 @@
+#include "simulator.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "runtime/scheduler.h"
+
+enum {
+    VOCAB = 64,
+    REQUESTS_MAX = 48,
+    TOKENS_MAX = 160, /* of a sequence */
+    WIDTH_MAX = 5,
+    SEQUENCES_MAX = 10,
+    QUEUE_MAX = 12,
+    STEPS_MAX = 20000,
+};
+
+typedef enum sim_end { GOING, BY_EOS, BY_LENGTH, BY_CANCEL, BY_TIMEOUT } sim_end;
+
+typedef struct sim_request {
+    int32_t n_prompt, n_max, width;
+    bool beams, all_rows;
+    int32_t eos_one_in; /* a token is the last one in so many cases; 0: never */
+    int32_t priority, cancel_step;
+    uint64_t tenant, salt, deadline_ns;
+    spey_ticket ticket; /* -1: not in the scheduler */
+    int32_t ids[WIDTH_MAX][TOKENS_MAX];
+    int32_t n[WIDTH_MAX];
+    sim_end end[WIDTH_MAX];
+    int32_t n_ends;
+    bool rows_seen[TOKENS_MAX];
+} sim_request;
+
+typedef struct sim_world {
+    uint64_t seed;
+    spey_rng rng;
+    spey_scheduler_limits limits;
+    spey_scheduler *scheduler;
+    spey_schedule schedule, again;
+    spey_kv_cache *kv;
+    sim_memory memory;
+    sim_request requests[REQUESTS_MAX];
+    int32_t n_requests, n_arrived, n_done;
+    uint64_t now_ns;
+    int32_t step, quiet;          /* steps without a token */
+    uint64_t rows[SEQUENCES_MAX]; /* of the last token of each item */
+    spey_growth growths[SEQUENCES_MAX];
+    sim_totals *totals;
+    char *error;
+    int error_bytes;
+} sim_world;
+
+static bool fail(sim_world *w, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int n = snprintf(w->error, (size_t)w->error_bytes, "step %d: ", w->step);
+    vsnprintf(w->error + n, (size_t)(w->error_bytes - n), format, args);
+    va_end(args);
+    return false;
+}
+
+static int32_t below(sim_world *w, int32_t n)
+{
+    return (int32_t)spey_rng_below(&w->rng, (uint64_t)n);
+}
+
+static int32_t between(sim_world *w, int32_t low, int32_t high)
+{
+    return low + below(w, high - low + 1);
+}
+
+static bool one_in(sim_world *w, int32_t n)
+{
+    return below(w, n) == 0;
+}
+
+/* ---- what a request puts out ---- */
+
+/* Grow the sequences by one token each, from their rows: an independent one by its index, beams with parents among all. True:
+ * the caches change hands. */
+static void choose(const sim_request *r, const uint64_t *rows, int32_t i, int32_t *parent,
+                   int32_t *token)
+{
+    *parent = i;
+    if (r->beams && r->n[0] > r->n_prompt) {
+        uint64_t all = 0;
+        for (int32_t k = 0; k < r->width; k++)
+            all = sim_hash(all, rows[k]);
+        *parent = (int32_t)(sim_hash(all, (uint64_t)i) % (uint64_t)r->width);
+    }
+    *token = (int32_t)(sim_hash(rows[*parent], (uint64_t)i) % VOCAB);
+}
+
+static bool is_last(const sim_request *r, const int32_t *ids, int32_t n)
+{
+    uint64_t h = sim_hash((uint64_t)ids[n - 1], (uint64_t)(ids[n / 2] + n));
+    return r->eos_one_in && h % (uint64_t)r->eos_one_in == 0;
+}
+
+/* One round for all live sequences; parents[] are filled. */
+static void grow(sim_request *r, const uint64_t *rows, int32_t *parents)
+{
+    int32_t before[WIDTH_MAX][TOKENS_MAX], tokens[WIDTH_MAX];
+    memcpy(before, r->ids, sizeof before);
+    bool first = r->n[0] == r->n_prompt && r->end[0] == GOING;
+    for (int32_t i = 0; i < r->width; i++)
+        if (r->end[i] == GOING) choose(r, rows, i, &parents[i], &tokens[i]);
+    for (int32_t i = 0; i < r->width; i++) {
+        if (r->end[i] != GOING) continue;
+        if (r->n[i] == r->n_max) { /* only the prompt was asked for */
+            r->end[i] = BY_LENGTH;
+            continue;
+        }
+        memcpy(r->ids[i], before[parents[i]], sizeof before[i]);
+        r->ids[i][r->n[i]++] = tokens[i];
+        if (first) parents[i] = 0;
+        if (r->n[i] == r->n_max) r->end[i] = BY_LENGTH;
+        if (!r->beams && is_last(r, r->ids[i], r->n[i])) r->end[i] = BY_EOS;
+    }
+}
+
+static bool lives(const sim_request *r)
+{
+    for (int32_t i = 0; i < r->width; i++)
+        if (r->end[i] == GOING) return true;
+    return false;
+}
+
+/* The request alone, without scheduler or cache: `steps` rounds, or to its end. */
+static void run_alone(const spey_kv_limits *limits, sim_request *r)
+{
+    for (int32_t i = 0; i < r->width; i++) {
+        r->n[i] = r->n_prompt;
+        r->end[i] = GOING;
+    }
+    while (lives(r)) {
+        uint64_t rows[WIDTH_MAX];
+        int32_t parents[WIDTH_MAX];
+        for (int32_t i = 0; i < r->width; i++)
+            if (r->end[i] == GOING) rows[i] = sim_row(limits, r->ids[i], r->n[i] - 1);
+        grow(r, rows, parents);
+    }
+}
+
+/* The outputs are those of the request alone, as far as they go. */
+static bool check_output(sim_world *w, const sim_request *r)
+{
+    static sim_request alone;
+    alone = *r;
+    run_alone(&w->limits.kv, &alone);
+    bool whole = true;
+    for (int32_t i = 0; i < r->width; i++)
+        whole = whole && (r->end[i] == BY_EOS || r->end[i] == BY_LENGTH);
+    for (int32_t i = 0; i < r->width; i++) {
+        bool same = r->end[i] == alone.end[i] ? r->n[i] == alone.n[i] : r->n[i] <= alone.n[i];
+        if (!same || (whole && r->end[i] != alone.end[i]))
+            return fail(w, "request %d, sequence %d: %d tokens and end %d, alone %d and %d",
+                        (int)(r - w->requests), i, r->n[i], r->end[i], alone.n[i], alone.end[i]);
+        /* Beams that were cut short are elsewhere now than at their ends. */
+        if ((!r->beams || whole) &&
+            memcmp(r->ids[i], alone.ids[i], sizeof(int32_t) * (size_t)r->n[i]))
+            return fail(w, "request %d, sequence %d: other tokens than alone",
+                        (int)(r - w->requests), i);
+    }
+    for (int32_t p = 0; whole && r->all_rows && p < r->n_prompt; p++)
+        if (!r->rows_seen[p])
+            return fail(w, "request %d: no row for its token %d", (int)(r - w->requests), p);
+    return true;
+}
+
+/* ---- the world ---- */
+
+static void draw_groups(sim_world *w, spey_kv_limits *kv, int32_t longest)
+{
+    int64_t bt = kv->block_tokens, blocks = (longest + bt - 1) / bt;
+    kv->groups[0] = (spey_kv_group_limits){ .kind = SPEY_KV_TOKENS };
+    /* From barely one longest sequence to room for all. */
+    int64_t most = one_in(w, 3) ? blocks * SEQUENCES_MAX : blocks * 3;
+    kv->groups[0].n_blocks = (int32_t)(blocks + below(w, (int32_t)(most - blocks + 1)));
+    kv->n_groups = 1;
+    if (one_in(w, 3)) {
+        spey_kv_group_limits *window = &kv->groups[kv->n_groups++];
+        *window = (spey_kv_group_limits){ .kind = SPEY_KV_TOKENS, .window = between(w, 1, 40) };
+        window->n_blocks = (int32_t)spey_kv_window_blocks(kv, window->window, kv->sequences_max);
+    }
+    if (one_in(w, 4))
+        kv->groups[kv->n_groups++] =
+            (spey_kv_group_limits){ .kind = SPEY_KV_STATE, .n_blocks = kv->sequences_max };
+}
+
+static void draw_limits(sim_world *w)
+{
+    static const int32_t block_sizes[] = { 1, 2, 4, 8, 16 };
+    int32_t longest = between(w, 8, TOKENS_MAX - 1), sequences = between(w, 1, SEQUENCES_MAX);
+    w->limits = (spey_scheduler_limits){ .policy = (spey_policy)below(w, 3),
+                                         .sequences_max = sequences,
+                                         .queue_max = between(w, 1, QUEUE_MAX),
+                                         .step_tokens_max = sequences + below(w, 64),
+                                         .step_outputs_max = sequences + below(w, 8),
+                                         .step_prefill_max = one_in(w, 3) ? between(w, 1, 16) : 0 };
+    w->limits.kv = (spey_kv_limits){ .sequences_max = sequences,
+                                     .sequence_tokens_max = longest,
+                                     .step_tokens_max = w->limits.step_tokens_max,
+                                     .block_tokens = block_sizes[below(w, 5)] };
+    draw_groups(w, &w->limits.kv, longest);
+}
+
+/* Prompts of a family begin alike, at any length. */
+static void draw_request(sim_world *w, sim_request *r)
+{
+    int32_t longest = (int32_t)w->limits.kv.sequence_tokens_max;
+    int32_t family = below(w, 3), shared = below(w, longest);
+    r->n_prompt = between(w, 1, one_in(w, 2) ? longest : 1 + longest / 4);
+    for (int32_t i = 0; i < r->n_prompt; i++)
+        r->ids[0][i] = i < shared ? (int32_t)(sim_hash((uint64_t)family, (uint64_t)i) % VOCAB)
+                                  : below(w, VOCAB);
+    r->n_max = between(w, r->n_prompt, longest);
+    if (one_in(w, 2) && r->n_max > r->n_prompt + 10) r->n_max = r->n_prompt + 10;
+    int32_t widest = w->limits.sequences_max < WIDTH_MAX ? w->limits.sequences_max : WIDTH_MAX;
+    r->width = one_in(w, 4) ? between(w, 1, one_in(w, 20) ? WIDTH_MAX : widest) : 1;
+    r->beams = r->width > 1 && r->n_max > r->n_prompt && one_in(w, 2);
+    r->all_rows = one_in(w, 8);
+    r->eos_one_in = one_in(w, 3) ? between(w, 2, 60) : 0;
+    r->priority = one_in(w, 6) ? between(w, SPEY_PRIORITY_MIN, SPEY_PRIORITY_MAX) : 0;
+    r->tenant = (uint64_t)below(w, 4);
+    r->salt = (uint64_t)one_in(w, 4);
+    r->cancel_step = one_in(w, 8) ? between(w, 0, 60) : -1;
+    r->deadline_ns = one_in(w, 8) ? w->now_ns + (uint64_t)below(w, 200) + 1 : 0;
+    r->ticket = -1;
+    for (int32_t i = 0; i < r->width; i++) {
+        memcpy(r->ids[i], r->ids[0], sizeof r->ids[0]);
+        r->n[i] = r->n_prompt;
+    }
+}
+
+static bool open_world(sim_world *w)
+{
+    w->rng = (spey_rng){ .seed = w->seed };
+    draw_limits(w);
+    w->n_requests = between(w, 1, one_in(w, 4) ? REQUESTS_MAX : 12);
+    return !spey_kv_cache_new(&w->limits.kv, &w->kv) &&
+           !spey_scheduler_new(&w->limits, &w->scheduler) &&
+           !spey_schedule_init(&w->schedule, &w->limits) &&
+           !spey_schedule_init(&w->again, &w->limits) && sim_memory_init(&w->memory, &w->limits.kv);
+}
+
+static void close_world(sim_world *w)
+{
+    spey_schedule_deinit(&w->schedule);
+    spey_schedule_deinit(&w->again);
+    spey_scheduler_free(w->scheduler);
+    spey_kv_cache_free(w->kv);
+    sim_memory_deinit(&w->memory);
+}
+
+/* ---- a step ---- */
+
+static bool end_request(sim_world *w, sim_request *r, sim_end end)
+{
+    for (int32_t i = 0; i < r->width; i++)
+        if (r->end[i] == GOING) r->end[i] = end;
+    spey_scheduler_end(w->scheduler, w->kv, r->ticket);
+    r->ticket = -1;
+    w->n_done++;
+    if (++r->n_ends != 1) return fail(w, "a request ended twice");
+    w->totals->cancels += end == BY_CANCEL;
+    w->totals->timeouts += end == BY_TIMEOUT;
+    return check_output(w, r);
+}
+
+static bool arrive(sim_world *w)
+{
+    spey_scheduler_counts counts = spey_scheduler_count(w->scheduler);
+    while (w->n_arrived < w->n_requests && !one_in(w, 3)) {
+        if (counts.queued >= w->limits.queue_max && !one_in(w, 20)) return true;
+        counts.queued++;
+        sim_request *r = &w->requests[w->n_arrived++];
+        draw_request(w, r);
+        spey_job job = { .owner = r,
+                         .ids = r->ids[0],
+                         .salt = r->salt,
+                         .n_prompt = r->n_prompt,
+                         .n_max = r->n_max,
+                         .width = r->width,
+                         .all_rows = r->all_rows,
+                         .priority = r->priority,
+                         .tenant = r->tenant,
+                         .deadline_ns = r->deadline_ns };
+        spey_status status = spey_scheduler_submit(w->scheduler, &job, &r->ticket);
+        if (status && status != SPEY_LIMIT) return fail(w, "submit: %s", spey_last_error());
+        if (!status) continue;
+        r->ticket = -1; /* refused: too large, or the queue is full */
+        w->n_done++;
+        w->totals->refusals++;
+    }
+    return true;
+}
+
+static bool cancel_some(sim_world *w)
+{
+    for (int32_t i = 0; i < w->n_arrived; i++) {
+        sim_request *r = &w->requests[i];
+        if (r->ticket >= 0 && r->cancel_step >= 0 && r->cancel_step <= w->step)
+            if (!end_request(w, r, BY_CANCEL)) return false;
+    }
+    return true;
+}
+
+static bool end_expired(sim_world *w)
+{
+    for (int32_t i = 0; i < w->schedule.n_expired; i++) {
+        sim_request *r = spey_scheduler_owner(w->scheduler, w->schedule.expired[i]);
+        if (!r->deadline_ns || r->deadline_ns > w->now_ns) return fail(w, "ended too early");
+        if (!end_request(w, r, BY_TIMEOUT)) return false;
+    }
+    return true;
+}
+
+static bool plan(sim_world *w)
+{
+    spey_schedule *a = &w->schedule, *b = &w->again;
+    spey_scheduler_plan(w->scheduler, w->kv, w->now_ns, a);
+    spey_scheduler_plan(w->scheduler, w->kv, w->now_ns, b);
+    if (a->n_items != b->n_items || a->n_admits != b->n_admits || a->n_pauses != b->n_pauses ||
+        a->n_expired != b->n_expired)
+        return fail(w, "two plans of one state differ");
+    for (int32_t i = 0; i < a->n_items; i++)
+        if (a->items[i].ticket != b->items[i].ticket || a->items[i].index != b->items[i].index ||
+            a->items[i].from != b->items[i].from || a->items[i].n_tokens != b->items[i].n_tokens)
+            return fail(w, "two plans of one state differ");
+    return true;
+}
+
+static bool check_schedule(sim_world *w)
+{
+    const spey_schedule *s = &w->schedule;
+    const spey_scheduler_limits *l = &w->limits;
+    int64_t tokens = 0, rows = 0, prompts = 0;
+    bool seen[SEQUENCES_MAX] = { false }, decodes = false;
+    for (int32_t i = 0; i < s->n_items; i++) {
+        const spey_schedule_item *item = &s->items[i];
+        const sim_request *r = item->owner;
+        tokens += item->n_tokens;
+        rows += item->n_outputs;
+        bool decode = item->from + item->n_tokens == r->n[item->index] &&
+                      item->from >= r->n_prompt && item->n_tokens == 1;
+        decodes = decodes || decode;
+        prompts += decode ? 0 : item->n_tokens;
+        if (item->n_tokens < 1 || seen[item->seq] || item->from != spey_kv_length(w->kv, item->seq))
+            return fail(w, "an item of %d tokens from %lld", item->n_tokens, (long long)item->from);
+        seen[item->seq] = true;
+    }
+    if (tokens > l->step_tokens_max || rows > l->step_outputs_max || tokens != s->n_tokens)
+        return fail(w, "a step of %lld tokens and %lld rows", (long long)tokens, (long long)rows);
+    if (decodes && l->step_prefill_max && prompts > l->step_prefill_max)
+        return fail(w, "%lld prompt tokens beside decodes", (long long)prompts);
+    spey_scheduler_counts counts = spey_scheduler_count(w->scheduler);
+    if (counts.running && !s->n_items) return fail(w, "requests run and nothing is computed");
+    if (l->policy == SPEY_GUARANTEED_NO_EVICT && counts.pauses)
+        return fail(w, "a request was paused");
+    return true;
+}
+
+/* The fake model's forward pass; keeps the row behind each item's last token. */
+static bool compute(sim_world *w)
+{
+    sim_memory_copy(&w->memory, w->kv);
+    for (int32_t i = 0; i < w->schedule.n_items; i++) {
+        const spey_schedule_item *item = &w->schedule.items[i];
+        sim_request *r = item->owner;
+        const int32_t *ids = r->ids[item->index];
+        for (int32_t t = 0; t < item->n_tokens; t++) {
+            int64_t position = item->from + t;
+            sim_memory_store(&w->memory, w->kv, item->seq, position, ids[position]);
+            if (t < item->n_tokens - item->n_outputs) continue;
+            w->rows[i] = sim_memory_read(&w->memory, w->kv, item->seq, position);
+            if (w->rows[i] != sim_row(&w->limits.kv, ids, position))
+                return fail(
+                    w, "request %d, sequence %d: what is stored up to token %lld is not its own",
+                    (int)(r - w->requests), item->index, (long long)position);
+            if (position < r->n_prompt) r->rows_seen[position] = true;
+        }
+        spey_kv_advance(w->kv, item->seq, ids + item->from, item->n_tokens);
+    }
+    return true;
+}
+
+/* The growths of the request whose items begin at `begin`; returns their number. */
+static int32_t grow_request(sim_world *w, int32_t begin, int32_t end, spey_growth *growths)
+{
+    const spey_schedule_item *items = w->schedule.items;
+    sim_request *r = items[begin].owner;
+    uint64_t rows[WIDTH_MAX];
+    int32_t parents[WIDTH_MAX], n = 0;
+    bool live[WIDTH_MAX], grows = false;
+    for (int32_t i = begin; i < end; i++) {
+        rows[items[i].index] = w->rows[i];
+        grows = grows || (items[i].n_outputs > 0 &&
+                          items[i].from + items[i].n_tokens == r->n[items[i].index]);
+    }
+    if (!grows) return 0;
+    bool first = r->n[items[begin].index] == r->n_prompt;
+    for (int32_t i = 0; i < r->width; i++) {
+        live[i] = r->end[i] == GOING;
+        if (first) rows[i] = rows[0];
+    }
+    grow(r, rows, parents);
+    for (int32_t i = 0; i < r->width; i++) {
+        if (!live[i]) continue;
+        w->totals->tokens++;
+        w->totals->forks += first && i > 0;
+        w->totals->moves += !first && parents[i] != i;
+        growths[n++] = (spey_growth){ items[begin].ticket, i, parents[i], r->end[i] != GOING };
+    }
+    return n;
+}
+
+static bool deliver(sim_world *w)
+{
+    const spey_schedule *s = &w->schedule;
+    int32_t n = 0;
+    for (int32_t i = 0, end; i < s->n_items; i = end) {
+        for (end = i + 1; end < s->n_items && s->items[end].ticket == s->items[i].ticket;)
+            end++;
+        n += grow_request(w, i, end, w->growths + n);
+    }
+    spey_scheduler_take(w->scheduler, w->kv, s, w->growths, n);
+    for (int32_t i = 0; i < n; i++) {
+        sim_request *r = spey_scheduler_owner(w->scheduler, w->growths[i].ticket);
+        bool is_last_of_request = i + 1 == n || w->growths[i + 1].ticket != w->growths[i].ticket;
+        if (is_last_of_request && !lives(r) && !end_request(w, r, GOING)) return false;
+    }
+    return true;
+}
+
+static bool check_books(sim_world *w)
+{
+    if (spey_kv_check(w->kv) || spey_scheduler_check(w->scheduler, w->kv))
+        return fail(w, "%s", spey_last_error());
+    return true;
+}
+
+static bool step(sim_world *w)
+{
+    w->now_ns += (uint64_t)between(w, 1, 5);
+    if (!arrive(w) || !cancel_some(w) || !plan(w) || !end_expired(w)) return false;
+    if (spey_scheduler_commit(w->scheduler, w->kv, &w->schedule))
+        return fail(w, "commit: %s", spey_last_error());
+    if (!check_books(w) || !check_schedule(w) || !compute(w) || !deliver(w)) return false;
+    w->totals->steps++;
+    w->quiet = w->schedule.n_items ? 0 : w->quiet + 1;
+    if (w->quiet > 100 && w->n_arrived == w->n_requests && w->n_done < w->n_requests)
+        return fail(w, "nothing moves any more");
+    return check_books(w);
+}
+
+static bool run_world(sim_world *w)
+{
+    for (w->step = 0; w->n_done < w->n_requests; w->step++) {
+        if (w->step == STEPS_MAX) return fail(w, "the requests do not end");
+        if (!step(w)) return false;
+    }
+    spey_scheduler_counts counts = spey_scheduler_count(w->scheduler);
+    w->totals->pauses += counts.pauses;
+    if (counts.queued + counts.running + counts.paused + counts.sequences)
+        return fail(w, "requests are left over");
+    for (int g = 0; g < w->limits.kv.n_groups; g++)
+        if (spey_kv_group_free_blocks(w->kv, g) != w->limits.kv.groups[g].n_blocks)
+            return fail(w, "group %d: blocks are missing at the end", g);
+    return true;
+}
+
+bool sim_run(uint64_t seed, sim_totals *totals, char *error, int error_bytes)
+{
+    static sim_world world;
+    memset(&world, 0, sizeof world);
+    world.seed = seed;
+    world.totals = totals;
+    world.error = error;
+    world.error_bytes = error_bytes;
+    bool ok = open_world(&world) ? run_world(&world) : fail(&world, "open: %s", spey_last_error());
+    close_world(&world);
+    totals->runs++;
+    totals->requests += (uint64_t)world.n_requests;
+    return ok;
+}

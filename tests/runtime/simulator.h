@@ -1,0 +1,48 @@
+/* A simulated engine: the real scheduler over the real KV cache, with a fake clock and a fake model.
+ *
+ * The fake model's next token is a hash of all ids of the sequence, read back through the block tables from simulated
+ * memory: a wrong block, a copy that was missed or a stale prefix changes it. What each request must put out follows from
+ * its own ids alone. */
+#ifndef SPEY_TESTS_RUNTIME_SIMULATOR_H
+#define SPEY_TESTS_RUNTIME_SIMULATOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/kv_cache.h"
+
+/* ---- the fake model ---- */
+
+typedef struct sim_memory {
+    spey_kv_limits limits;
+    uint64_t *cells[SPEY_CACHE_GROUPS_MAX]; /* [block][token of it]; states: [block] */
+} sim_memory;
+
+bool sim_memory_init(sim_memory *memory, const spey_kv_limits *limits);
+void sim_memory_deinit(sim_memory *memory);
+/* Carry out what the cache has queued. */
+void sim_memory_copy(sim_memory *memory, spey_kv_cache *kv);
+/* Store one token at `position` of a sequence. */
+void sim_memory_store(sim_memory *memory, const spey_kv_cache *kv, spey_seq_id seq,
+                      int64_t position, int32_t id);
+/* The model's row behind that token: a hash of what a kernel would read. */
+uint64_t sim_memory_read(const sim_memory *memory, const spey_kv_cache *kv, spey_seq_id seq,
+                         int64_t position);
+/* The same from the ids themselves: what is right. */
+uint64_t sim_row(const spey_kv_limits *limits, const int32_t *ids, int64_t position);
+
+uint64_t sim_hash(uint64_t a, uint64_t b);
+
+/* ---- a whole run ---- */
+
+typedef struct sim_totals {
+    uint64_t runs, requests, steps, tokens, pauses, cancels, timeouts, refusals, forks, moves;
+} sim_totals;
+
+/* One world: everything in it depends on the seed. False: `error` says what broke. */
+bool sim_run(uint64_t seed, sim_totals *totals, char *error, int error_bytes);
+
+/* Host time per step at n sequences, in microseconds, printed. */
+int sim_bench(int32_t n_sequences);
+
+#endif

@@ -1,0 +1,98 @@
+#include <stdlib.h>
+
+#include "simulator.h"
+
+uint64_t sim_hash(uint64_t a, uint64_t b)
+{
+    uint64_t x = (a ^ (b + 0x9e3779b97f4a7c15u)) * 0xff51afd7ed558ccdu;
+    x = (x ^ x >> 29) * 0xc4ceb9fe1a85ec53u;
+    return x ^ x >> 32;
+}
+
+bool sim_memory_init(sim_memory *m, const spey_kv_limits *limits)
+{
+    *m = (sim_memory){ .limits = *limits };
+    for (int g = 0; g < limits->n_groups; g++) {
+        m->cells[g] = calloc((size_t)limits->groups[g].n_blocks * (size_t)limits->block_tokens,
+                             sizeof(uint64_t));
+        if (!m->cells[g]) return false;
+    }
+    return true;
+}
+
+void sim_memory_deinit(sim_memory *m)
+{
+    for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
+        free(m->cells[g]);
+}
+
+static uint64_t *cell(const sim_memory *m, const spey_kv_cache *kv, int g, spey_seq_id seq,
+                      int64_t position)
+{
+    int64_t n;
+    const int32_t *blocks = spey_kv_blocks(kv, g, seq, &n);
+    int64_t bt = m->limits.block_tokens;
+    if (m->limits.groups[g].kind == SPEY_KV_STATE) return &m->cells[g][blocks[0] * bt];
+    return &m->cells[g][blocks[position / bt] * bt + position % bt];
+}
+
+void sim_memory_copy(sim_memory *m, spey_kv_cache *kv)
+{
+    int64_t n, bt = m->limits.block_tokens;
+    const spey_kv_copy *copies = spey_kv_copies(kv, &n);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t t = 0; t < bt; t++)
+            m->cells[copies[i].group][copies[i].dst * bt + t] =
+                m->cells[copies[i].group][copies[i].src * bt + t];
+    spey_kv_copies_done(kv);
+}
+
+void sim_memory_store(sim_memory *m, const spey_kv_cache *kv, spey_seq_id seq, int64_t position,
+                      int32_t id)
+{
+    for (int g = 0; g < m->limits.n_groups; g++) {
+        uint64_t *at = cell(m, kv, g, seq, position),
+                 token = sim_hash((uint64_t)id, (uint64_t)position);
+        bool is_state = m->limits.groups[g].kind == SPEY_KV_STATE;
+        *at = is_state ? sim_hash(position ? *at : 0, token) : token;
+    }
+}
+
+/* The first position that a token sees. */
+static int64_t first_seen(const spey_kv_group_limits *group, int64_t position)
+{
+    return group->window && position >= group->window ? position - group->window + 1 : 0;
+}
+
+uint64_t sim_memory_read(const sim_memory *m, const spey_kv_cache *kv, spey_seq_id seq,
+                         int64_t position)
+{
+    uint64_t row = 0;
+    for (int g = 0; g < m->limits.n_groups; g++) {
+        const spey_kv_group_limits *group = &m->limits.groups[g];
+        uint64_t seen = 0;
+        if (group->kind == SPEY_KV_STATE)
+            seen = *cell(m, kv, g, seq, 0);
+        else
+            for (int64_t i = first_seen(group, position); i <= position; i++)
+                seen = seen * 0x100000001b3u + *cell(m, kv, g, seq, i);
+        row = sim_hash(row, seen);
+    }
+    return row;
+}
+
+uint64_t sim_row(const spey_kv_limits *limits, const int32_t *ids, int64_t position)
+{
+    uint64_t row = 0;
+    for (int g = 0; g < limits->n_groups; g++) {
+        const spey_kv_group_limits *group = &limits->groups[g];
+        bool is_state = group->kind == SPEY_KV_STATE;
+        uint64_t seen = 0;
+        for (int64_t i = is_state ? 0 : first_seen(group, position); i <= position; i++) {
+            uint64_t token = sim_hash((uint64_t)ids[i], (uint64_t)i);
+            seen = is_state ? sim_hash(seen, token) : seen * 0x100000001b3u + token;
+        }
+        row = sim_hash(row, seen);
+    }
+    return row;
+}
