@@ -29,10 +29,51 @@ typedef struct planner {
     int n_storages, n_list;
 } planner;
 
-size_t spey_memplan_element_bytes(const spey_graph *graph, const spey_memplan_limits *limits,
-                                  spey_value value)
+/* ---- widths ---- */
+
+/* Its result is its input, moved or seen elsewhere: both have one width. */
+static bool is_transparent(spey_graph_op op)
 {
-    return spey_graph_is_table(graph, value) ? sizeof(float) : limits->element_bytes;
+    return op == SPEY_GRAPH_SLICE || op == SPEY_GRAPH_GATHER || op == SPEY_GRAPH_UNARY;
+}
+
+static bool reads_wide(spey_graph_op op)
+{
+    return op == SPEY_GRAPH_NORM || op == SPEY_GRAPH_ADD || op == SPEY_GRAPH_ADD_NORM ||
+           op == SPEY_GRAPH_ROUTE;
+}
+
+static bool writes_wide(spey_graph_op op)
+{
+    return op == SPEY_GRAPH_EMBED || op == SPEY_GRAPH_LINEAR || op == SPEY_GRAPH_NORM ||
+           op == SPEY_GRAPH_ADD || op == SPEY_GRAPH_ADD_NORM;
+}
+
+/* Backwards: `wide` says that all readers can. Forwards: and that the writer can. */
+void spey_memplan_find_wide(const spey_graph *graph, const spey_memplan_limits *limits,
+                            spey_placement *values)
+{
+    for (int v = 0; v < graph->n_values; v++)
+        values[v].wide = limits->element_bytes < sizeof(float);
+    for (int n = graph->n_nodes - 1; n >= 0; n--) {
+        const spey_node *node = &graph->nodes[n];
+        bool good = reads_wide(node->op);
+        if (is_transparent(node->op)) good = values[node->outputs[0]].wide;
+        for (int i = 0; i < node->n_inputs && !good; i++)
+            values[node->inputs[i]].wide = false;
+    }
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const spey_node *node = &graph->nodes[n];
+        for (int o = 0; o < node->n_outputs; o++) {
+            spey_placement *out = &values[node->outputs[o]];
+            if (spey_graph_is_table(graph, node->outputs[o]))
+                out->wide = true;
+            else if (is_transparent(node->op))
+                out->wide = values[node->inputs[0]].wide;
+            else
+                out->wide = out->wide && writes_wide(node->op);
+        }
+    }
 }
 
 /* ---- liveness ---- */
@@ -89,7 +130,7 @@ static void share(planner *p, spey_value value, spey_value host, int64_t begin)
 static void own(planner *p, spey_value value)
 {
     spey_placement *place = &p->plan->values[value];
-    size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, value);
+    size_t bytes = spey_memplan_element_bytes(p->limits, place);
     int64_t step = spey_graph_is_table(p->graph, value) ? 1 : (int64_t)(ALIGN / bytes);
     place->storage = value;
     place->pitch = (p->graph->values[value].cols + step - 1) / step * step;
@@ -99,6 +140,7 @@ static void own(planner *p, spey_value value)
 
 static bool try_share(planner *p, int n, spey_value value, spey_value host)
 {
+    if (p->plan->values[value].wide != p->plan->values[host].wide) return false;
     if (!p->limits->in_place || !dies_here(p, n, host, p->graph->values[value].cols)) return false;
     share(p, value, host, 0);
     return true;
@@ -147,7 +189,7 @@ static spey_status measure(planner *p, spey_value root, storage *out)
 {
     const spey_value_info *info = &p->graph->values[root];
     int64_t rows = info->rows == SPEY_ROWS_OUTPUTS ? p->limits->outputs_max : p->limits->tokens_max;
-    size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, root);
+    size_t bytes = spey_memplan_element_bytes(p->limits, &p->plan->values[root]);
     if (!spey_mul_size(bytes, (size_t)p->plan->values[root].pitch, &bytes) ||
         !spey_mul_size(bytes, (size_t)rows, &bytes) || bytes > (size_t)1 << 56)
         return SPEY_FAIL(SPEY_LIMIT, "activations of %lld rows by %lld columns do not fit memory",
@@ -267,6 +309,7 @@ static spey_status find_peak(const planner *p, uint64_t *peak_live_bytes)
 static spey_status make_plan(planner *p)
 {
     uint64_t total = 0, peak_live_bytes = 0;
+    spey_memplan_find_wide(p->graph, p->limits, p->plan->values);
     find_last_uses(p);
     for (int n = 0; n < p->graph->n_nodes; n++)
         place_outputs(p, n);
@@ -286,7 +329,7 @@ static spey_status make_plan(planner *p)
     SPEY_TRY(find_peak(p, &peak_live_bytes));
     place_storages(p, peak_live_bytes);
     for (int i = 0; i < p->n_storages; i++) {
-        size_t bytes = spey_memplan_element_bytes(p->graph, p->limits, p->storages[i].root);
+        size_t bytes = spey_memplan_element_bytes(p->limits, &p->plan->values[p->storages[i].root]);
         for (spey_value v = p->storages[i].root; v != SPEY_NO_VALUE; v = p->next[v])
             p->plan->values[v].offset = p->storages[i].best_offset + (uint64_t)p->begin[v] * bytes;
     }

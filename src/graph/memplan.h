@@ -8,7 +8,9 @@
  *   rope_append               the queries over the first columns of qkv
  *
  * Storage begins at a multiple of 64 bytes, and so does every row. The exceptions are rope_table and route: their results
- * are F32 whatever element_bytes says, and dense. The output lies behind everything else: who keeps the logits elsewhere ends
+ * are F32 whatever element_bytes says, and dense. Where elements have 2 bytes, values that only norms, sums and routers
+ * read are F32 too ("wide"): the residual stream, what is added to it, and routers' logits keep their low bits. Values
+ * share memory only with others of their width. The output lies behind everything else: who keeps the logits elsewhere ends
  * the arena where they begin. */
 #ifndef SPEY_GRAPH_MEMPLAN_H
 #define SPEY_GRAPH_MEMPLAN_H
@@ -28,6 +30,7 @@ typedef struct spey_placement {
     uint64_t offset;    /* bytes from the arena's start to element [0, 0] */
     int64_t pitch;      /* elements from one row to the next */
     spey_value storage; /* the value whose memory this is (itself unless a view or in place) */
+    bool wide;          /* F32 whatever element_bytes says */
 } spey_placement;
 
 typedef struct spey_memplan {
@@ -42,9 +45,16 @@ typedef struct spey_memplan {
 spey_status spey_memplan_new(const spey_graph *graph, const spey_memplan_limits *limits,
                              spey_memplan **out);
 void spey_memplan_free(spey_memplan *plan);
-/* Bytes of one element of `value`. */
-size_t spey_memplan_element_bytes(const spey_graph *graph, const spey_memplan_limits *limits,
-                                  spey_value value);
+/* Bytes of one element of a value that lies there. */
+static inline size_t spey_memplan_element_bytes(const spey_memplan_limits *limits,
+                                                const spey_placement *place)
+{
+    return place->wide ? sizeof(float) : limits->element_bytes;
+}
+
+/* Set `wide` of every value. */
+void spey_memplan_find_wide(const spey_graph *graph, const spey_memplan_limits *limits,
+                            spey_placement *values);
 /* Replay the graph against the plan, value by value, and prove that no node writes over anything that it or a later node
  * reads but where its kernel allows it, and that everything lies inside the arena. Knows nothing of how plans are made.
  * Run at every load. */

@@ -26,7 +26,7 @@ static int64_t rows_of(const replay *r, spey_value v)
 
 static uint64_t bytes_of(const replay *r, spey_value v)
 {
-    return spey_memplan_element_bytes(r->graph, r->limits, v);
+    return spey_memplan_element_bytes(r->limits, place_of(r, v));
 }
 
 /* ---- geometry ---- */
@@ -116,7 +116,7 @@ static spey_status check_slice(const replay *r, const spey_node *node)
     uint64_t shift =
         (uint64_t)spey_node_int(node, SPEY_ATTR_BEGIN, 0) * bytes_of(r, node->inputs[0]);
     if (view->offset != base->offset + shift || view->pitch != base->pitch ||
-        view->storage != base->storage)
+        view->storage != base->storage || view->wide != base->wide)
         return SPEY_FAIL(SPEY_INTERNAL, "plan: slice %%%d is not a view of %%%d", node->outputs[0],
                          node->inputs[0]);
     return SPEY_OK;

@@ -59,7 +59,7 @@ static operand value_operand(const binder *b, spey_value value)
     } else {
         x.data = b->bases.activations + place->offset;
         x.pitch = place->pitch;
-        x.dtype = b->program->activation_dtype;
+        x.dtype = place->wide ? SPEY_F32 : b->program->activation_dtype;
     }
     return x;
 }
@@ -215,7 +215,8 @@ static spey_status bind_norm(binder *b, const spey_node *node, spey_any_args *ar
         .cols = x.cols / groups,
         .groups = groups,
         .kind = rms ? SPEY_NORM_RMS : SPEY_NORM_LAYER,
-        .dtype = x.dtype,
+        .x_dtype = x.dtype,
+        .out_dtype = out.dtype,
         .x = x.data,
         .x_pitch = x.pitch,
         .weight = weight(b, node, 0),
@@ -229,8 +230,10 @@ static spey_status bind_norm(binder *b, const spey_node *node, spey_any_args *ar
         operand residual = input(b, node, 1), sum = output(b, node, 0);
         args->norm.residual = residual.data;
         args->norm.residual_pitch = residual.pitch;
+        args->norm.residual_dtype = residual.dtype;
         args->norm.sum = sum.data;
         args->norm.sum_pitch = sum.pitch;
+        args->norm.sum_dtype = sum.dtype;
     }
     return finish(b, "norm", b->program->graph->values[node->outputs[0]].rows, args);
 }
@@ -283,7 +286,9 @@ static spey_status bind_add(binder *b, const spey_node *node, spey_any_args *arg
     args->add = (spey_add_args){
         .cols = x.cols,
         .scale = number(node, SPEY_ATTR_SCALE, 1),
-        .dtype = x.dtype,
+        .a_dtype = x.dtype,
+        .b_dtype = y.dtype,
+        .out_dtype = out.dtype,
         .a = x.data,
         .a_pitch = x.pitch,
         .b = y.data,
@@ -425,7 +430,6 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
         .out = out.data,
         .out_pitch = out.pitch,
         .dtype = q.dtype,
-        .precision = b->program->precision,
         .kv = kv_view(b, node),
         .seqs_max = b->layout->kv.sequences_max,
         .kv_len_max = b->layout->kv.sequence_tokens_max,
@@ -579,8 +583,8 @@ static spey_status check_slice(const binder *b, const spey_node *node)
 {
     const spey_placement *places = b->layout->memplan->values;
     const spey_placement *in = &places[node->inputs[0]], *out = &places[node->outputs[0]];
-    uint64_t begin =
-        (uint64_t)spey_node_int(node, SPEY_ATTR_BEGIN, 0) * b->layout->memplan_limits.element_bytes;
+    uint64_t begin = (uint64_t)spey_node_int(node, SPEY_ATTR_BEGIN, 0) *
+                     spey_memplan_element_bytes(&b->layout->memplan_limits, in);
     if (in->storage != out->storage || in->pitch != out->pitch || in->offset + begin != out->offset)
         return SPEY_FAIL(SPEY_INTERNAL, "a slice is not placed as a view of its input");
     return SPEY_OK;

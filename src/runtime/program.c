@@ -98,6 +98,16 @@ static spey_status read_graph(spey_program *program)
     return SPEY_OK;
 }
 
+/* On the CPU FP32 costs nothing beside the weights. Elsewhere too where states are carried on: what a recurrence gets in 16
+ * bits it amplifies. */
+static spey_dtype choose_activation_dtype(const spey_program *program, spey_dtype dtype)
+{
+    bool states = false;
+    for (int g = 0; g < program->graph->n_caches; g++)
+        states |= program->graph->caches[g].state > 0;
+    return program->device_info.host_memory || states ? SPEY_F32 : dtype;
+}
+
 spey_status spey_program_init(spey_program *program, const spey_engine_file *engine,
                               const spey_limits_plan *limits)
 {
@@ -117,7 +127,7 @@ spey_status spey_program_init(spey_program *program, const spey_engine_file *eng
         return status;
     }
     program->precision = dtype == SPEY_F32 ? SPEY_PRECISION_F32 : SPEY_PRECISION_16;
-    program->activation_dtype = program->device_info.host_memory ? SPEY_F32 : dtype;
+    program->activation_dtype = choose_activation_dtype(program, dtype);
     return SPEY_OK;
 }
 

@@ -44,6 +44,8 @@ static const gemm_case cases[] = {
     { "devices",        33,   40,  256, F16,  F16,  F16,  ROUND, 0, false, SPEY_ACT_SILU,  1 },
     { "devices",       130,  264,   64, BF16, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
     { "devices",         3,   56,   72, F32,  F32,  F32,  EXACT, 0, true,  SPEY_ACT_RELU2, 1 },
+    { "router",          9,   16,   72, BF16, F32,  F32,  ROUND, 8, false, SPEY_ACT_NONE,  1 },
+    { "router",          5,    1,   37, F16,  F32,  F16,  ROUND, 1, true,  SPEY_ACT_SIGMOID, 1 },
 };
 /* clang-format on */
 enum { N_LISTED = sizeof cases / sizeof cases[0], N_MIXED = 108 };

@@ -16,47 +16,60 @@ static const struct norm_case {
     bool weight, bias;
     float offset, eps;
     double center, scale; /* of x */
+    int wide;             /* in F32 all the same: bit 0 x, 1 residual, 2 sum, 3 out */
 } cases[] = {
-    { "one element",      1,    1,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "no rows",          0,   64,  1, SPEY_NORM_RMS,   SPEY_F32, 0, true,  1, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "small, eps seen",  3,   40,  1, SPEY_NORM_RMS,   SPEY_F32, 3, false, 0, false, true,  false, 0, 1e-5f, 0, 1e-3 },
-    { "small, eps seen",  3,   40,  1, SPEY_NORM_LAYER, SPEY_F32, 3, false, 0, false, true,  true,  0, 1e-5f, 0, 1e-3 },
-    { "zeros",            2,   33,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 0 },
-    { "tail 15",          5,   15,  1, SPEY_NORM_RMS,   SPEY_F32, 1, true,  1, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "tail 17",          5,   17,  1, SPEY_NORM_LAYER, SPEY_F32, 1, true,  1, false, true,  true,  0, 1e-6f, 0, 1 },
-    { "tail 63",          2,   63,  1, SPEY_NORM_RMS,   SPEY_F32, 5, false, 0, true,  true,  false, 1, 1e-6f, 0, 1 },
-    { "tail 65",          2,   65,  1, SPEY_NORM_LAYER, SPEY_F32, 5, false, 0, true,  true,  true,  1, 1e-6f, 0, 1 },
-    { "no weight",        4,   96,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, false, false, 0, 1e-6f, 0, 1 },
-    { "no weight",        4,   96,  1, SPEY_NORM_LAYER, SPEY_F32, 0, false, 0, false, false, true,  .5f, 1e-6f, 0, 1 },
-    { "bias ignored",     4,   96,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  true,  0, 1e-6f, 0, 1 },
-    { "no bias",          4,   96,  1, SPEY_NORM_LAYER, SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "sum in x",         7,  128,  1, SPEY_NORM_RMS,   SPEY_F32, 2, true,  2, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "sum in residual",  7,  128,  1, SPEY_NORM_RMS,   SPEY_F32, 2, true,  3, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "sum, no residual", 3,   72,  1, SPEY_NORM_LAYER, SPEY_F32, 2, false, 1, false, true,  true,  0, 1e-6f, 0, 1 },
-    { "residual, no sum", 3,   72,  1, SPEY_NORM_LAYER, SPEY_F32, 2, true,  0, true,  true,  true,  0, 1e-6f, 0, 1 },
-    { "QK norm",          6,   64, 10, SPEY_NORM_RMS,   SPEY_F32, 9, false, 0, true,  true,  false, 0, 1e-6f, 0, 1 },
-    { "QK norm, odd",     6,   19,  3, SPEY_NORM_RMS,   SPEY_F32, 9, true,  1, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "QK layer norm",    6,  128,  4, SPEY_NORM_LAYER, SPEY_F32, 9, false, 0, true,  true,  true,  0, 1e-6f, 0, 1 },
-    { "far from zero",    3,  256,  1, SPEY_NORM_LAYER, SPEY_F32, 0, false, 0, false, true,  true,  0, 1e-6f, 100, 1 },
-    { "wide",             2, 4096,  1, SPEY_NORM_RMS,   SPEY_F32, 0, true,  1, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "wide",             2, 5003,  1, SPEY_NORM_LAYER, SPEY_F32, 0, true,  2, false, true,  true,  0, 1e-6f, 1, 1 },
-    { "large values",     2,  512,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1e15 },
-    { "many rows",       67,   48,  1, SPEY_NORM_RMS,   SPEY_F32, 0, true,  2, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "bf16",             9,  256,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  1, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "bf16",             9,   72,  1, SPEY_NORM_LAYER, SPEY_BF16, 8, true,  2, false, true,  true,  0, 1e-6f, 0, 1 },
-    { "f16",              9, 2048,  1, SPEY_NORM_RMS,   SPEY_F16,  8, true,  1, false, true,  false, 1, 1e-6f, 0, 1 },
-    { "bf16 QK norm",     9,  128,  8, SPEY_NORM_RMS,   SPEY_BF16, 8, false, 0, true,  true,  false, 0, 1e-6f, 0, 1 },
-    { "bf16 odd",         9,   37,  3, SPEY_NORM_RMS,   SPEY_BF16, 1, true,  3, false, true,  false, 0, 1e-6f, 0, 1 },
+    { "one element",      1,    1,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "no rows",          0,   64,  1, SPEY_NORM_RMS,   SPEY_F32, 0, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "small, eps seen",  3,   40,  1, SPEY_NORM_RMS,   SPEY_F32, 3, false, 0, false, true,  false, 0, 1e-5f, 0, 1e-3, 0 },
+    { "small, eps seen",  3,   40,  1, SPEY_NORM_LAYER, SPEY_F32, 3, false, 0, false, true,  true,  0, 1e-5f, 0, 1e-3, 0 },
+    { "zeros",            2,   33,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 0, 0 },
+    { "tail 15",          5,   15,  1, SPEY_NORM_RMS,   SPEY_F32, 1, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "tail 17",          5,   17,  1, SPEY_NORM_LAYER, SPEY_F32, 1, true,  1, false, true,  true,  0, 1e-6f, 0, 1, 0 },
+    { "tail 63",          2,   63,  1, SPEY_NORM_RMS,   SPEY_F32, 5, false, 0, true,  true,  false, 1, 1e-6f, 0, 1, 0 },
+    { "tail 65",          2,   65,  1, SPEY_NORM_LAYER, SPEY_F32, 5, false, 0, true,  true,  true,  1, 1e-6f, 0, 1, 0 },
+    { "no weight",        4,   96,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, false, false, 0, 1e-6f, 0, 1, 0 },
+    { "no weight",        4,   96,  1, SPEY_NORM_LAYER, SPEY_F32, 0, false, 0, false, false, true,  .5f, 1e-6f, 0, 1, 0 },
+    { "bias ignored",     4,   96,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  true,  0, 1e-6f, 0, 1, 0 },
+    { "no bias",          4,   96,  1, SPEY_NORM_LAYER, SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "sum in x",         7,  128,  1, SPEY_NORM_RMS,   SPEY_F32, 2, true,  2, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "sum in residual",  7,  128,  1, SPEY_NORM_RMS,   SPEY_F32, 2, true,  3, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "sum, no residual", 3,   72,  1, SPEY_NORM_LAYER, SPEY_F32, 2, false, 1, false, true,  true,  0, 1e-6f, 0, 1, 0 },
+    { "residual, no sum", 3,   72,  1, SPEY_NORM_LAYER, SPEY_F32, 2, true,  0, true,  true,  true,  0, 1e-6f, 0, 1, 0 },
+    { "QK norm",          6,   64, 10, SPEY_NORM_RMS,   SPEY_F32, 9, false, 0, true,  true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "QK norm, odd",     6,   19,  3, SPEY_NORM_RMS,   SPEY_F32, 9, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "QK layer norm",    6,  128,  4, SPEY_NORM_LAYER, SPEY_F32, 9, false, 0, true,  true,  true,  0, 1e-6f, 0, 1, 0 },
+    { "far from zero",    3,  256,  1, SPEY_NORM_LAYER, SPEY_F32, 0, false, 0, false, true,  true,  0, 1e-6f, 100, 1, 0 },
+    { "wide",             2, 4096,  1, SPEY_NORM_RMS,   SPEY_F32, 0, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "wide",             2, 5003,  1, SPEY_NORM_LAYER, SPEY_F32, 0, true,  2, false, true,  true,  0, 1e-6f, 1, 1, 0 },
+    { "large values",     2,  512,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1e15, 0 },
+    { "many rows",       67,   48,  1, SPEY_NORM_RMS,   SPEY_F32, 0, true,  2, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "bf16",             9,  256,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "bf16",             9,   72,  1, SPEY_NORM_LAYER, SPEY_BF16, 8, true,  2, false, true,  true,  0, 1e-6f, 0, 1, 0 },
+    { "f16",              9, 2048,  1, SPEY_NORM_RMS,   SPEY_F16,  8, true,  1, false, true,  false, 1, 1e-6f, 0, 1, 0 },
+    { "bf16 QK norm",     9,  128,  8, SPEY_NORM_RMS,   SPEY_BF16, 8, false, 0, true,  true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "bf16 odd",         9,   37,  3, SPEY_NORM_RMS,   SPEY_BF16, 1, true,  3, false, true,  false, 0, 1e-6f, 0, 1, 0 },
     /* One past and at the tiles of GPU rows, which hold a row in registers. */
-    { "bf16 tile",        3, 1024,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  1, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "bf16 tile",        3, 4096,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  2, false, true,  false, 0, 1e-6f, 0, 1 },
-    { "bf16 tile",        2, 8192,  1, SPEY_NORM_LAYER, SPEY_BF16, 0, true,  3, false, true,  true,  0, 1e-6f, 0, 1 },
-    { "bf16 tile",        2, 8200,  1, SPEY_NORM_LAYER, SPEY_BF16, 0, false, 0, true,  true,  true,  0, 1e-6f, 1, 1 },
-    { "f16 tile",         2, 32768, 1, SPEY_NORM_RMS,   SPEY_F16,  0, true,  1, false, true,  false, 1, 1e-6f, 0, 1 },
-    { "bf16 long",        2, 32776, 1, SPEY_NORM_LAYER, SPEY_BF16, 0, true,  2, false, true,  true,  0, 1e-6f, 1, 1 },
-    { "long",             2, 16385, 1, SPEY_NORM_RMS,   SPEY_F32,  1, true,  3, false, true,  true,  0, 1e-6f, 0, 1 },
+    { "bf16 tile",        3, 1024,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "bf16 tile",        3, 4096,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  2, false, true,  false, 0, 1e-6f, 0, 1, 0 },
+    { "bf16 tile",        2, 8192,  1, SPEY_NORM_LAYER, SPEY_BF16, 0, true,  3, false, true,  true,  0, 1e-6f, 0, 1, 0 },
+    { "bf16 tile",        2, 8200,  1, SPEY_NORM_LAYER, SPEY_BF16, 0, false, 0, true,  true,  true,  0, 1e-6f, 1, 1, 0 },
+    { "f16 tile",         2, 32768, 1, SPEY_NORM_RMS,   SPEY_F16,  0, true,  1, false, true,  false, 1, 1e-6f, 0, 1, 0 },
+    { "bf16 long",        2, 32776, 1, SPEY_NORM_LAYER, SPEY_BF16, 0, true,  2, false, true,  true,  0, 1e-6f, 1, 1, 0 },
+    { "long",             2, 16385, 1, SPEY_NORM_RMS,   SPEY_F32,  1, true,  3, false, true,  true,  0, 1e-6f, 0, 1, 0 },
+    { "wide stream",      5, 1024,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  3, false, true,  false, 0, 1e-6f, 0, 1, 7 },
+    { "wide stream",      3, 4104,  1, SPEY_NORM_LAYER, SPEY_F16,  8, true,  2, false, true,  true,  0, 1e-6f, 0, 1, 7 },
+    { "wide x",           5,   72,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, false, 0, false, true,  false, 0, 1e-6f, 0, 1, 1 },
+    { "wide x, odd",      5,   37,  1, SPEY_NORM_RMS,   SPEY_F16,  1, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 1 },
+    { "wide residual",    5,  512,  1, SPEY_NORM_LAYER, SPEY_BF16, 8, true,  3, true,  true,  true,  0, 1e-6f, 0, 1, 6 },
+    { "wide sum, out",    5,   96,  1, SPEY_NORM_RMS,   SPEY_F16,  8, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 12 },
+    { "wide out, long",   2, 32776, 1, SPEY_NORM_RMS,   SPEY_BF16, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1, 8 },
 };
 /* clang-format on */
+
+static spey_dtype dtype_of(const struct norm_case *k, int operand)
+{
+    return k->wide >> operand & 1 ? SPEY_F32 : k->dtype;
+}
 
 static void make_norm(check *c, const struct norm_case *k, spey_norm_args *a)
 {
@@ -65,7 +78,10 @@ static void make_norm(check *c, const struct norm_case *k, spey_norm_args *a)
                            .cols = k->cols,
                            .groups = k->groups,
                            .kind = k->kind,
-                           .dtype = k->dtype,
+                           .x_dtype = dtype_of(k, 0),
+                           .residual_dtype = dtype_of(k, 1),
+                           .sum_dtype = dtype_of(k, 2),
+                           .out_dtype = dtype_of(k, 3),
                            .x_pitch = width + k->pad,
                            .residual_pitch = width + 2 * k->pad,
                            .sum_pitch = width + 3 * k->pad,
@@ -73,12 +89,12 @@ static void make_norm(check *c, const struct norm_case *k, spey_norm_args *a)
                            .weight_offset = k->offset,
                            .eps = k->eps };
     check_buffer *x =
-        check_matrix(c, "x", k->dtype, k->rows, width, a->x_pitch, k->center, k->scale);
+        check_matrix(c, "x", a->x_dtype, k->rows, width, a->x_pitch, k->center, k->scale);
     check_bind(c, &a->x, x, first * a->x_pitch);
     check_buffer *residual = NULL;
     if (k->residual) {
-        residual =
-            check_matrix(c, "residual", k->dtype, k->rows, width, a->residual_pitch, 0, k->scale);
+        residual = check_matrix(c, "residual", a->residual_dtype, k->rows, width, a->residual_pitch,
+                                0, k->scale);
         check_bind(c, &a->residual, residual, first * a->residual_pitch);
     }
     if (k->weight)
@@ -91,13 +107,13 @@ static void make_norm(check *c, const struct norm_case *k, spey_norm_args *a)
         int64_t n = k->rows ? (k->rows - 1) * a->sum_pitch + width : 0;
         check_buffer *sum = k->sum == 2   ? x
                             : k->sum == 3 ? residual
-                                          : check_buffer_new(c, "sum", k->dtype, n);
+                                          : check_buffer_new(c, "sum", a->sum_dtype, n);
         check_bind(c, &a->sum, sum, first * a->sum_pitch);
         check_output(c, sum, first * a->sum_pitch, a->rows, width, a->sum_pitch);
     }
     if (k->in_place) a->out_pitch = a->x_pitch;
     int64_t n = k->rows ? (k->rows - 1) * a->out_pitch + width : 0;
-    check_buffer *out = k->in_place ? x : check_buffer_new(c, "out", k->dtype, n);
+    check_buffer *out = k->in_place ? x : check_buffer_new(c, "out", a->out_dtype, n);
     check_bind(c, &a->out, out, first * a->out_pitch);
     check_output(c, out, first * a->out_pitch, a->rows, width, a->out_pitch);
 }
@@ -118,14 +134,14 @@ static bool make(check *c, int index, void *args)
 static void bound_group(const spey_norm_args *a, int64_t r, int64_t group, check_buffer *out)
 {
     const double u = 0x1p-24, n = (double)a->cols;
-    spey_dtype t = a->dtype;
-    size_t size = spey_dtype_bytes(t);
-    const char *x = (const char *)a->x + (size_t)(r * a->x_pitch + group * a->cols) * size;
+    const spey_dtype t = a->x_dtype, t_residual = a->residual_dtype;
+    const char *x =
+        (const char *)a->x + (size_t)(r * a->x_pitch + group * a->cols) * spey_dtype_bytes(t);
     const char *y = (const char *)a->residual;
-    if (y) y += (size_t)(r * a->residual_pitch + group * a->cols) * size;
+    if (y) y += (size_t)(r * a->residual_pitch + group * a->cols) * spey_dtype_bytes(t_residual);
     double sum = 0, absolute = 0, square = 0;
     for (int64_t i = 0; i < a->cols; i++) {
-        double s = check_scalar(x, t, i) + (y ? check_scalar(y, t, i) : 0);
+        double s = check_scalar(x, t, i) + (y ? check_scalar(y, t_residual, i) : 0);
         sum += s;
         absolute += fabs(s);
         square += s * s;
@@ -138,8 +154,8 @@ static void bound_group(const spey_norm_args *a, int64_t r, int64_t group, check
     double mean_error = layer ? (n + 2) * u * absolute / n : 0;
     double largest = 0;
     for (int64_t i = 0; i < a->cols; i++)
-        largest =
-            fmax(largest, fabs(check_scalar(x, t, i)) + (y ? fabs(check_scalar(y, t, i)) : 0));
+        largest = fmax(largest, fabs(check_scalar(x, t, i)) +
+                                    (y ? fabs(check_scalar(y, t_residual, i)) : 0));
     double s_error = y ? u * largest : 0, d_error = s_error + mean_error + 2 * u * largest * layer;
     /* variance: n additions of squares, each d off by d_error. */
     double spread = sqrt(variance);
@@ -147,12 +163,12 @@ static void bound_group(const spey_norm_args *a, int64_t r, int64_t group, check
     double scale_error = 0.5 * variance_error / (variance + (double)a->eps) + 4 * u; /* relative */
     for (int64_t i = 0; i < a->cols; i++) {
         int64_t at = r * a->out_pitch + group * a->cols + i;
-        double s = check_scalar(x, t, i) + (y ? check_scalar(y, t, i) : 0);
+        double s = check_scalar(x, t, i) + (y ? check_scalar(y, t_residual, i) : 0);
         double w = fabs(a->weight ? (double)a->weight[i] : 1) + fabs((double)a->weight_offset);
         double b = layer && a->bias ? fabs((double)a->bias[i]) : 0;
         double main = fabs(s - mean) * scale * w;
         double bound = main * (scale_error + 4 * u) + d_error * scale * w + u * (b + main);
-        check_set_bound(out, at, bound + check_rounding(t, check_reference(out, at)));
+        check_set_bound(out, at, bound + check_rounding(a->out_dtype, check_reference(out, at)));
     }
 }
 
@@ -169,15 +185,17 @@ static bool bench(check *c, int index, void *args)
 {
     static const struct norm_case shapes[] = {
         { "decode", 1, 4096, 1, SPEY_NORM_RMS, SPEY_F32, 0, true, 2, false, true, false, 0, 1e-6f,
-          0, 1 },
+          0, 1, 0 },
         { "prefill", 512, 4096, 1, SPEY_NORM_RMS, SPEY_F32, 0, true, 2, false, true, false, 0,
-          1e-6f, 0, 1 },
+          1e-6f, 0, 1, 0 },
         { "prefill", 512, 4096, 1, SPEY_NORM_LAYER, SPEY_F32, 0, false, 0, false, true, true, 0,
-          1e-6f, 0, 1 },
+          1e-6f, 0, 1, 0 },
         { "prefill QK", 512, 128, 32, SPEY_NORM_RMS, SPEY_F32, 0, false, 0, true, true, false, 0,
-          1e-6f, 0, 1 },
+          1e-6f, 0, 1, 0 },
         { "prefill", 512, 4096, 1, SPEY_NORM_RMS, SPEY_BF16, 0, true, 2, false, true, false, 0,
-          1e-6f, 0, 1 },
+          1e-6f, 0, 1, 0 },
+        { "wide prefill", 2048, 4096, 1, SPEY_NORM_RMS, SPEY_BF16, 0, true, 2, false, true, false,
+          0, 1e-6f, 0, 1, 7 },
     };
     if (index >= (int)(sizeof shapes / sizeof shapes[0])) return false;
     const struct norm_case *k = &shapes[index];
@@ -185,8 +203,11 @@ static bool bench(check *c, int index, void *args)
                (long long)k->rows, (long long)k->groups, (long long)k->cols,
                spey_dtype_name(k->dtype));
     make_norm(c, k, args);
-    double n = (double)(k->rows * k->cols * k->groups), size = (double)spey_dtype_bytes(k->dtype);
-    check_work(c, n * size * (2 + (k->residual ? 2 : 0)), 5 * n);
+    const spey_norm_args *a = args;
+    double n = (double)(k->rows * k->cols * k->groups);
+    size_t bytes = spey_dtype_bytes(a->x_dtype) + spey_dtype_bytes(a->out_dtype);
+    if (k->residual) bytes += spey_dtype_bytes(a->residual_dtype) + spey_dtype_bytes(a->sum_dtype);
+    check_work(c, n * (double)bytes, 5 * n);
     return true;
 }
 

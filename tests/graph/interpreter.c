@@ -79,7 +79,8 @@ static void place_values(interpreter *in)
     const spey_graph *graph = in->graph;
     uint64_t bytes = 0;
     for (int v = 0; v < graph->n_values; v++) {
-        in->places[v] = (spey_placement){ bytes, graph->values[v].cols, v };
+        in->places[v] =
+            (spey_placement){ .offset = bytes, .pitch = graph->values[v].cols, .storage = v };
         bytes += (uint64_t)(in->options.tokens_max * graph->values[v].cols) * sizeof(double);
     }
     if (in->options.plan) {

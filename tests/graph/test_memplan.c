@@ -155,6 +155,37 @@ static void queries_stay_in_the_fused_row(void **state)
     spey_graph_free(graph);
 }
 
+static void in_16_bits_the_residual_stream_stays_wide(void **state)
+{
+    (void)state;
+    static const bool wide[] = { true, false, true, true, false, true, false, true, true };
+    spey_memplan_limits narrow = limits;
+    narrow.element_bytes = 2;
+    spey_graph *graph =
+        graph_of(HEADER "%0 = embed() e : tokens 16\n"
+                        "%1 = norm(%0) : tokens 16 {kind=rms eps=0}\n" /* a product reads it */
+                        "%2 = linear(%1) m : tokens 16\n"
+                        "%3, %4 = add_norm(%2, %0) : tokens 16, tokens 16 {kind=rms eps=0}\n"
+                        "%5 = slice(%3) : tokens 16 {begin=0 cols=16}\n" /* as %3 */
+                        "%6 = unary(%4) : tokens 16 {act=relu}\n"
+                        "%7 = linear(%6) m : tokens 16\n"
+                        "%8 = add(%5, %7) : tokens 16\n"
+                        "%9 = gather(%8) : outputs 16\noutput %9\n");
+    spey_memplan *plan = plan_of(graph, &narrow);
+    for (int v = 0; v < 9; v++)
+        if (plan->values[v].wide != wide[v]) fail_msg("%%%d is %s", v, wide[v] ? "narrow" : "wide");
+    expect_storage(plan, 3, 0); /* over the residual: as wide */
+    expect_storage(plan, 4, 4); /* not over %2, which is wider */
+    spey_memplan_free(plan);
+    for (narrow.element_bytes = 4; narrow.element_bytes < 16; narrow.element_bytes *= 2) {
+        plan = plan_of(graph, &narrow);
+        for (int v = 0; v < 10; v++)
+            assert_false(plan->values[v].wide);
+        spey_memplan_free(plan);
+    }
+    spey_graph_free(graph);
+}
+
 static void rows_begin_at_64_bytes(void **state)
 {
     (void)state;
@@ -254,6 +285,7 @@ int main(void)
         cmocka_unit_test(a_slice_that_others_still_read_is_safe),
         cmocka_unit_test(the_sum_lies_over_the_residual_and_the_norm_over_x),
         cmocka_unit_test(queries_stay_in_the_fused_row),
+        cmocka_unit_test(in_16_bits_the_residual_stream_stays_wide),
         cmocka_unit_test(rows_begin_at_64_bytes),
         cmocka_unit_test(a_planned_arena_does_not_change_the_numbers),
         cmocka_unit_test(sizes_that_overflow_are_refused),

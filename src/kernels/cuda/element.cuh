@@ -6,6 +6,8 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
+#include "tensor/dtype.h"
+
 static __device__ __forceinline__ float to_f32(float x)
 {
     return x;
@@ -89,10 +91,141 @@ static __device__ __forceinline__ void store_some(T *p, int left, const float *i
     }
 }
 
+/* ---- F32, F16 or BF16, known at run time: the same for a whole launch, so that branches cost little ---- */
+
+static __device__ __forceinline__ float load_any(const void *p, spey_dtype dtype, int64_t at)
+{
+    if (dtype == SPEY_F32) return static_cast<const float *>(p)[at];
+    if (dtype == SPEY_F16) return to_f32(static_cast<const __half *>(p)[at]);
+    return to_f32(static_cast<const __nv_bfloat16 *>(p)[at]);
+}
+
+static __device__ __forceinline__ void store_any(void *p, spey_dtype dtype, int64_t at, float x)
+{
+    if (dtype == SPEY_F32)
+        static_cast<float *>(p)[at] = x;
+    else if (dtype == SPEY_F16)
+        from_f32(x, static_cast<__half *>(p) + at);
+    else
+        from_f32(x, static_cast<__nv_bfloat16 *>(p) + at);
+}
+
+/* Eight elements as they lie in memory. Loads come before all conversions, so that many are in flight. */
+struct raw8 {
+    uint4 low, high; /* high: of F32 */
+};
+
+/* Elements [at, at + 8) of p, whose address is a multiple of 16; zeros without touching p. */
+static __device__ __forceinline__ raw8 load_raw8(const void *p, spey_dtype dtype, int64_t at,
+                                                 bool inside)
+{
+    raw8 raw = {};
+    const bool wide = dtype == SPEY_F32;
+    const uint4 *from =
+        reinterpret_cast<const uint4 *>(static_cast<const char *>(p) + at * (wide ? 4 : 2));
+    if (inside) raw.low = from[0];
+    if (inside && wide) raw.high = from[1];
+    return raw;
+}
+
+static __device__ __forceinline__ void widen_pair(uint32_t pair, spey_dtype dtype, float *out)
+{
+    if (dtype == SPEY_F16) {
+        const float2 two = __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+        out[0] = two.x;
+        out[1] = two.y;
+    } else {
+        out[0] = __uint_as_float(pair << 16);
+        out[1] = __uint_as_float(pair & 0xffff0000u);
+    }
+}
+
+static __device__ __forceinline__ void widen8(const raw8 &raw, spey_dtype dtype, float *out)
+{
+    const uint32_t low[4] = { raw.low.x, raw.low.y, raw.low.z, raw.low.w };
+    const uint32_t high[4] = { raw.high.x, raw.high.y, raw.high.z, raw.high.w };
+    if (dtype == SPEY_F32) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            out[j] = __uint_as_float(low[j]);
+            out[4 + j] = __uint_as_float(high[j]);
+        }
+    } else {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            widen_pair(low[j], dtype, out + 2 * j);
+    }
+}
+
+static __device__ __forceinline__ uint32_t narrow_pair(float a, float b, spey_dtype dtype)
+{
+    if (dtype == SPEY_F16) {
+        const __half2 two = __floats2half2_rn(a, b);
+        return *reinterpret_cast<const uint32_t *>(&two);
+    }
+    const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
+    return *reinterpret_cast<const uint32_t *>(&two);
+}
+
+static __device__ __forceinline__ void store8(void *p, spey_dtype dtype, int64_t at,
+                                              const float *in)
+{
+    const bool wide = dtype == SPEY_F32;
+    uint4 *to = reinterpret_cast<uint4 *>(static_cast<char *>(p) + at * (wide ? 4 : 2));
+    if (wide) {
+        to[0] = make_uint4(__float_as_uint(in[0]), __float_as_uint(in[1]), __float_as_uint(in[2]),
+                           __float_as_uint(in[3]));
+        to[1] = make_uint4(__float_as_uint(in[4]), __float_as_uint(in[5]), __float_as_uint(in[6]),
+                           __float_as_uint(in[7]));
+    } else {
+        to[0] = make_uint4(narrow_pair(in[0], in[1], dtype), narrow_pair(in[2], in[3], dtype),
+                           narrow_pair(in[4], in[5], dtype), narrow_pair(in[6], in[7], dtype));
+    }
+}
+
+/* `left` elements (any number) of at most 8 from p, zeros behind them. PACKED: left is 0 or less, or at least 8, and p is
+ * aligned. */
+template <bool PACKED>
+static __device__ __forceinline__ void load8(const void *p, spey_dtype dtype, int64_t at,
+                                             int64_t left, float *out)
+{
+    if constexpr (PACKED) {
+        widen8(load_raw8(p, dtype, at, left > 0), dtype, out);
+    } else {
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            out[j] = j < left ? load_any(p, dtype, at + j) : 0.0f;
+    }
+}
+
+template <bool PACKED>
+static __device__ __forceinline__ void store_some8(void *p, spey_dtype dtype, int64_t at,
+                                                   int64_t left, const float *in)
+{
+    if constexpr (PACKED) {
+        if (left > 0) store8(p, dtype, at, in);
+    } else {
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (j < left) store_any(p, dtype, at + j, in[j]);
+    }
+}
+
+static inline bool is_float_16_or_32(spey_dtype dtype)
+{
+    return dtype == SPEY_F32 || dtype == SPEY_F16 || dtype == SPEY_BF16;
+}
+
 /* True when p (NULL is fine) begins on a 16-byte boundary. */
 static inline bool is_aligned16(const void *p)
 {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
+
+/* Rows at p, `pitch` elements apart, can be read in packs of 8: every one begins on a 16-byte boundary. */
+static inline bool is_packed8(const void *p, spey_dtype dtype, int64_t pitch)
+{
+    return is_aligned16(p) && pitch * (dtype == SPEY_F32 ? 4 : 2) % 16 == 0;
 }
 
 #endif

@@ -7,7 +7,8 @@
 static bool supports(const void *args)
 {
     const spey_add_args *a = args;
-    return spey_is_float16_or_32(a->dtype);
+    return spey_is_float16_or_32(a->a_dtype) && spey_is_float16_or_32(a->b_dtype) &&
+           spey_is_float16_or_32(a->out_dtype);
 }
 
 static void run(const void *args, const spey_lane *lane)
@@ -17,9 +18,9 @@ static void run(const void *args, const spey_lane *lane)
     while (spey_lane_chunk(lane, a->rows, 1, &begin, &end)) {
         for (int64_t r = begin; r < end; r++) {
             for (int64_t i = 0; i < a->cols; i++)
-                spey_store(a->out, a->dtype, r * a->out_pitch + i,
-                           spey_load(a->a, a->dtype, r * a->a_pitch + i) +
-                               (double)a->scale * spey_load(a->b, a->dtype, r * a->b_pitch + i));
+                spey_store(a->out, a->out_dtype, r * a->out_pitch + i,
+                           spey_load(a->a, a->a_dtype, r * a->a_pitch + i) +
+                               (double)a->scale * spey_load(a->b, a->b_dtype, r * a->b_pitch + i));
         }
     }
 }

@@ -10,7 +10,8 @@
 static bool add_supports(const void *args)
 {
     const spey_add_args *a = args;
-    return spey_is_float16_or_32(a->dtype);
+    return spey_is_float16_or_32(a->a_dtype) && spey_is_float16_or_32(a->b_dtype) &&
+           spey_is_float16_or_32(a->out_dtype);
 }
 
 static void add_run(const void *args, const spey_lane *lane)
@@ -21,9 +22,9 @@ static void add_run(const void *args, const spey_lane *lane)
     while (spey_pieces_next(&p, lane)) {
         for (int64_t i = p.begin; i < p.stop; i += VEC_LANES) {
             int64_t n = p.stop - i < VEC_LANES ? p.stop - i : VEC_LANES;
-            vec b = vec_load_n(a->b, a->dtype, p.row * a->b_pitch + i, n);
-            vec v = vec_fma(scale, b, vec_load_n(a->a, a->dtype, p.row * a->a_pitch + i, n));
-            vec_store_n(a->out, a->dtype, p.row * a->out_pitch + i, v, n);
+            vec b = vec_load_n(a->b, a->b_dtype, p.row * a->b_pitch + i, n);
+            vec v = vec_fma(scale, b, vec_load_n(a->a, a->a_dtype, p.row * a->a_pitch + i, n));
+            vec_store_n(a->out, a->out_dtype, p.row * a->out_pitch + i, v, n);
         }
     }
 }

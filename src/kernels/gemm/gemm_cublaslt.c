@@ -4,9 +4,9 @@
  * "TN" form that every data type has and for which checkpoints store their weights.
  *
  * in one call   no bias; ReLU; a bias when y is F32 (the library wants the bias in y's type and ours is F32)
- * in two        bias into 16-bit y, other activations: FP32 sums go to scratch (or to y, when F32), gemm_finish does
- *               the rest with one rounding. Scratch is bounded: long batches go in chunks of rows.
- * x F32 with 16-bit w (precision 16): x is rounded to scratch first.
+ * in two        bias into 16-bit y, other activations, 16-bit y of F32 w: FP32 sums go to scratch (or to y, when F32),
+ *               gemm_finish does the rest with one rounding. Scratch is bounded: long batches go in chunks of rows.
+ * x of another type than w: it is converted into scratch first, rounded to 16 bits (precision 16) or widened to F32.
  *
  * Plans (the algorithm for a shape) are made at the first use of a bucket of rows, on the host, in about 100 µs, and
  * kept; that is allowed while a graph is captured.
@@ -52,7 +52,7 @@ static bool is_float(spey_dtype dtype)
     return dtype == SPEY_F32 || dtype == SPEY_F16 || dtype == SPEY_BF16;
 }
 
-static bool must_narrow(const spey_gemm_args *a)
+static bool must_convert(const spey_gemm_args *a)
 {
     return a->x_dtype != a->w_dtype;
 }
@@ -61,7 +61,7 @@ static bool must_narrow(const spey_gemm_args *a)
 static bool is_fused(const spey_gemm_args *a)
 {
     return (a->activation == SPEY_ACT_NONE || a->activation == SPEY_ACT_RELU) &&
-           (!a->bias || a->y_dtype == SPEY_F32);
+           (a->y_dtype == SPEY_F32 || (!a->bias && a->y_dtype == a->w_dtype));
 }
 
 static size_t align_up(size_t bytes)
@@ -69,9 +69,10 @@ static size_t align_up(size_t bytes)
     return (bytes + 255) & ~(size_t)255;
 }
 
-static size_t narrow_bytes(const spey_gemm_args *a)
+static size_t converted_bytes(const spey_gemm_args *a)
 {
-    return must_narrow(a) ? align_up((size_t)a->rows * (size_t)a->k * 2) : 0;
+    size_t element = element_bytes(cuda_type(a->w_dtype));
+    return must_convert(a) ? align_up((size_t)a->rows * (size_t)a->k * element) : 0;
 }
 
 /* Rows that go through the scratch of sums at once. */
@@ -87,7 +88,7 @@ static size_t workspace(const void *args)
 {
     const spey_gemm_args *a = args;
     bool scratch = !is_fused(a) && a->y_dtype != SPEY_F32;
-    return narrow_bytes(a) +
+    return converted_bytes(a) +
            (scratch ? align_up((size_t)chunk_rows(a) * (size_t)a->n * sizeof(float)) : 0);
 }
 
@@ -95,9 +96,8 @@ static bool supports(const void *args)
 {
     const spey_gemm_args *a = args;
     if (!is_float(a->x_dtype) || !is_float(a->w_dtype) || !is_float(a->y_dtype)) return false;
-    if (a->y_dtype != SPEY_F32 && a->y_dtype != a->w_dtype) return false;
     if (a->rows > INT32_MAX || a->n > INT32_MAX || a->k > INT32_MAX) return false;
-    if (a->x_dtype == a->w_dtype) return true;
+    if (a->x_dtype == a->w_dtype || a->w_dtype == SPEY_F32) return true;
     return a->x_dtype == SPEY_F32 && a->precision == SPEY_PRECISION_16;
 }
 
@@ -304,9 +304,9 @@ static void run(const void *args, const spey_lane *lane)
     spey_device *device = spey_cuda_device(lane);
     spey_gemm_args a = *(const spey_gemm_args *)args;
     if (a.rows == 0 || a.n == 0) return;
-    float *sums = (float *)((uint8_t *)a.workspace + narrow_bytes(&a));
-    if (must_narrow(&a) && a.k > 0) {
-        spey_gemm_narrow_launch(&a, a.workspace, device->stream);
+    float *sums = (float *)((uint8_t *)a.workspace + converted_bytes(&a));
+    if (must_convert(&a) && a.k > 0) {
+        spey_gemm_convert_launch(&a, a.workspace, device->stream);
         a.x = a.workspace;
         a.x_pitch = a.k;
         a.x_dtype = a.w_dtype;

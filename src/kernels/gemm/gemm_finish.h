@@ -25,8 +25,8 @@ typedef struct spey_gemm_finish {
 /* out = activation(sums + bias), rounded once. rows, cols > 0. */
 void spey_gemm_finish_launch(const spey_gemm_finish *finish, cudaStream_t stream);
 
-/* out [rows, k] F16 or BF16, without padding = x [rows, k] F32, to nearest even. rows, k > 0. */
-void spey_gemm_narrow_launch(const spey_gemm_args *args, void *out, cudaStream_t stream);
+/* out [rows, k] of w_dtype, without padding = x [rows, k], to nearest even. rows, k > 0. */
+void spey_gemm_convert_launch(const spey_gemm_args *args, void *out, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

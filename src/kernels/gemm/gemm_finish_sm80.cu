@@ -1,10 +1,11 @@
-/* What a library GEMM leaves to do: bias, activation and rounding after it, a narrower x before it.
+/* What a library GEMM leaves to do: bias, activation and rounding after it, another type of x before it.
  *
  * who       A CTA takes TILE columns of rows blockIdx.y, blockIdx.y + gridDim.y, …; a thread takes 4 columns.
  * moves     Each matrix once. The scratch of sums is sized (gemm_cublaslt.c) so that it mostly stays in L2.
  * bound by  memory, or its launch for few rows. */
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/grid.cuh"
 #include "kernels/gemm/gemm_finish.h"
 
 enum { THREADS = 256, TILE = 4 * THREADS };
@@ -56,23 +57,25 @@ void spey_gemm_finish_launch(const spey_gemm_finish *f, cudaStream_t stream)
     if (f->out_dtype == SPEY_BF16) launch_finish<__nv_bfloat16>(f, stream);
 }
 
-template <typename T>
-static __global__ void __launch_bounds__(THREADS) gemm_narrow(const spey_gemm_args a, T *out)
+/* PACKED: rows of x and out are whole aligned packs of 8. */
+template <bool PACKED>
+static __global__ void __launch_bounds__(UNIT_THREADS)
+    gemm_convert(const spey_gemm_args a, void *out)
 {
-    const int64_t begin = static_cast<int64_t>(blockIdx.x) * TILE;
-    const int64_t end = begin + TILE < a.k ? begin + TILE : a.k;
-    for (int64_t row = blockIdx.y; row < a.rows; row += gridDim.y) {
-        const float *x = static_cast<const float *>(a.x) + row * a.x_pitch;
-        for (int64_t c = begin + threadIdx.x; c < end; c += THREADS)
-            from_f32(x[c], &out[row * a.k + c]);
+    const int64_t c = my_unit() * 8, left = a.k - c;
+    if (left <= 0) return;
+    for (int64_t row = first_row(); row < a.rows; row += rows_step()) {
+        float x[8];
+        load8<PACKED>(a.x, a.x_dtype, row * a.x_pitch + c, left, x);
+        store_some8<PACKED>(out, a.w_dtype, row * a.k + c, left, x);
     }
 }
 
-void spey_gemm_narrow_launch(const spey_gemm_args *a, void *out, cudaStream_t stream)
+void spey_gemm_convert_launch(const spey_gemm_args *a, void *out, cudaStream_t stream)
 {
-    const dim3 grid = grid_of(a->rows, a->k);
-    if (a->w_dtype == SPEY_F16)
-        gemm_narrow<<<grid, THREADS, 0, stream>>>(*a, static_cast<__half *>(out));
-    if (a->w_dtype == SPEY_BF16)
-        gemm_narrow<<<grid, THREADS, 0, stream>>>(*a, static_cast<__nv_bfloat16 *>(out));
+    const unit_grid g = grid_of_units(a->rows, (a->k + 7) / 8);
+    if (a->k % 8 == 0 && is_packed8(a->x, a->x_dtype, a->x_pitch))
+        gemm_convert<true><<<g.grid, g.block, 0, stream>>>(*a, out);
+    else
+        gemm_convert<false><<<g.grid, g.block, 0, stream>>>(*a, out);
 }

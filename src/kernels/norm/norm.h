@@ -9,7 +9,7 @@
  *   sum                    s is written here when not NULL; may be x or residual itself
  *   out                    may be x itself (then sum must not be)
  *   weight, bias           F32 [cols]; NULL: ones / zeros
- * out is computed from s as it is before it is rounded to dtype. Sums are kept in FP32 or wider; var is the biased
+ * Operands that share memory have one dtype. out is computed from s as it is before it is rounded to sum_dtype. Sums are kept in FP32 or wider; var is the biased
  * variance. rows == 0 touches nothing. */
 #ifndef SPEY_KERNELS_NORM_NORM_H
 #define SPEY_KERNELS_NORM_NORM_H
@@ -25,7 +25,8 @@ typedef struct spey_norm_args {
     int64_t cols;
     int64_t groups;
     spey_norm_kind kind;
-    spey_dtype dtype; /* of x, residual, sum and out: F32 (devices: also BF16/F16) */
+    /* F32 (devices: also BF16/F16, and mixed: a residual stream in F32 between narrow operands) */
+    spey_dtype x_dtype, residual_dtype, sum_dtype, out_dtype;
     const void *x;
     int64_t x_pitch;
     const void *residual;

@@ -7,14 +7,16 @@
 static bool supports(const void *args)
 {
     const spey_norm_args *a = args;
-    return spey_is_float16_or_32(a->dtype);
+    return spey_is_float16_or_32(a->x_dtype) && spey_is_float16_or_32(a->out_dtype) &&
+           (!a->residual || spey_is_float16_or_32(a->residual_dtype)) &&
+           (!a->sum || spey_is_float16_or_32(a->sum_dtype));
 }
 
 /* s of column i; `at` is the element index in x, `residual_at` in residual. */
 static double sum_at(const spey_norm_args *a, int64_t at, int64_t residual_at)
 {
-    double s = spey_load(a->x, a->dtype, at);
-    return a->residual ? s + spey_load(a->residual, a->dtype, residual_at) : s;
+    double s = spey_load(a->x, a->x_dtype, at);
+    return a->residual ? s + spey_load(a->residual, a->residual_dtype, residual_at) : s;
 }
 
 static void norm_group(const spey_norm_args *a, int64_t r, int64_t group)
@@ -33,8 +35,8 @@ static void norm_group(const spey_norm_args *a, int64_t r, int64_t group)
         double s = sum_at(a, x + i, residual + i);
         double weight = (a->weight ? (double)a->weight[i] : 1.0) + (double)a->weight_offset;
         double bias = a->kind == SPEY_NORM_LAYER && a->bias ? (double)a->bias[i] : 0.0;
-        if (a->sum) spey_store(a->sum, a->dtype, r * a->sum_pitch + column + i, s);
-        spey_store(a->out, a->dtype, r * a->out_pitch + column + i,
+        if (a->sum) spey_store(a->sum, a->sum_dtype, r * a->sum_pitch + column + i, s);
+        spey_store(a->out, a->out_dtype, r * a->out_pitch + column + i,
                    (s - mean) * scale * weight + bias);
     }
 }

@@ -109,7 +109,11 @@ static inline void norm_rows(const spey_norm_args *a, const spey_lane *lane, spe
 
 static bool supports(const void *args)
 {
-    spey_dtype dtype = ((const spey_norm_args *)args)->dtype;
+    const spey_norm_args *a = (const spey_norm_args *)args;
+    const spey_dtype dtype = a->x_dtype;
+    if ((a->residual && a->residual_dtype != dtype) || (a->sum && a->sum_dtype != dtype) ||
+        a->out_dtype != dtype)
+        return false;
     return dtype == SPEY_F32 || dtype == SPEY_F16 || dtype == SPEY_BF16;
 }
 
@@ -117,9 +121,9 @@ static void run(const void *args, const spey_lane *lane)
 {
     const spey_norm_args *a = args;
     /* Constant dtypes, so that each gets a loop of its own. */
-    if (a->dtype == SPEY_F32)
+    if (a->x_dtype == SPEY_F32)
         norm_rows(a, lane, SPEY_F32);
-    else if (a->dtype == SPEY_F16)
+    else if (a->x_dtype == SPEY_F16)
         norm_rows(a, lane, SPEY_F16);
     else
         norm_rows(a, lane, SPEY_BF16);
