@@ -40,12 +40,12 @@ set(spey_nvcc_flags -c -std=c++17 -O3 -lineinfo --compress-mode=size --keep -Wer
 function(spey_cuda_object out source)
     string(REGEX MATCH "_(sm[0-9]+)\\.cu$" matched ${source})
     set(object ${CMAKE_BINARY_DIR}/cuda/${source}.o)
-    get_filename_component(folder ${object} DIRECTORY)
-    file(MAKE_DIRECTORY ${folder}/keep)
+    set(keep ${object}.keep) # one for each file: they are compiled side by side
+    file(MAKE_DIRECTORY ${keep})
     add_custom_command(OUTPUT ${object}
         COMMAND ${SPEY_NVCC} ${spey_nvcc_flags} ${spey_cuda_${CMAKE_MATCH_1}}
-                --keep-dir ${folder}/keep -MD -MF ${object}.d -o ${object} ${CMAKE_SOURCE_DIR}/${source}
-        COMMAND find ${folder}/keep -type f -not -name *.cubin -delete
+                --keep-dir ${keep} -MD -MF ${object}.d -o ${object} ${CMAKE_SOURCE_DIR}/${source}
+        COMMAND find ${keep} -type f -not -name *.cubin -delete
         DEPENDS ${CMAKE_SOURCE_DIR}/${source} DEPFILE ${object}.d
         COMMENT "nvcc ${source}" VERBATIM)
     set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
@@ -54,8 +54,22 @@ endfunction()
 
 set(spey_cuda_sources
     src/kernels/attention/attention_sm80.cu
+    src/kernels/causal_conv/causal_conv_sm80.cu
+    src/kernels/concat/concat_sm80.cu
+    src/kernels/elementwise/add_sm80.cu
+    src/kernels/elementwise/unary_sm80.cu
+    src/kernels/embed/embed_sm80.cu
+    src/kernels/expert_linear/expert_linear_sm80.cu
+    src/kernels/gather/gather_sm80.cu
     src/kernels/gemm/gemm_finish_sm80.cu
-    src/kernels/norm/norm_sm80.cu)
+    src/kernels/glu/glu_sm80.cu
+    src/kernels/kv_append/kv_append_sm80.cu
+    src/kernels/norm/norm_sm80.cu
+    src/kernels/rope/rope_sm80.cu
+    src/kernels/rope/rope_append_sm80.cu
+    src/kernels/rope/rope_table_sm80.cu
+    src/kernels/route/route_sm80.cu
+    src/kernels/selective_scan/selective_scan_sm80.cu)
 foreach(source ${spey_cuda_sources})
     spey_cuda_object(object ${source})
     list(APPEND spey_cuda_objects ${object})

@@ -231,4 +231,57 @@ static inline void load_words(const uint8_t *const *k, spey_dtype dtype, int64_t
     words_transpose(r);
 }
 
+/* Dimension i of such words. */
+static inline vec word_dim(const words *r, spey_dtype dtype, int i)
+{
+    if (dtype == SPEY_F32) return words_as_vec(r[i]);
+    if (dtype == SPEY_BF16) return i % 2 ? words_high_bf16(r[i / 2]) : words_low_bf16(r[i / 2]);
+    return i % 2 ? words_high_f16(r[i / 2]) : words_low_f16(r[i / 2]);
+}
+
+static inline __attribute__((always_inline)) void
+pack_k_columns(const uint8_t *const *k, spey_dtype dtype, int64_t k_dim, prefetcher *f, float *out)
+{
+    const int step = VEC_LANES * word_dims(dtype);
+    for (int64_t d = 0; d < k_dim; d += step) {
+        words r[VEC_LANES];
+        prefetch_some(f, 2);
+        load_words(k, dtype, d, k_dim, r);
+        for (int i = 0; i < step && d + i < k_dim; i++)
+            vec_store_f32(out + (d + i) * TILE, word_dim(r, dtype, i));
+    }
+}
+
+/* K of the tile into out[k_dim][TILE]; columns of vectors without a token are left as they are. */
+static inline void pack_k(const kv_tile *tile, spey_dtype dtype, int64_t k_dim, prefetcher *f,
+                          float *out)
+{
+    int64_t first = tile->begin % TILE, last = first + tile->end - tile->begin;
+    for (int64_t t = first / VEC_LANES * VEC_LANES; t < last; t += VEC_LANES) {
+        if (dtype == SPEY_F32)
+            pack_k_columns(tile->rows + t, SPEY_F32, k_dim, f, out + t);
+        else if (dtype == SPEY_BF16)
+            pack_k_columns(tile->rows + t, SPEY_BF16, k_dim, f, out + t);
+        else
+            pack_k_columns(tile->rows + t, SPEY_F16, k_dim, f, out + t);
+    }
+}
+
+/* ---- V ---- */
+
+/* V of the tile into out[TILE][v_padded] F32; tile->v then shows the rows there. */
+static inline void pack_v(kv_tile *tile, spey_dtype dtype, int64_t v_dim, int64_t v_padded,
+                          float *out)
+{
+    int64_t first = tile->begin % TILE, last = first + tile->end - tile->begin;
+    for (int64_t t = first; t < last; t++) {
+        float *row = out + t * v_padded;
+        for (int64_t i = 0; i < v_dim; i += VEC_LANES) {
+            int64_t n = v_dim - i < VEC_LANES ? v_dim - i : VEC_LANES;
+            vec_store_f32(row + i, vec_load_n(tile->rows[TILE + t], dtype, i, n));
+        }
+        tile->rows[TILE + t] = (const uint8_t *)(const void *)row;
+    }
+}
+
 #endif
