@@ -10,18 +10,26 @@
 #include "base/status.h"
 #include "kernels/activation.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 static inline bool spey_is_float16_or_32(spey_dtype dtype)
 {
     return dtype == SPEY_F32 || dtype == SPEY_F16 || dtype == SPEY_BF16;
 }
 
-/* Element i of an array of F32, F16 or BF16. */
+/* What the weights of a linear layer may be. */
+static inline bool spey_is_weight_dtype(spey_dtype dtype)
+{
+    return spey_is_float16_or_32(dtype) || dtype == SPEY_E4M3;
+}
+
+/* Element i of an array of F32, F16, BF16 or E4M3. */
 static inline double spey_load(const void *array, spey_dtype dtype, int64_t i)
 {
     switch (dtype) {
     case SPEY_F32: return (double)((const float *)array)[i];
     case SPEY_F16: return (double)spey_f16_to_f32(((const uint16_t *)array)[i]);
+    case SPEY_E4M3: return (double)spey_e4m3_to_f32(((const uint8_t *)array)[i]);
     default:
         SPEY_ASSERT(dtype == SPEY_BF16);
         return (double)spey_bf16_to_f32(((const uint16_t *)array)[i]);
@@ -38,6 +46,28 @@ static inline void spey_store(void *array, spey_dtype dtype, int64_t i, double v
         SPEY_ASSERT(dtype == SPEY_BF16);
         ((uint16_t *)array)[i] = spey_f32_to_bf16((float)value);
     }
+}
+
+/* How n elements of x are rounded before a product with E4M3 weights; all zero when they are not. */
+static inline spey_e4m3_scale spey_input_scale(spey_input_quant quant, const float *x_scale,
+                                               const void *x, spey_dtype dtype, int64_t first,
+                                               int64_t n)
+{
+    if (quant == SPEY_INPUT_AS_IS) return (spey_e4m3_scale){ 0 };
+    if (quant == SPEY_INPUT_STATIC) return (spey_e4m3_scale){ *x_scale, 1 / *x_scale };
+    float largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = fmaxf(largest, fabsf((float)spey_load(x, dtype, first + i)));
+    return spey_e4m3_scale_of(largest);
+}
+
+static inline double spey_load_input(const void *x, spey_dtype dtype, int64_t i,
+                                     spey_e4m3_scale scale)
+{
+    double value = spey_load(x, dtype, i);
+    if (scale.scale == 0) return value;
+    uint8_t rounded = spey_f32_to_e4m3((float)value * scale.inverse);
+    return (double)spey_e4m3_to_f32(rounded) * (double)scale.scale;
 }
 
 static inline double spey_activate(spey_activation activation, double x)

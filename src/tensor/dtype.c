@@ -170,6 +170,39 @@ bool spey_convert(void *dst, spey_dtype dst_dtype, const void *src, spey_dtype s
     return true;
 }
 
+/* ---- E4M3 ---- */
+
+void spey_e4m3_widen(float *dst, const uint8_t *src, size_t n)
+{
+    float table[256];
+    for (int i = 0; i < 256; i++)
+        table[i] = spey_e4m3_to_f32((uint8_t)i);
+    for (size_t i = 0; i < n; i++)
+        dst[i] = table[src[i]];
+}
+
+static inline uint8_t f32_to_e4m3(float x)
+{
+    uint32_t u = spey_f32_bits(x), sign = u >> 24 & 0x80u;
+    u &= 0x7fffffffu;
+    uint32_t normal = (u - (120u << 23) + 0x7ffffu + (u >> 20 & 1u)) >> 20;
+    uint32_t small = select_bits(above(0x3c800000u, u), u, 0);
+    uint32_t subnormal =
+        spey_f32_bits(spey_f32_from_bits(small) + 16384.0f) - spey_f32_bits(16384.0f);
+    uint32_t bits = select_bits(above(0x3c800000u, u), subnormal, normal);
+    bits = select_bits(above(u, 0x43dfffffu), 0x7eu, bits);
+    bits = select_bits(above(u, 0x7f800000u), SPEY_E4M3_NAN, bits);
+    return (uint8_t)(sign | bits);
+}
+
+void spey_e4m3_quantize(uint8_t *dst, const float *src, float inverse, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        dst[i] = f32_to_e4m3(src[i] * inverse);
+}
+
+/* ---- overflow ---- */
+
 /* Exponent all ones, mantissa zero. */
 static bool is_infinite(const unsigned char *p, spey_dtype dtype)
 {

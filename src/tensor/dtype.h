@@ -49,6 +49,11 @@ bool spey_convert(void *dst, spey_dtype dst_dtype, const void *src, spey_dtype s
 int64_t spey_convert_find_overflow(const void *dst, spey_dtype dst_dtype, const void *src,
                                    spey_dtype src_dtype, size_t n);
 
+/* F32 of E4M3 elements. */
+void spey_e4m3_widen(float *dst, const uint8_t *src, size_t n);
+/* dst = src · inverse in E4M3: round to nearest even, saturate at 448. NaN stays NaN. */
+void spey_e4m3_quantize(uint8_t *dst, const float *src, float inverse, size_t n);
+
 static inline uint32_t spey_f32_bits(float x)
 {
     uint32_t u;
@@ -97,6 +102,33 @@ static inline uint16_t spey_f32_to_f16(float x)
         return (uint16_t)(sign | (spey_f32_bits(shifted) - 0x3f000000u));
     }
     return (uint16_t)(sign | ((u - 0x38000000u + 0xfffu + (u >> 13 & 1u)) >> 13));
+}
+
+/* E4M3 as the OCP 8-bit floating point specification has it: no infinities, one NaN of each sign, at most 448. */
+#define SPEY_E4M3_MAX 448.0f
+enum { SPEY_E4M3_NAN = 0x7f };
+
+static inline float spey_e4m3_to_f32(uint8_t e)
+{
+    uint32_t sign = (uint32_t)(e & 0x80u) << 24, magnitude = e & 0x7fu;
+    if (magnitude == SPEY_E4M3_NAN) return spey_f32_from_bits(sign | 0x7fc00000u);
+    if (magnitude >= 8) return spey_f32_from_bits(sign | ((magnitude << 20) + (120u << 23)));
+    float small = (float)magnitude * 0x1p-9f; /* subnormal or zero: exact */
+    return sign ? -small : small;
+}
+
+/* Round to nearest even; beyond 448 stays 448, infinities too; NaN stays NaN. */
+static inline uint8_t spey_f32_to_e4m3(float x)
+{
+    uint32_t u = spey_f32_bits(x), sign = u >> 24 & 0x80u;
+    u &= 0x7fffffffu;
+    if (u > 0x7f800000u) return (uint8_t)(sign | SPEY_E4M3_NAN);
+    if (u >= 0x43e00000u) return (uint8_t)(sign | 0x7eu);
+    if (u < 0x3c800000u) { /* subnormal: let the FPU round at the right bit */
+        float shifted = spey_f32_from_bits(u) + 16384.0f;
+        return (uint8_t)(sign | (spey_f32_bits(shifted) - spey_f32_bits(16384.0f)));
+    }
+    return (uint8_t)(sign | ((u - (120u << 23) + 0x7ffffu + (u >> 20 & 1u)) >> 20));
 }
 
 #endif

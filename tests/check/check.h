@@ -82,7 +82,7 @@ void check_output(check *c, check_buffer *b, int64_t first, int64_t rows, int64_
                   int64_t pitch);
 /* The buffer that this field of args is bound to. */
 check_buffer *check_bound_to(const check *c, const void *field);
-/* Element i of an array of F32, F16 or BF16. */
+/* Element i of an array of F32, F16, BF16, E4M3 or I32. */
 double check_scalar(const void *array, spey_dtype dtype, int64_t i);
 /* In bound(): what the reference gave, and how far from it a row may be. */
 double check_reference(const check_buffer *b, int64_t i);

@@ -2,6 +2,7 @@
 
 #include "check.h"
 #include "kernels/expert_linear/expert_linear.h"
+#include "kernels/scalar.h"
 
 typedef struct expert_case {
     const char *what;
@@ -10,39 +11,53 @@ typedef struct expert_case {
     spey_precision precision;
     bool shared, bias, routed, sum;
     int64_t pad;
+    spey_input_quant x_quant;
 } expert_case;
 
 #define F32 SPEY_F32
 #define F16 SPEY_F16
 #define BF16 SPEY_BF16
+#define E4M3 SPEY_E4M3
+#define AS_IS SPEY_INPUT_AS_IS
+#define TOKEN SPEY_INPUT_TOKEN
+#define STATIC SPEY_INPUT_STATIC
 #define EXACT SPEY_PRECISION_F32
 #define ROUND SPEY_PRECISION_16
 
 /* clang-format off */
 static const expert_case cases[] = {
-    { "nothing",      0,   4, 2,   9,   8, F32,  F32,  EXACT, true,  true,  true,  false, 0 },
-    { "one token",    1,   8, 2,  48,  64, F32,  F32,  EXACT, true,  false, true,  false, 0 },
-    { "one token",    1,   8, 2,  64,  48, F32,  BF16, ROUND, false, false, true,  true,  3 },
-    { "one expert",  13,   1, 1,  17,  33, F32,  BF16, ROUND, true,  true,  true,  true,  1 },
-    { "slots",       33,   4, 2,  21,  65, F32,  F32,  EXACT, true,  true,  true,  false, 3 },
-    { "slots",       33,   4, 2,  21,  65, F32,  F32,  EXACT, false, true,  true,  false, 3 },
-    { "slots",       33,   4, 2,  21,  65, F32,  F16,  EXACT, false, true,  true,  true,  2 },
-    { "slots",       33,   4, 2,  21,  65, F32,  BF16, EXACT, true,  false, true,  true,  0 },
-    { "all experts", 19,   5, 5,  15,  31, F32,  BF16, ROUND, false, true,  true,  true,  1 },
-    { "many",        40, 128, 8,  33, 128, F32,  BF16, ROUND, true,  false, true,  false, 0 },
-    { "many",        40, 128, 8, 128,  33, F32,  BF16, ROUND, false, false, true,  true,  0 },
-    { "many rows",  150,   3, 2,  70,  96, F32,  BF16, ROUND, true,  true,  true,  false, 0 },
-    { "many rows",  150,   3, 2,  70,  96, F32,  F32,  EXACT, false, true,  true,  true,  0 },
-    { "k blocks",     9,   3, 2,  18, 2049, F32, BF16, ROUND, true,  true,  true,  false, 1 },
-    { "k blocks",     9,   3, 2,  18, 1025, F32, F32,  EXACT, true,  true,  true,  true,  1 },
-    { "wide",         2,   3, 2, 1203, 24, F32,  BF16, ROUND, true,  true,  true,  false, 0 },
-    { "wide",         2,   3, 2, 1203, 24, F32,  F32,  EXACT, true,  true,  true,  true,  0 },
-    { "heads",       21,   4, 4,  16,  24, F32,  F32,  EXACT, false, false, false, false, 0 },
-    { "heads",       21,   4, 4,  16,  24, F32,  BF16, ROUND, false, true,  false, false, 2 },
-    { "heads",       21,   4, 4,  16,  24, F32,  BF16, ROUND, true,  false, false, false, 2 },
-    { "devices",     17,   8, 2,  64, 128, BF16, BF16, ROUND, true,  false, true,  false, 8 },
-    { "devices",     17,   8, 2, 128,  64, BF16, BF16, ROUND, false, true,  true,  true,  0 },
-    { "devices",      5,   4, 4,  40,  72, F16,  F16,  ROUND, false, false, false, false, 0 },
+    { "nothing",      0,   4, 2,   9,   8, F32,  F32,  EXACT, true,  true,  true,  false, 0, AS_IS },
+    { "one token",    1,   8, 2,  48,  64, F32,  F32,  EXACT, true,  false, true,  false, 0, AS_IS },
+    { "one token",    1,   8, 2,  64,  48, F32,  BF16, ROUND, false, false, true,  true,  3, AS_IS },
+    { "one expert",  13,   1, 1,  17,  33, F32,  BF16, ROUND, true,  true,  true,  true,  1, AS_IS },
+    { "slots",       33,   4, 2,  21,  65, F32,  F32,  EXACT, true,  true,  true,  false, 3, AS_IS },
+    { "slots",       33,   4, 2,  21,  65, F32,  F32,  EXACT, false, true,  true,  false, 3, AS_IS },
+    { "slots",       33,   4, 2,  21,  65, F32,  F16,  EXACT, false, true,  true,  true,  2, AS_IS },
+    { "slots",       33,   4, 2,  21,  65, F32,  BF16, EXACT, true,  false, true,  true,  0, AS_IS },
+    { "all experts", 19,   5, 5,  15,  31, F32,  BF16, ROUND, false, true,  true,  true,  1, AS_IS },
+    { "many",        40, 128, 8,  33, 128, F32,  BF16, ROUND, true,  false, true,  false, 0, AS_IS },
+    { "many",        40, 128, 8, 128,  33, F32,  BF16, ROUND, false, false, true,  true,  0, AS_IS },
+    { "many rows",  150,   3, 2,  70,  96, F32,  BF16, ROUND, true,  true,  true,  false, 0, AS_IS },
+    { "many rows",  150,   3, 2,  70,  96, F32,  F32,  EXACT, false, true,  true,  true,  0, AS_IS },
+    { "k blocks",     9,   3, 2,  18, 2049, F32, BF16, ROUND, true,  true,  true,  false, 1, AS_IS },
+    { "k blocks",     9,   3, 2,  18, 1025, F32, F32,  EXACT, true,  true,  true,  true,  1, AS_IS },
+    { "wide",         2,   3, 2, 1203, 24, F32,  BF16, ROUND, true,  true,  true,  false, 0, AS_IS },
+    { "wide",         2,   3, 2, 1203, 24, F32,  F32,  EXACT, true,  true,  true,  true,  0, AS_IS },
+    { "heads",       21,   4, 4,  16,  24, F32,  F32,  EXACT, false, false, false, false, 0, AS_IS },
+    { "heads",       21,   4, 4,  16,  24, F32,  BF16, ROUND, false, true,  false, false, 2, AS_IS },
+    { "heads",       21,   4, 4,  16,  24, F32,  BF16, ROUND, true,  false, false, false, 2, AS_IS },
+    { "nothing",      0,   4, 2,   9,   8, F32,  E4M3, ROUND, true,  true,  true,  false, 0, AS_IS },
+    { "slots",       33,   4, 2,  21,  65, F32,  E4M3, EXACT, false, true,  true,  true,  2, AS_IS },
+    { "slots",       33,   4, 2,  21,  65, F32,  E4M3, ROUND, true,  true,  true,  false, 0, AS_IS },
+    { "many",        40, 128, 8,  33, 128, F32,  E4M3, ROUND, true,  false, true,  false, 0, AS_IS },
+    { "heads",       21,   4, 4,  16,  24, F32,  E4M3, ROUND, false, true,  false, false, 2, AS_IS },
+    { "quantized",    9,   4, 2,  16,  32, F32,  E4M3, EXACT, true,  true,  true,  false, 1, TOKEN },
+    { "quantized",    9,   4, 2,  16,  32, F32,  E4M3, EXACT, false, true,  true,  true,  1, STATIC },
+    { "devices",     17,   8, 2,  64, 128, BF16, E4M3, ROUND, true,  false, true,  false, 16, TOKEN },
+    { "devices",     17,   8, 2, 128,  64, BF16, E4M3, ROUND, false, true,  true,  true,  0, STATIC },
+    { "devices",     17,   8, 2,  64, 128, BF16, BF16, ROUND, true,  false, true,  false, 8, AS_IS },
+    { "devices",     17,   8, 2, 128,  64, BF16, BF16, ROUND, false, true,  true,  true,  0, AS_IS },
+    { "devices",      5,   4, 4,  40,  72, F16,  F16,  ROUND, false, false, false, false, 0, AS_IS },
 };
 /* clang-format on */
 
@@ -76,6 +91,16 @@ static bool part_rows(int part, int64_t rows, int64_t *first, int64_t *count)
     return true;
 }
 
+static void make_scales(check *c, const expert_case *k, spey_expert_linear_args *a)
+{
+    check_bind(c, &a->w_scale, check_matrix(c, "w_scale", F32, k->experts, k->n, k->n, 1, 0.1), 0);
+    a->x_quant = k->x_quant;
+    if (k->x_quant != SPEY_INPUT_STATIC) return;
+    check_buffer *x_scale = check_buffer_new(c, "x_scale", F32, 1);
+    check_set(x_scale, 0, 2.5 / (double)SPEY_E4M3_MAX);
+    check_bind(c, &a->x_scale, x_scale, 0);
+}
+
 static bool make_expert(check *c, const expert_case *k, spey_expert_linear_args *a)
 {
     int64_t first, count;
@@ -96,6 +121,7 @@ static bool make_expert(check *c, const expert_case *k, spey_expert_linear_args 
     check_bind(c, &a->x, check_matrix(c, "x", k->x, k->rows, x_cols, a->x_pitch, 0, 1),
                first * a->x_pitch);
     check_bind(c, &a->w, check_matrix(c, "w", k->w, k->experts * k->n, k->k, k->k, 0.1, 1), 0);
+    if (k->w == E4M3) make_scales(c, k, a);
     if (k->bias)
         check_bind(c, &a->bias, check_matrix(c, "bias", F32, k->experts, k->n, k->n, 0, 2), 0);
     if (k->routed) check_bind(c, &a->routing, make_routing(c, k), first * 2 * k->slots);
@@ -125,15 +151,22 @@ static double product_error(const spey_expert_linear_args *a, int64_t row, int64
     int64_t e = a->routing ? (int64_t)a->routing[(2 * row + 1) * a->n_slots + s] : s;
     int64_t x = row * a->x_pitch + (a->x_shared ? 0 : s * a->k), w = (e * a->n + j) * a->k;
     double bias = a->bias ? (double)a->bias[e * a->n + j] : 0, m = fabs(bias), s2 = 0;
+    const bool e4m3 = a->w_dtype == E4M3, quantized = a->x_quant != SPEY_INPUT_AS_IS;
+    const double w_scale = e4m3 ? (double)a->w_scale[e * a->n + j] : 1;
+    const spey_e4m3_scale scale =
+        spey_input_scale(a->x_quant, a->x_scale, a->x, a->dtype, x, a->k);
     *value = bias;
     for (int64_t i = 0; i < a->k; i++) {
-        double p = check_scalar(a->x, a->dtype, x + i) * check_scalar(a->w, a->w_dtype, w + i);
+        double p = spey_load_input(a->x, a->dtype, x + i, scale) * w_scale *
+                   check_scalar(a->w, a->w_dtype, w + i);
         *value += p;
         m += fabs(p);
         s2 += p * p;
     }
-    double error = 4 * 0x1p-24 * (sqrt((double)a->k) + 1) * m + (double)a->k * 0x1p-125;
-    if (a->precision == ROUND && a->w_dtype != F32) error += 6 * check_unit(a->w_dtype) * sqrt(s2);
+    double error = 4 * (quantized ? 0x1p-13 : 0x1p-24) * (sqrt((double)a->k) + 1) * m +
+                   (double)a->k * 0x1p-125 * (e4m3 ? 256 : 1);
+    if (a->precision == ROUND && a->w_dtype != F32 && !quantized)
+        error += 6 * check_unit(e4m3 ? BF16 : a->w_dtype) * sqrt(s2);
     return error;
 }
 
@@ -167,10 +200,10 @@ static bool bench(check *c, int index, void *args)
 {
     /* Qwen3-30B-A3B's two layers, for a token and for a prompt; Mixtral's. */
     static const expert_case shapes[] = {
-        { "bench", 1, 128, 8, 768, 2048, F32, BF16, ROUND, true, false, true, false, 0 },
-        { "bench", 1, 128, 8, 2048, 768, F32, BF16, ROUND, false, false, true, true, 0 },
-        { "bench", 128, 128, 8, 768, 2048, F32, BF16, ROUND, true, false, true, false, 0 },
-        { "bench", 64, 8, 2, 3584, 1024, F32, BF16, ROUND, true, false, true, false, 0 },
+        { "bench", 1, 128, 8, 768, 2048, F32, BF16, ROUND, true, false, true, false, 0, AS_IS },
+        { "bench", 1, 128, 8, 2048, 768, F32, BF16, ROUND, false, false, true, true, 0, AS_IS },
+        { "bench", 128, 128, 8, 768, 2048, F32, BF16, ROUND, true, false, true, false, 0, AS_IS },
+        { "bench", 64, 8, 2, 3584, 1024, F32, BF16, ROUND, true, false, true, false, 0, AS_IS },
     };
     if (index >= (int)(sizeof shapes / sizeof shapes[0])) return false;
     const expert_case *k = &shapes[index];

@@ -3,6 +3,7 @@
 #include "check.h"
 #include "check_activation.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/scalar.h"
 
 typedef struct gemm_case {
     const char *what;
@@ -13,42 +14,64 @@ typedef struct gemm_case {
     bool bias;
     spey_activation activation;
     double scale; /* of x */
+    spey_input_quant x_quant;
+    bool one_scale; /* of all of w */
 } gemm_case;
 
 #define F32 SPEY_F32
 #define F16 SPEY_F16
 #define BF16 SPEY_BF16
+#define E4M3 SPEY_E4M3
+#define AS_IS SPEY_INPUT_AS_IS
+#define TOKEN SPEY_INPUT_TOKEN
+#define STATIC SPEY_INPUT_STATIC
 #define EXACT SPEY_PRECISION_F32
 #define ROUND SPEY_PRECISION_16
 
 /* clang-format off */
 static const gemm_case cases[] = {
-    { "k 0",             3,    9,    0, F32, F32,  F32,  EXACT, 3, true,  SPEY_ACT_NONE,  1 },
-    { "k 0",             3,    9,    0, F32, BF16, F32,  ROUND, 3, true,  SPEY_ACT_SILU,  1 },
-    { "k blocks",        7,   21, 1024, F32, F32,  F32,  EXACT, 0, false, SPEY_ACT_NONE,  1 },
-    { "k blocks",        7,   21, 1025, F32, BF16, F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1 },
-    { "k blocks",        7,   21, 2047, F32, F16,  F32,  EXACT, 1, true,  SPEY_ACT_GELU,  .1 },
-    { "k blocks",       13,   18, 2048, F32, BF16, F32,  ROUND, 0, false, SPEY_ACT_NONE,  1 },
-    { "k blocks",       13,   18, 2049, F32, BF16, F32,  ROUND, 1, true,  SPEY_ACT_NONE,  1 },
-    { "k blocks",        2,   18, 5000, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_SILU,  .1 },
-    { "k blocks",        2,   18, 5000, F32, F32,  F32,  EXACT, 2, true,  SPEY_ACT_NONE,  1 },
-    { "many outputs",    1, 1203,   64, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
-    { "many outputs",    5, 1203,   64, F32, F32,  F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1 },
-    { "many rows",      70,  150,   96, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
-    { "many rows",      70,  150,   96, F32, BF16, F32,  EXACT, 0, false, SPEY_ACT_RELU,  1 },
-    { "many rows",     200,   67,   33, F32, F16,  F32,  EXACT, 5, true,  SPEY_ACT_NONE,  1 },
-    { "x beyond stack", 30,   40, 1000, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
-    { "large values",    4,    8,   40, F32, F32,  F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1e18 },
-    { "devices",         1,   64,  128, BF16, BF16, BF16, ROUND, 8, true,  SPEY_ACT_NONE,  1 },
-    { "devices",        17,   72,  136, BF16, BF16, BF16, ROUND, 8, true,  SPEY_ACT_GELU_TANH, 1 },
-    { "devices",        33,   40,  256, F16,  F16,  F16,  ROUND, 0, false, SPEY_ACT_SILU,  1 },
-    { "devices",       130,  264,   64, BF16, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1 },
-    { "devices",         3,   56,   72, F32,  F32,  F32,  EXACT, 0, true,  SPEY_ACT_RELU2, 1 },
-    { "router",          9,   16,   72, BF16, F32,  F32,  ROUND, 8, false, SPEY_ACT_NONE,  1 },
-    { "router",          5,    1,   37, F16,  F32,  F16,  ROUND, 1, true,  SPEY_ACT_SIGMOID, 1 },
+    { "k 0",             3,    9,    0, F32, F32,  F32,  EXACT, 3, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "k 0",             3,    9,    0, F32, BF16, F32,  ROUND, 3, true,  SPEY_ACT_SILU,  1, AS_IS, false },
+    { "k blocks",        7,   21, 1024, F32, F32,  F32,  EXACT, 0, false, SPEY_ACT_NONE,  1, AS_IS, false },
+    { "k blocks",        7,   21, 1025, F32, BF16, F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "k blocks",        7,   21, 2047, F32, F16,  F32,  EXACT, 1, true,  SPEY_ACT_GELU,  .1, AS_IS, false },
+    { "k blocks",       13,   18, 2048, F32, BF16, F32,  ROUND, 0, false, SPEY_ACT_NONE,  1, AS_IS, false },
+    { "k blocks",       13,   18, 2049, F32, BF16, F32,  ROUND, 1, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "k blocks",        2,   18, 5000, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_SILU,  .1, AS_IS, false },
+    { "k blocks",        2,   18, 5000, F32, F32,  F32,  EXACT, 2, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "many outputs",    1, 1203,   64, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "many outputs",    5, 1203,   64, F32, F32,  F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "many rows",      70,  150,   96, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "many rows",      70,  150,   96, F32, BF16, F32,  EXACT, 0, false, SPEY_ACT_RELU,  1, AS_IS, false },
+    { "many rows",     200,   67,   33, F32, F16,  F32,  EXACT, 5, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "x beyond stack", 30,   40, 1000, F32, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "large values",    4,    8,   40, F32, F32,  F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1e18, AS_IS, false },
+    { "devices",         1,   64,  128, BF16, BF16, BF16, ROUND, 8, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "devices",        17,   72,  136, BF16, BF16, BF16, ROUND, 8, true,  SPEY_ACT_GELU_TANH, 1, AS_IS, false },
+    { "devices",        33,   40,  256, F16,  F16,  F16,  ROUND, 0, false, SPEY_ACT_SILU,  1, AS_IS, false },
+    { "devices",       130,  264,   64, BF16, BF16, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "devices",         3,   56,   72, F32,  F32,  F32,  EXACT, 0, true,  SPEY_ACT_RELU2, 1, AS_IS, false },
+    { "k 0",             3,    9,    0, F32, E4M3, F32,  ROUND, 3, true,  SPEY_ACT_SILU,  1, AS_IS, false },
+    { "k blocks",        7,   21, 1025, F32, E4M3, F32,  EXACT, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "k blocks",       13,   18, 2049, F32, E4M3, F32,  ROUND, 1, true,  SPEY_ACT_NONE,  1, AS_IS, true },
+    { "k blocks",        2,   18, 5000, F32, E4M3, F32,  ROUND, 0, true,  SPEY_ACT_SILU,  .1, AS_IS, false },
+    { "many outputs",    1, 1203,   64, F32, E4M3, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "many rows",      70,  150,   96, F32, E4M3, F32,  EXACT, 0, false, SPEY_ACT_RELU,  1, AS_IS, true },
+    { "many rows",     200,   67,  133, F32, E4M3, F32,  ROUND, 5, false, SPEY_ACT_NONE,  1, AS_IS, false },
+    { "quantized x",     5,   24,  160, F32, E4M3, F32,  EXACT, 3, true,  SPEY_ACT_NONE, .1, TOKEN, false },
+    { "quantized x",     5,   24,  160, F32, E4M3, F32,  EXACT, 3, false, SPEY_ACT_NONE, 20, STATIC, false },
+    { "devices",         1,   64,  128, BF16, E4M3, BF16, ROUND, 16, true, SPEY_ACT_NONE,  1, TOKEN, false },
+    { "devices",        17,   80,  144, BF16, E4M3, BF16, ROUND, 16, true, SPEY_ACT_GELU_TANH, 1, TOKEN, false },
+    { "devices",        33,   48,  256, F16,  E4M3, F16,  ROUND, 0, false, SPEY_ACT_SILU,  1, STATIC, false },
+    { "devices",       130,  272,   64, BF16, E4M3, F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1, STATIC, true },
+    { "devices",       130,  272,   64, BF16, E4M3, F32,  ROUND, 0, false, SPEY_ACT_NONE,  1, TOKEN, true },
+    { "devices",         9,   32, 4096, BF16, E4M3, BF16, ROUND, 0, false, SPEY_ACT_NONE,  1, TOKEN, false },
+    { "devices",         3,   33,  100, BF16, E4M3, BF16, ROUND, 0, true,  SPEY_ACT_NONE,  1, TOKEN, false },
+    { "router",          9,   16,   72, BF16, F32,  F32,  ROUND, 8, false, SPEY_ACT_NONE,  1, AS_IS, false },
+    { "router",          5,    1,   37, F16,  F32,  F16,  ROUND, 1, true,  SPEY_ACT_SIGMOID, 1, AS_IS, false },
 };
 /* clang-format on */
-enum { N_LISTED = sizeof cases / sizeof cases[0], N_MIXED = 108 };
+enum { N_LISTED = sizeof cases / sizeof cases[0], N_MIXED = 156 };
 
 /* Sizes around every tile and vector, in combinations that no table would list. The counts are mutually prime with the
  * strides, so every size meets every weight type. */
@@ -63,20 +86,23 @@ static gemm_case mixed_case(int i)
         spey_dtype w;
         spey_precision precision;
     } types[] = {
-        { F32, EXACT }, { F16, EXACT }, { BF16, EXACT }, { BF16, ROUND }, { F16, ROUND }
+        { F32, EXACT },  { F16, EXACT }, { BF16, EXACT }, { BF16, ROUND },
+        { E4M3, EXACT }, { F16, ROUND }, { E4M3, ROUND }
     };
     return (gemm_case){ "mixed",
                         rows[i % 12],
                         ns[(i * 5 + i / 12) % 13],
                         ks[(i * 7 + i / 13) % 17],
                         F32,
-                        types[(i + i / 5) % 5].w,
+                        types[(i + i / 7) % 7].w,
                         F32,
-                        types[(i + i / 5) % 5].precision,
+                        types[(i + i / 7) % 7].precision,
                         i % 3 * 3,
                         i % 2 == 0,
                         (spey_activation)(i / 2 % SPEY_ACT_COUNT),
-                        1 };
+                        1,
+                        SPEY_INPUT_AS_IS,
+                        i % 3 == 0 };
 }
 
 /* Parts: single rows and a run of some, at other places than in the whole. */
@@ -87,6 +113,19 @@ static bool part_rows(int part, int64_t rows, int64_t *first, int64_t *count)
     *first = at[part];
     *count = part == 0 ? rows : part < 4 ? 1 : rows > 9 ? 8 : rows - 1;
     return true;
+}
+
+/* Of the weights near 1; of x so that the largest magnitudes saturate. */
+static void make_scales(check *c, const gemm_case *k, spey_gemm_args *a)
+{
+    a->w_scale_step = k->one_scale ? 0 : 1;
+    int64_t n = k->one_scale ? 1 : k->n;
+    check_bind(c, &a->w_scale, check_matrix(c, "w_scale", F32, 1, n, n, 1, 0.1), 0);
+    a->x_quant = k->x_quant;
+    if (k->x_quant != SPEY_INPUT_STATIC) return;
+    check_buffer *x_scale = check_buffer_new(c, "x_scale", F32, 1);
+    check_set(x_scale, 0, k->scale * 2.5 / (double)SPEY_E4M3_MAX);
+    check_bind(c, &a->x_scale, x_scale, 0);
 }
 
 static bool make_gemm(check *c, const gemm_case *k, spey_gemm_args *a)
@@ -107,6 +146,7 @@ static bool make_gemm(check *c, const gemm_case *k, spey_gemm_args *a)
     check_buffer *x = check_matrix(c, "x", k->x, k->rows, k->k, a->x_pitch, 0, k->scale);
     check_bind(c, &a->x, x, first * a->x_pitch);
     check_bind(c, &a->w, check_matrix(c, "w", k->w, k->n, k->k, a->w_pitch, 0.1, 1), 0);
+    if (k->w == E4M3) make_scales(c, k, a);
     if (k->bias)
         check_bind(c, &a->bias, check_matrix(c, "bias", F32, 1, k->n, k->n, 0, 1 + k->scale), 0);
     check_buffer *y =
@@ -114,9 +154,11 @@ static bool make_gemm(check *c, const gemm_case *k, spey_gemm_args *a)
     check_bind(c, &a->y, y, first * a->y_pitch);
     check_output(c, y, first * a->y_pitch, count, k->n, a->y_pitch);
     check_workspace(c, &a->workspace);
-    check_name(c, "%s, %lldx%lldx%lld %s·%s %s%s %s", k->what, (long long)k->rows, (long long)k->n,
-               (long long)k->k, spey_dtype_name(k->x), spey_dtype_name(k->w),
-               k->precision == EXACT ? "exact" : "rounded", k->bias ? " bias" : "",
+    static const char *const quants[] = { "", " by token", " static" };
+    check_name(c, "%s, %lldx%lldx%lld %s·%s %s%s%s%s %s", k->what, (long long)k->rows,
+               (long long)k->n, (long long)k->k, spey_dtype_name(k->x), spey_dtype_name(k->w),
+               k->precision == EXACT ? "exact" : "rounded", quants[k->x_quant],
+               k->w == E4M3 && k->one_scale ? " one scale" : "", k->bias ? " bias" : "",
                k->activation ? "activated" : "");
     return true;
 }
@@ -128,33 +170,39 @@ static bool make(check *c, int index, void *args)
     return make_gemm(c, &k, args);
 }
 
-/* docs/numerics.md, "Sums of products". Let m = Σ |x w| + |bias|, s² = Σ (x w)², u = 2^-24.
+/* docs/numerics.md, "Sums" and "E4M3". Let m = Σ |x w| + |bias|, s² = Σ (x w)², u = 2^-24; x as it enters the product.
  *
  *   sums in FP32 in any order        4 u (√k + 1) m: roundings of independent sign, four deviations
  *   x rounded to 16 bits (u16)       6 u16 s: k independent errors of at most u16 |x w| each (deviation u16 / √3);
  *                                    a fixed sign of all would give u16 m, which no rounding of random x does
+ *   x and w in E4M3 on a device      sums with 13 bits behind the point: 2^-13 in place of u
  *   VDPBF16PS flushes subnormals     2^-126 a product and a sum
  *   the result rounded to y's type   check_rounding */
 static void bound(check *c, const void *args)
 {
     const spey_gemm_args *a = args;
-    const double u = 0x1p-24;
     check_buffer *y = check_bound_to(c, &a->y);
-    bool rounded = a->precision == ROUND && a->w_dtype != F32;
+    const bool e4m3 = a->w_dtype == E4M3, quantized = a->x_quant != SPEY_INPUT_AS_IS;
+    const bool rounded = a->precision == ROUND && a->w_dtype != F32 && !quantized;
+    const double u = quantized ? 0x1p-13 : 0x1p-24;
     for (int64_t r = 0; r < a->rows; r++) {
+        const int64_t x = r * a->x_pitch;
+        const spey_e4m3_scale scale =
+            spey_input_scale(a->x_quant, a->x_scale, a->x, a->x_dtype, x, a->k);
         for (int64_t j = 0; j < a->n; j++) {
+            const double w_scale = e4m3 ? (double)a->w_scale[j * a->w_scale_step] : 1;
             double sum = 0, m = 0, s2 = 0;
             for (int64_t i = 0; i < a->k; i++) {
-                double p = check_scalar(a->x, a->x_dtype, r * a->x_pitch + i) *
+                double p = spey_load_input(a->x, a->x_dtype, x + i, scale) * w_scale *
                            check_scalar(a->w, a->w_dtype, j * a->w_pitch + i);
                 sum += p;
                 m += fabs(p);
                 s2 += p * p;
             }
             double b = a->bias ? (double)a->bias[j] : 0;
-            double error =
-                4 * u * (sqrt((double)a->k) + 1) * (m + fabs(b)) + (double)a->k * 0x1p-125;
-            if (rounded) error += 6 * check_unit(a->w_dtype) * sqrt(s2);
+            double error = 4 * u * (sqrt((double)a->k) + 1) * m + 8 * 0x1p-24 * fabs(b) +
+                           (double)a->k * 0x1p-125 * (e4m3 ? 256 : 1);
+            if (rounded) error += 6 * check_unit(e4m3 ? BF16 : a->w_dtype) * sqrt(s2);
             int64_t at = r * a->y_pitch + j;
             check_set_bound(y, at,
                             check_activation_error(a->activation, sum + b, error) +
@@ -173,10 +221,13 @@ static bool bench(check *c, int index, void *args)
     static const struct {
         spey_dtype x, w, y;
         spey_precision precision;
-    } types[] = { { F32, BF16, F32, ROUND },
-                  { F32, F32, F32, EXACT },
-                  { BF16, BF16, BF16, ROUND } };
-    if (index >= 6 * 3 * 3) return false;
+        spey_input_quant x_quant;
+    } types[] = { { F32, BF16, F32, ROUND, SPEY_INPUT_AS_IS },
+                  { F32, F32, F32, EXACT, SPEY_INPUT_AS_IS },
+                  { BF16, BF16, BF16, ROUND, SPEY_INPUT_AS_IS },
+                  { F32, E4M3, F32, ROUND, SPEY_INPUT_AS_IS },
+                  { BF16, E4M3, BF16, ROUND, SPEY_INPUT_TOKEN } };
+    if (index >= 6 * 3 * 5) return false;
     int shape = index % 6, row = index / 6 % 3, type = index / 18;
     gemm_case k = { "bench",
                     rows[row],
@@ -189,7 +240,9 @@ static bool bench(check *c, int index, void *args)
                     0,
                     false,
                     SPEY_ACT_NONE,
-                    1 };
+                    1,
+                    types[type].x_quant,
+                    false };
     if (!make_gemm(c, &k, args)) return false;
     double m = (double)k.rows, n = (double)k.n, kk = (double)k.k;
     check_work(c,

@@ -126,6 +126,7 @@ double check_scalar(const void *array, spey_dtype dtype, int64_t i)
     case SPEY_F16: return (double)spey_f16_to_f32(((const uint16_t *)array)[i]);
     case SPEY_BF16: return (double)spey_bf16_to_f32(((const uint16_t *)array)[i]);
     case SPEY_I32: return (double)((const int32_t *)array)[i];
+    case SPEY_E4M3: return (double)spey_e4m3_to_f32(((const uint8_t *)array)[i]);
     default: check_die("no scalar access to %s", spey_dtype_name(dtype));
     }
 }
@@ -139,6 +140,7 @@ void check_set(check_buffer *b, int64_t i, double value)
     case SPEY_F16: ((uint16_t *)p)[i] = spey_f32_to_f16((float)value); break;
     case SPEY_BF16: ((uint16_t *)p)[i] = spey_f32_to_bf16((float)value); break;
     case SPEY_I32: ((int32_t *)p)[i] = (int32_t)value; break;
+    case SPEY_E4M3: ((uint8_t *)p)[i] = spey_f32_to_e4m3((float)value); break;
     default: check_die("no scalar access to %s", spey_dtype_name(b->dtype));
     }
 }

@@ -208,6 +208,54 @@ static void only_floats_convert(void **state)
     assert_false(spey_dtype_is_float(SPEY_E4M3));
 }
 
+static void every_e4m3_value_survives_a_round_trip(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 256; i++) {
+        uint8_t e = (uint8_t)i, again;
+        float value = spey_e4m3_to_f32(e), widened;
+        spey_e4m3_widen(&widened, &e, 1);
+        spey_e4m3_quantize(&again, &value, 1, 1);
+        if ((i & 0x7f) == SPEY_E4M3_NAN) {
+            assert_true(value != value && widened != widened);
+            assert_int_equal(again & 0x7f, SPEY_E4M3_NAN);
+            continue;
+        }
+        assert_int_equal(again, i);
+        assert_int_equal(spey_f32_to_e4m3(value), i);
+        assert_int_equal(spey_f32_bits(value), spey_f32_bits(widened));
+    }
+    assert_true(spey_e4m3_to_f32(0x7e) == SPEY_E4M3_MAX);
+    assert_true(spey_e4m3_to_f32(0x01) == 0x1p-9f && spey_e4m3_to_f32(0x88) == -0x1p-6f);
+}
+
+/* Between neighbours, and just beside the middle; both conversions say the same. */
+static void e4m3_rounds_to_nearest_even_and_saturates(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 0x7e; i++) {
+        double a = (double)spey_e4m3_to_f32((uint8_t)i),
+               b = (double)spey_e4m3_to_f32((uint8_t)(i + 1));
+        float middle = (float)((a + b) / 2);
+        const float inputs[] = { middle, nextafterf(middle, 0), nextafterf(middle, 500) };
+        const int expected[] = { i + (i & 1), i, i + 1 };
+        for (int k = 0; k < 3; k++) {
+            uint8_t e;
+            float negative = -inputs[k];
+            assert_int_equal(spey_f32_to_e4m3(inputs[k]), expected[k]);
+            spey_e4m3_quantize(&e, &negative, 1, 1);
+            assert_int_equal(e, expected[k] | 0x80);
+        }
+    }
+    const float large[] = { 449, 464, 480, 1e30f, INFINITY };
+    for (size_t k = 0; k < sizeof large / sizeof *large; k++) {
+        uint8_t e;
+        spey_e4m3_quantize(&e, &large[k], 1, 1);
+        assert_int_equal(e, 0x7e);
+        assert_int_equal(spey_f32_to_e4m3(-large[k]), 0xfe);
+    }
+}
+
 static void dtypes_have_two_names(void **state)
 {
     (void)state;
@@ -225,6 +273,8 @@ static void dtypes_have_two_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_e4m3_value_survives_a_round_trip),
+        cmocka_unit_test(e4m3_rounds_to_nearest_even_and_saturates),
         cmocka_unit_test(every_16_bit_value_widens_exactly),
         cmocka_unit_test(every_16_bit_value_survives_a_round_trip),
         cmocka_unit_test(narrowing_rounds_to_nearest_even),

@@ -1,4 +1,4 @@
-/* expert_linear with BF16 weights and x rounded to BF16 as it is gathered: see expert_linear_x86.h and, for the products,
+/* expert_linear with BF16 or E4M3 weights and x rounded to BF16 as it is gathered: see expert_linear_x86.h and, for the products,
  * gemm_x86_bf16_dot.h. */
 #include <string.h>
 
@@ -18,8 +18,7 @@ static void expert_put(const float *x, int64_t k, uint16_t *out)
 
 static gemm_panel_fn *expert_panel(spey_dtype w)
 {
-    SPEY_ASSERT(w == SPEY_BF16);
-    return gemm_panel_bf16;
+    return gemm_bf16_panel(w);
 }
 
 #include "kernels/expert_linear/expert_linear_x86.h"
@@ -27,7 +26,8 @@ static gemm_panel_fn *expert_panel(spey_dtype w)
 static bool supports(const void *args)
 {
     const spey_expert_linear_args *a = args;
-    return a->precision == SPEY_PRECISION_16 && a->w_dtype == SPEY_BF16 && a->dtype == SPEY_F32;
+    return a->precision == SPEY_PRECISION_16 && gemm_bf16_takes(a->w_dtype, a->x_quant) &&
+           a->dtype == SPEY_F32;
 }
 
 const spey_kernel spey_expert_linear_avx512bf16 = {

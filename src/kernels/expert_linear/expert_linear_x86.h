@@ -93,6 +93,8 @@ static spey_gemm_args expert_gemm(const spey_expert_linear_args *a, const expert
         .w = (const uint8_t *)a->w + stack,
         .w_dtype = a->w_dtype,
         .w_pitch = a->k,
+        .w_scale = a->w_scale ? a->w_scale + e * a->n : NULL,
+        .w_scale_step = 1,
         .bias = a->bias ? a->bias + e * a->n : NULL,
         .activation = SPEY_ACT_NONE,
         .y = space->y + space->begin[e] * space->y_pitch,

@@ -27,8 +27,7 @@ static gemm_panel_fn *expert_panel(spey_dtype w)
 static bool expert_f32_supports(const void *args)
 {
     const spey_expert_linear_args *a = args;
-    return a->dtype == SPEY_F32 &&
-           (a->w_dtype == SPEY_F32 || a->w_dtype == SPEY_F16 || a->w_dtype == SPEY_BF16);
+    return a->dtype == SPEY_F32 && gemm_f32_takes(a->w_dtype, a->x_quant);
 }
 
 #endif

@@ -1,12 +1,18 @@
-/* gemm: y = activation(x · wᵀ + bias)   (a linear layer)
+/* gemm: y = activation(x · (w · w_scale)ᵀ + bias)   (a linear layer)
  *
  *   x     [rows, k] F32 (devices: also BF16/F16), pitch in elements
- *   w     [n, k] F32, F16 or BF16, pitch in elements; row j holds the weights of output j, as checkpoints store it
+ *   w     [n, k] F32, F16, BF16 or E4M3, pitch in elements; row j holds the weights of output j, as checkpoints store
+ *         it; no NaN in E4M3
+ *   w_scale  F32, of E4M3 weights alone: [n], one for each output (w_scale_step 1), or one for all (w_scale_step 0)
  *   bias  F32 [n] or NULL
  *   y     [rows, n] F32 (devices: also BF16/F16), pitch in elements; does not overlap x or w
  *
  * precision F32: x enters the products as it is, w is widened exactly, sums in FP32: the result differs from the exact
- * one by FP32 rounding only. precision 16: a row may round x to w's 16-bit type first (sums stay FP32).
+ * one by FP32 rounding only. precision 16: a row may round x to w's 16-bit type first, to BF16 when w is E4M3 (sums stay
+ * FP32).
+ *
+ * x_quant, with E4M3 weights: x becomes scale · E4M3(x / scale) first, as tensor/quant.h says, by each row's own scale or
+ * by *x_scale. A row of this op does as it is told or does not support it.
  *
  * Batch invariance: on one row of this op, y[r, j] has the same bits whatever `rows` is and wherever r lies.
  * rows == 0 touches nothing; k == 0 gives activation(bias). */
@@ -17,6 +23,7 @@
 
 #include "kernels/activation.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 typedef enum spey_precision { SPEY_PRECISION_F32, SPEY_PRECISION_16 } spey_precision;
 
@@ -30,6 +37,10 @@ typedef struct spey_gemm_args {
     const void *w;
     spey_dtype w_dtype;
     int64_t w_pitch;
+    const float *w_scale;
+    int64_t w_scale_step;
+    spey_input_quant x_quant;
+    const float *x_scale; /* SPEY_INPUT_STATIC */
     const float *bias;
     spey_activation activation;
     spey_precision precision;

@@ -1,4 +1,4 @@
-/* gemm with BF16 weights and x rounded to BF16; see gemm_x86.h for who does what, gemm_x86_bf16_dot.h for how.
+/* gemm with BF16 or E4M3 weights and x rounded to BF16; see gemm_x86.h for who does what, gemm_x86_bf16_dot.h for how.
  *
  * x is rounded once a call. Little of it: every lane makes its own copy on the stack, which costs less than a barrier
  * and shares no cache line. Much of it: lanes share the rows, into the workspace. */
@@ -11,8 +11,8 @@ enum { PRIVATE_X = 16 << 10 }; /* elements of x up to which each lane has its ow
 static bool supports(const void *args)
 {
     const spey_gemm_args *a = args;
-    return a->precision == SPEY_PRECISION_16 && a->w_dtype == SPEY_BF16 && a->x_dtype == SPEY_F32 &&
-           a->y_dtype == SPEY_F32;
+    return a->precision == SPEY_PRECISION_16 && gemm_bf16_takes(a->w_dtype, a->x_quant) &&
+           a->x_dtype == SPEY_F32 && a->y_dtype == SPEY_F32;
 }
 
 static size_t workspace(const void *args)
@@ -41,7 +41,7 @@ static void run(const void *args, const spey_lane *lane)
         plan.x = shared;
         spey_lane_barrier(lane);
     }
-    gemm_run(&plan, lane, (gemm_block){ 0 }, gemm_panel_bf16);
+    gemm_run(&plan, lane, (gemm_block){ 0 }, gemm_bf16_panel(a->w_dtype));
 }
 
 const spey_kernel spey_gemm_avx512bf16 = {

@@ -7,7 +7,7 @@
 static bool supports(const void *args)
 {
     const spey_gemm_args *a = args;
-    return spey_is_float16_or_32(a->x_dtype) && spey_is_float16_or_32(a->w_dtype) &&
+    return spey_is_float16_or_32(a->x_dtype) && spey_is_weight_dtype(a->w_dtype) &&
            spey_is_float16_or_32(a->y_dtype);
 }
 
@@ -17,11 +17,15 @@ static void run(const void *args, const spey_lane *lane)
     int64_t begin, end;
     while (spey_lane_chunk(lane, a->n, 64, &begin, &end)) {
         for (int64_t r = 0; r < a->rows; r++) {
+            const int64_t x = r * a->x_pitch;
+            const spey_e4m3_scale scale =
+                spey_input_scale(a->x_quant, a->x_scale, a->x, a->x_dtype, x, a->k);
             for (int64_t j = begin; j < end; j++) {
                 double sum = 0;
                 for (int64_t i = 0; i < a->k; i++)
-                    sum += spey_load(a->x, a->x_dtype, r * a->x_pitch + i) *
+                    sum += spey_load_input(a->x, a->x_dtype, x + i, scale) *
                            spey_load(a->w, a->w_dtype, j * a->w_pitch + i);
+                if (a->w_scale) sum *= (double)a->w_scale[j * a->w_scale_step];
                 if (a->bias) sum += (double)a->bias[j];
                 spey_store(a->y, a->y_dtype, r * a->y_pitch + j, spey_activate(a->activation, sum));
             }

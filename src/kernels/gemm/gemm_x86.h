@@ -4,6 +4,7 @@
  *   GEMM_ROWS              most rows of a tile
  *   GEMM_K_BLOCK           elements of k after which a tile's sums go to y
  *   gemm_x                 element type of x inside a tile
+ *   gemm_e4m3_unit         what an E4M3 weight inside a tile stands for, times its value
  *   gemm_dot(…)            acc[r][c] += x row r · w row c from element `at`: a step of 64 bytes of w,
  *   gemm_dot_tail(…)       or up to `end`, fewer
  *
@@ -203,7 +204,15 @@ GEMM_INLINE void gemm_panel(const int mr, const spey_dtype dtype, const gemm_pla
     }
 }
 
-/* y = activation(y + bias) over the finished columns of a block. */
+/* The scales of E4M3 weights of n outputs from j on. */
+static inline vec gemm_scales(const spey_gemm_args *a, int64_t j, int64_t n)
+{
+    vec scale =
+        a->w_scale_step ? vec_load_f32_n(a->w_scale + j, n) : vec_set1(a->w_scale[0]);
+    return vec_mul(scale, vec_set1(gemm_e4m3_unit));
+}
+
+/* y = activation(y · scale + bias) over the finished columns of a block. */
 static void gemm_finish(const gemm_plan *plan, const gemm_block *b)
 {
     const spey_gemm_args *a = plan->args;
@@ -212,6 +221,7 @@ static void gemm_finish(const gemm_plan *plan, const gemm_block *b)
         for (int64_t j = b->n0; j < b->n1; j += VEC_LANES) {
             int64_t n = gemm_min(b->n1 - j, VEC_LANES);
             vec v = vec_load_f32_n(y + j, n);
+            if (a->w_scale) v = vec_mul(v, gemm_scales(a, j, n));
             if (a->bias) v = vec_add(v, vec_load_f32_n(a->bias + j, n));
             vec_store_f32_n(y + j, vec_activate(a->activation, v), n);
         }
@@ -247,7 +257,7 @@ static void gemm_run(const gemm_plan *plan, const spey_lane *lane, gemm_block b,
                      gemm_panel_fn *panel)
 {
     const spey_gemm_args *a = plan->args;
-    const bool finish = a->bias || a->activation != SPEY_ACT_NONE;
+    const bool finish = a->w_scale || a->bias || a->activation != SPEY_ACT_NONE;
     bool more = a->rows > 0 && gemm_block_next(plan, lane, &b);
     while (more) {
         gemm_block next = b;

@@ -8,7 +8,7 @@ static bool gemm_f32_supports(const void *args)
 {
     const spey_gemm_args *a = args;
     return a->x_dtype == SPEY_F32 && a->y_dtype == SPEY_F32 &&
-           (a->w_dtype == SPEY_F32 || a->w_dtype == SPEY_F16 || a->w_dtype == SPEY_BF16);
+           gemm_f32_takes(a->w_dtype, a->x_quant);
 }
 
 static void gemm_f32_run(const void *args, const spey_lane *lane)

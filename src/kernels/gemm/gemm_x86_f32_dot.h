@@ -9,17 +9,19 @@
 
 typedef float gemm_x;
 enum { GEMM_K_BLOCK = 1024 }; /* six rows of x: 24 KiB, half of an L1 */
+static const float gemm_e4m3_unit = 256.0f; /* see vec_load_e4m3 */
 
 #define GEMM_DOT_INLINE static inline __attribute__((always_inline))
 
 /* Elements in 64 bytes of weights: a cache line is prefetched a step. */
 GEMM_DOT_INLINE int gemm_step(const spey_dtype dtype)
 {
-    return dtype == SPEY_F32 ? 16 : 32;
+    return dtype == SPEY_F32 ? 16 : dtype == SPEY_E4M3 ? 64 : 32;
 }
 
 GEMM_DOT_INLINE vec gemm_w(const spey_dtype dtype, const uint8_t *w, int64_t at)
 {
+    if (dtype == SPEY_E4M3) return vec_load_e4m3(w + at);
     if (dtype == SPEY_F32) return vec_load_f32((const float *)(const void *)w + at);
     if (dtype == SPEY_BF16) return vec_load_bf16((const uint16_t *)(const void *)w + at);
     return vec_load_f16((const uint16_t *)(const void *)w + at);
@@ -27,6 +29,7 @@ GEMM_DOT_INLINE vec gemm_w(const spey_dtype dtype, const uint8_t *w, int64_t at)
 
 GEMM_DOT_INLINE vec gemm_w_n(const spey_dtype dtype, const uint8_t *w, int64_t at, int64_t n)
 {
+    if (dtype == SPEY_E4M3) return vec_load_e4m3_n(w + at, n);
     if (dtype == SPEY_F32) return vec_load_f32_n((const float *)(const void *)w + at, n);
     if (dtype == SPEY_BF16) return vec_load_bf16_n((const uint16_t *)(const void *)w + at, n);
     return vec_load_f16_n((const uint16_t *)(const void *)w + at, n);
@@ -69,10 +72,22 @@ GEMM_DOT_INLINE void gemm_dot_tail(const int mr, const spey_dtype dtype, const f
 GEMM_PANEL(gemm_panel_f32, SPEY_F32)
 GEMM_PANEL(gemm_panel_f16, SPEY_F16)
 GEMM_PANEL(gemm_panel_bf16, SPEY_BF16)
+GEMM_PANEL(gemm_panel_e4m3, SPEY_E4M3)
 
 static inline gemm_panel_fn *gemm_f32_panel(spey_dtype w)
 {
-    return w == SPEY_F32 ? gemm_panel_f32 : w == SPEY_F16 ? gemm_panel_f16 : gemm_panel_bf16;
+    switch (w) {
+    case SPEY_F32: return gemm_panel_f32;
+    case SPEY_F16: return gemm_panel_f16;
+    case SPEY_BF16: return gemm_panel_bf16;
+    default: return gemm_panel_e4m3;
+    }
+}
+
+static inline bool gemm_f32_takes(spey_dtype w, spey_input_quant x_quant)
+{
+    return w == SPEY_F32 || w == SPEY_F16 || w == SPEY_BF16 ||
+           (w == SPEY_E4M3 && x_quant == SPEY_INPUT_AS_IS);
 }
 
 #endif

@@ -85,6 +85,26 @@ static inline vec vec_load_f16_n(const uint16_t *p, int64_t n)
     return _mm256_cvtph_ps(vec256_load_16_n(p, n));
 }
 
+/* E4M3 divided by 256, exactly: its bits, moved to the top of an F16's exponent and mantissa, are that number in F16,
+ * subnormals included. NaN is not told from 480. */
+static inline vec vec256_widen_e4m3(__m128i bytes)
+{
+    __m128i h = _mm_slli_epi16(_mm_cvtepi8_epi16(bytes), 7);
+    return _mm256_cvtph_ps(_mm_and_si128(h, _mm_set1_epi16((short)0xbf80)));
+}
+
+static inline vec vec_load_e4m3(const uint8_t *p)
+{
+    return vec256_widen_e4m3(_mm_loadl_epi64((const __m128i *)(const void *)p));
+}
+
+static inline vec vec_load_e4m3_n(const uint8_t *p, int64_t n)
+{
+    uint8_t all[8] = { 0 };
+    memcpy(all, p, (size_t)n);
+    return vec_load_e4m3(all);
+}
+
 static inline void vec_store_f32(float *p, vec a)
 {
     _mm256_storeu_ps(p, a);
