@@ -148,8 +148,12 @@ static spey_status write_weights(build *b)
 static spey_status write_provenance(build *b)
 {
     spey_strbuf text = { 0 };
-    spey_status status =
-        spey_provenance_write(b->checkpoint, &b->info, b->options, b->digest, &text);
+    const spey_provenance from = { .checkpoint = b->checkpoint,
+                                   .info = &b->info,
+                                   .graph = b->graph,
+                                   .options = b->options,
+                                   .digest = b->digest };
+    spey_status status = spey_provenance_write(&from, &text);
     if (!status) status = spey_engine_writer_section(b->writer, "provenance", text.data, text.len);
     spey_strbuf_deinit(&text);
     return status;
@@ -162,7 +166,8 @@ static spey_status prepare(build *b, const char *checkpoint)
 {
     SPEY_TRY(spey_checkpoint_open(checkpoint, &b->checkpoint));
     b->info = b->checkpoint->info;
-    SPEY_TRY(spey_draw(b->checkpoint->model, b->options, &b->info, &b->graph));
+    SPEY_TRY(
+        spey_draw(b->checkpoint->model, b->options, b->checkpoint->tensors, &b->info, &b->graph));
     SPEY_TRY(spey_import_weights_list(b->graph, &b->weights));
     b->info.n_parameters = b->weights.n_parameters;
     SPEY_TRY_CTX(

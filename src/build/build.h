@@ -8,10 +8,29 @@
 #include "engine/engine_file.h"
 #include "tensor/dtype.h"
 
+/* The largest magnitude that calibration saw before a linear; `weight` is its matrix's name in the graph. */
+typedef struct spey_input_range {
+    const char *weight;
+    float largest;
+} spey_input_range;
+
+/* What calibration found. Borrowed. */
+typedef struct spey_calibration {
+    const spey_input_range *ranges;
+    int n;
+    const char *text_sha256;  /* of the text it ran on */
+    int64_t n_tokens, window; /* how much of it */
+} spey_calibration;
+
 typedef struct spey_build_options {
     const char *dtype; /* "f32", "f16", "bf16"; NULL or "auto": as the checkpoint's config says */
     const char *disable_passes; /* see graph/passes.h */
-    bool quiet;                 /* no progress bar */
+    const char *
+        quant; /* "fp8": matrices of the layers in E4M3; NULL or "none": as the checkpoint has them */
+    const char *
+        quant_scales; /* of E4M3 matrices: one for each "channel" (NULL), or one for the "tensor" */
+    const spey_calibration *calibration; /* static scales of E4M3 inputs; NULL: found per token */
+    bool quiet;                          /* no progress bar */
 } spey_build_options;
 
 enum { SPEY_BUILD_WARNINGS_BYTES = 1024 };

@@ -16,7 +16,7 @@
 
 enum {
     /* Raise it when the same checkpoint gives another engine than before: cached ones are then built again. */
-    BUILDER_REVISION = 1,
+    BUILDER_REVISION = 2,
     SMALL_BYTES_MAX = 1 << 20, /* files up to this size are part of the key with their contents */
 };
 
@@ -75,6 +75,12 @@ static spey_status describe(const char *checkpoint, const spey_build_options *op
     spey_strbuf_printf(out, "name %s dtype %s disabled %s\n", name,
                        options && options->dtype ? options->dtype : "auto",
                        spey_build_disabled_passes(options));
+    spey_strbuf_printf(out, "quant %s scales %s\n",
+                       options && options->quant ? options->quant : "none",
+                       options && options->quant_scales ? options->quant_scales : "channel");
+    for (int i = 0; options && options->calibration && i < options->calibration->n; i++)
+        spey_strbuf_printf(out, "range %s %a\n", options->calibration->ranges[i].weight,
+                           (double)options->calibration->ranges[i].largest);
     SPEY_TRY(add_folder(checkpoint, out));
     return spey_strbuf_status(out);
 }

@@ -8,12 +8,15 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "build/quant_config.h"
 #include "text/utf8.h"
 
 static const char *const file_names[] = {
-    "config.json",         "generation_config.json", "tokenizer.json",
-    "tokenizer.model",     "tokenizer_config.json",  "special_tokens_map.json",
-    "chat_template.jinja", "chat_template.json",     NULL,
+    "config.json",           "generation_config.json",
+    "tokenizer.json",        "tokenizer.model",
+    "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja",   "chat_template.json",
+    "hf_quant_config.json",  NULL,
 };
 _Static_assert(sizeof file_names / sizeof *file_names == SPEY_CHECKPOINT_FILES_MAX + 1, "");
 
@@ -195,14 +198,31 @@ static spey_status fail_without_config(const char *path)
                      "%s: holds no config.json: is it a Hugging Face checkpoint folder?", path);
 }
 
+/* ModelOpt's own file; newer checkpoints repeat it in config.json. */
+static spey_status check_modelopt_file(const spey_checkpoint *checkpoint)
+{
+    const spey_checkpoint_file *file = spey_checkpoint_find(checkpoint, "hf_quant_config.json");
+    json_t *root;
+    if (!file) return SPEY_OK;
+    SPEY_TRY(parse_file(file, &root));
+    spey_status status = spey_quant_config_check(file->name, root);
+    json_decref(root);
+    return status;
+}
+
 static spey_status read_model(spey_checkpoint *checkpoint)
 {
     const spey_checkpoint_file *config = spey_checkpoint_find(checkpoint, "config.json");
     json_t *root;
     SPEY_TRY(parse_file(config, &root));
-    spey_status status = spey_model_new(config->name, root, &checkpoint->model);
+    const json_t *quantization = json_object_get(root, "quantization_config");
+    spey_status status = SPEY_OK;
+    if (quantization && !json_is_null(quantization))
+        status = spey_quant_config_check(config->name, quantization);
+    if (!status) status = spey_model_new(config->name, root, &checkpoint->model);
     json_decref(root);
     SPEY_TRY(status);
+    SPEY_TRY(check_modelopt_file(checkpoint));
     spey_model_get_info(checkpoint->model, &checkpoint->info);
     SPEY_TRY(spey_checkpoint_name(checkpoint->path, checkpoint->info.name,
                                   sizeof checkpoint->info.name));

@@ -12,7 +12,7 @@
 #include "model/model.h"
 #include "tensor/safetensors.h"
 
-enum { SPEY_CHECKPOINT_FILES_MAX = 8 };
+enum { SPEY_CHECKPOINT_FILES_MAX = 9 };
 
 /* A small file of the folder, verbatim. */
 typedef struct spey_checkpoint_file {

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "build/quantize.h"
 #include "graph/passes.h"
 
 const char *spey_build_disabled_passes(const spey_build_options *options)
@@ -24,13 +25,17 @@ static spey_status choose_dtype(const spey_build_options *options, spey_dtype of
 }
 
 spey_status spey_draw(const spey_model *model, const spey_build_options *options,
-                      spey_model_info *info, spey_graph **out)
+                      const spey_safetensors *tensors, spey_model_info *info, spey_graph **out)
 {
     *out = NULL;
+    spey_quant_plan plan;
+    SPEY_TRY(spey_quant_plan_make(options, &plan));
     SPEY_TRY(choose_dtype(options, info->dtype, &info->dtype));
     spey_graph *graph;
     SPEY_TRY(spey_model_draw(model, info->dtype, &graph));
     spey_status status = spey_passes_run(graph, spey_build_disabled_passes(options));
+    if (!status && tensors) status = spey_quantize_sources(graph, tensors);
+    if (!status) status = spey_quantize_graph(graph, &plan);
     if (status) {
         spey_graph_free(graph);
         return status;

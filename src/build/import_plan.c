@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "build/import_quant.h"
 #include "engine/engine_format.h"
 
 int64_t spey_weight_matrices(const spey_weight *weight)
@@ -59,16 +60,26 @@ static spey_status add_weight(const spey_graph *graph, int32_t index, spey_impor
     return SPEY_OK;
 }
 
+/* A weight that a node reads, and behind it its scales, which are known when it has been written. */
+static spey_status list_weight(const spey_graph *graph, int32_t index, bool *listed,
+                               spey_import_weights *out)
+{
+    int32_t scales[2];
+    if (listed[index]) return SPEY_OK;
+    listed[index] = true;
+    SPEY_TRY(add_weight(graph, index, out));
+    int n_scales = spey_graph_scales(graph, index, scales);
+    for (int i = 0; i < n_scales; i++)
+        SPEY_TRY(list_weight(graph, scales[i], listed, out));
+    return SPEY_OK;
+}
+
 static spey_status list_weights(const spey_graph *graph, bool *listed, spey_import_weights *out)
 {
     for (int n = 0; n < graph->n_nodes; n++) {
         const spey_node *node = &graph->nodes[n];
-        for (int w = 0; w < node->n_weights; w++) {
-            int32_t index = node->weights[w];
-            if (listed[index]) continue;
-            listed[index] = true;
-            SPEY_TRY(add_weight(graph, index, out));
-        }
+        for (int w = 0; w < node->n_weights; w++)
+            SPEY_TRY(list_weight(graph, node->weights[w], listed, out));
     }
     return SPEY_OK;
 }
@@ -111,8 +122,7 @@ static const spey_safetensor *resolve(const spey_safetensors *tensors, const cha
     return tensor;
 }
 
-/* A leaf's tensors in the checkpoint. */
-static int n_sources(const spey_weight *weight)
+int spey_import_sources(const spey_weight *weight)
 {
     if (weight->n_parts || !weight->source.tensor) return 0;
     return weight->source.stack == SPEY_STACK_TENSORS ? (int)weight->dims[0] : 1;
@@ -128,12 +138,19 @@ static const char *source_name(const spey_weight *weight, int k, char out[SPEY_N
     return out;
 }
 
+const spey_safetensor *spey_import_find(const spey_safetensors *tensors, const spey_weight *leaf,
+                                        int k)
+{
+    char name[SPEY_NAME_BYTES_MAX];
+    return resolve(tensors, source_name(leaf, k, name));
+}
+
 /* Does the leaf ask for a tensor of that name? */
 static bool asks_for(const spey_weight *weight, const char *name)
 {
     char full[SPEY_NAME_BYTES_MAX];
     const char *star = weight->source.tensor ? strchr(weight->source.tensor, '*') : NULL;
-    int n = n_sources(weight);
+    int n = spey_import_sources(weight);
     if (n > 1 && star) {
         size_t prefix = (size_t)(star - weight->source.tensor);
         if (strncmp(weight->source.tensor, name, prefix) != 0) return false;
@@ -166,17 +183,18 @@ static spey_status fail_missing(const spey_import *import, const char *name)
                      nearest);
 }
 
-static spey_status find_source(const spey_import *import, const char *name,
-                               const spey_safetensor **out)
+static spey_status find_source(const spey_import *import, const char *name, int at)
 {
     const spey_safetensor *source = resolve(import->tensors, name);
     if (!source) return fail_missing(import, name);
+    import->sources[at] = source;
+    if (source->dtype == SPEY_E4M3)
+        return spey_source_scale_find(import->tensors, source, &import->scales[at]);
     if (!spey_dtype_is_float(source->dtype))
         return SPEY_FAIL(SPEY_UNSUPPORTED,
-                         "tensor %s is %s; weights can be read from f32, f16, bf16 and f64 (is "
-                         "this a quantized checkpoint?)",
+                         "tensor %s is %s; weights can be read from f32, f16, bf16, f64 and e4m3 "
+                         "(is this a quantized checkpoint?)",
                          source->name, spey_dtype_name(source->dtype));
-    *out = source;
     return SPEY_OK;
 }
 
@@ -185,10 +203,9 @@ static spey_status find_sources(spey_import *import)
     char name[SPEY_NAME_BYTES_MAX];
     for (int i = 0; i < import->graph->n_weights; i++) {
         const spey_weight *weight = &import->graph->weights[i];
-        SPEY_ASSERT(weight->n_parts || weight->source.tensor || weight->source.values);
-        for (int k = 0; k < n_sources(weight); k++)
-            SPEY_TRY(find_source(import, source_name(weight, k, name),
-                                 &import->sources[import->first_source[i] + k]));
+        for (int k = 0; k < spey_import_sources(weight); k++)
+            SPEY_TRY(
+                find_source(import, source_name(weight, k, name), import->first_source[i] + k));
     }
     return SPEY_OK;
 }
@@ -200,13 +217,14 @@ static spey_status count_sources(spey_import *import)
     import->first_source = spey_new_array(SPEY_PURPOSE_GENERAL, int, import->graph->n_weights + 1);
     if (!import->first_source) return SPEY_NOMEM;
     for (int i = 0; i < import->graph->n_weights; i++) {
-        n += n_sources(&import->graph->weights[i]);
+        n += spey_import_sources(&import->graph->weights[i]);
         if (n > SPEY_TENSORS_MAX)
             return SPEY_FAIL(SPEY_LIMIT, "the model reads more than %d tensors", SPEY_TENSORS_MAX);
         import->first_source[i + 1] = (int)n;
     }
     import->sources = spey_new_array(SPEY_PURPOSE_GENERAL, const spey_safetensor *, n);
-    return import->sources ? SPEY_OK : SPEY_NOMEM;
+    import->scales = spey_new_array(SPEY_PURPOSE_GENERAL, spey_source_scale, n);
+    return import->sources && import->scales ? SPEY_OK : SPEY_NOMEM;
 }
 
 /* ---- shapes ---- */
@@ -311,7 +329,9 @@ static spey_status check_unused(const spey_import *import, const spey_model *mod
     int n_unused = 0;
     for (int i = 0; i < spey_safetensors_count(tensors); i++) {
         const char *name = spey_safetensors_at(tensors, i)->name;
-        if (used[i] || spey_model_ignores_tensor(model, name)) continue;
+        if (used[i] || spey_model_ignores_tensor(model, name) ||
+            spey_source_is_scale(tensors, name))
+            continue;
         if (n_unused < NAMED_MAX)
             spey_strbuf_printf(&names, "%s%.150s", n_unused ? ", " : "", name);
         n_unused++;
@@ -361,7 +381,9 @@ void spey_import_free(spey_import *import)
 {
     if (!import) return;
     spey_free((void *)(uintptr_t)import->sources);
+    spey_free(import->scales);
     spey_free(import->first_source);
+    spey_quantizer_free(import->quantizer);
     spey_free(import->buffer);
     spey_free(import);
 }

@@ -40,10 +40,40 @@ static spey_status put_sources(const spey_checkpoint *checkpoint, spey_source_di
     return SPEY_OK;
 }
 
-spey_status spey_provenance_write(const spey_checkpoint *checkpoint, const spey_model_info *info,
-                                  const spey_build_options *options, spey_source_digest *digest,
-                                  spey_strbuf *out)
+/* What is E4M3, and who decided: the builder, or the checkpoint. */
+static void put_quantization(const spey_provenance *from, spey_strbuf *out)
 {
+    const spey_build_options *options = from->options;
+    const spey_calibration *calibration = options ? options->calibration : NULL;
+    const bool ours = options && options->quant && strcmp(options->quant, "none") != 0;
+    int n = 0, n_static = 0;
+    for (int i = 0; i < from->graph->n_nodes; i++) {
+        const spey_node *node = &from->graph->nodes[i];
+        const spey_weight *weight =
+            node->n_weights ? &from->graph->weights[node->weights[0]] : NULL;
+        n += weight && weight->dtype == SPEY_E4M3;
+        n_static += weight && weight->dtype == SPEY_E4M3 && weight->input == SPEY_INPUT_STATIC;
+    }
+    spey_strbuf_puts(out, ",\n \"quantization\": ");
+    if (!n) {
+        spey_strbuf_puts(out, "null");
+        return;
+    }
+    put_text(out, "{\"method\": ", ours ? options->quant : "as in the checkpoint");
+    spey_strbuf_printf(out, ", \"e4m3_matrices\": %d, \"static_inputs\": %d", n, n_static);
+    if (ours)
+        put_text(out, ", \"scales\": ", options->quant_scales ? options->quant_scales : "channel");
+    if (calibration) {
+        put_text(out, ",\n  \"calibration\": {\"text_sha256\": ", calibration->text_sha256);
+        spey_strbuf_printf(out, ", \"tokens\": %lld, \"window\": %lld}",
+                           (long long)calibration->n_tokens, (long long)calibration->window);
+    }
+    spey_strbuf_puts(out, "}");
+}
+
+spey_status spey_provenance_write(const spey_provenance *from, spey_strbuf *out)
+{
+    const spey_model_info *info = from->info;
     spey_strbuf_printf(out, "{\"spey_version\": \"%d.%d.%d\",\n \"engine_format\": %d",
                        SPEY_VERSION_MAJOR, SPEY_VERSION_MINOR, SPEY_VERSION_PATCH,
                        SPEY_ENGINE_VERSION);
@@ -55,9 +85,10 @@ spey_status spey_provenance_write(const spey_checkpoint *checkpoint, const spey_
     const spey_pass *passes = spey_passes(&n_passes);
     for (int i = 0; i < n_passes; i++)
         put_text(out, i ? ", " : "", passes[i].name);
-    put_text(out, "],\n \"disabled_passes\": ", spey_build_disabled_passes(options));
+    put_text(out, "],\n \"disabled_passes\": ", spey_build_disabled_passes(from->options));
+    put_quantization(from, out);
     spey_strbuf_puts(out, ",\n \"sources\": [");
-    SPEY_TRY(put_sources(checkpoint, digest, out));
+    SPEY_TRY(put_sources(from->checkpoint, from->digest, out));
     spey_strbuf_puts(out, "\n ]}\n");
     return spey_strbuf_status(out);
 }

@@ -47,7 +47,7 @@ static spey_status open_shape(const spey_model *model, const char *name,
     spey_model_get_info(model, &info);
     snprintf(info.name, sizeof info.name, "%s", name);
     spey_graph *graph;
-    SPEY_TRY(spey_draw(model, options, &info, &graph));
+    SPEY_TRY(spey_draw(model, options, NULL, &info, &graph));
     spey_strbuf text = { .max = SPEY_GRAPH_TEXT_MAX };
     spey_import_weights weights;
     spey_status status = spey_import_weights_list(graph, &weights);

@@ -1,5 +1,6 @@
 #include "graph/graph.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -140,6 +141,49 @@ spey_status spey_graph_add_weight(spey_graph *graph, const spey_weight *weight, 
     return SPEY_OK;
 }
 
+/* f32 "NAME.ending". */
+static spey_status add_scale(spey_graph *graph, const spey_weight *of, const char *ending,
+                             spey_weight *scale, int32_t *out_index)
+{
+    char name[SPEY_NAME_BYTES_MAX];
+    if (snprintf(name, sizeof name, "%s.%s", of->name, ending) >= (int)sizeof name)
+        return SPEY_FAIL(SPEY_LIMIT, "weight %s: the name is too long for its scales", of->name);
+    scale->name = name;
+    scale->dtype = SPEY_F32;
+    return spey_graph_add_weight(graph, scale, out_index);
+}
+
+spey_status spey_graph_quantize_weight(spey_graph *graph, int32_t index,
+                                       const spey_weight_quant *quant)
+{
+    spey_weight weight = graph->weights[index]; /* a copy: adding moves the array */
+    SPEY_ASSERT(weight.n_dims == 2 || (weight.n_dims == 3 && !quant->one_scale));
+    spey_weight scales = { .n_dims = weight.n_dims - 1,
+                           .dims = { weight.dims[0], weight.n_dims == 3 ? weight.dims[1] : 0 },
+                           .source = { .values = quant->scales } };
+    if (quant->one_scale) scales.dims[0] = 1;
+    if (weight.cut == SPEY_CUT_ROWS && !quant->one_scale) scales.cut = SPEY_CUT_ROWS;
+    spey_weight input = { .n_dims = 1, .dims = { 1 }, .source = { .values = &quant->input_scale } };
+    SPEY_TRY(add_scale(graph, &weight, "scale", &scales, &weight.scale));
+    if (quant->input == SPEY_INPUT_STATIC)
+        SPEY_TRY(add_scale(graph, &weight, "input_scale", &input, &weight.input_scale));
+    weight.dtype = SPEY_E4M3;
+    weight.input = quant->input;
+    graph->weights[index] = weight;
+    for (int p = 0; p < weight.n_parts; p++)
+        graph->weights[weight.parts[p]].dtype = SPEY_E4M3;
+    return SPEY_OK;
+}
+
+int spey_graph_scales(const spey_graph *graph, int32_t index, int32_t out[2])
+{
+    const spey_weight *weight = &graph->weights[index];
+    if (weight->dtype != SPEY_E4M3) return 0;
+    out[0] = weight->scale;
+    out[1] = weight->input_scale;
+    return weight->input == SPEY_INPUT_STATIC ? 2 : 1;
+}
+
 int32_t spey_graph_find_weight(const spey_graph *graph, const char *name)
 {
     int64_t index;
@@ -262,7 +306,12 @@ void spey_graph_mark_weights(const spey_graph *graph, bool *used)
         used[w] = false;
     for (int n = 0; n < graph->n_nodes; n++) {
         const spey_node *node = &graph->nodes[n];
-        for (int w = 0; node->op != SPEY_GRAPH_REMOVED && w < node->n_weights; w++)
+        for (int w = 0; node->op != SPEY_GRAPH_REMOVED && w < node->n_weights; w++) {
+            int32_t scales[2];
+            int n_scales = spey_graph_scales(graph, node->weights[w], scales);
             used[node->weights[w]] = true;
+            for (int i = 0; i < n_scales; i++)
+                used[scales[i]] = true;
+        }
     }
 }

@@ -17,6 +17,8 @@
  * each sequence and over all of its input; they leave keys and values in cross groups, which the decoder's nodes attend
  * to. No value goes from one part to the other.
  *
+ * Nodes do not know of precision: a matrix that linear or expert_linear reads may be E4M3, and names its scales then.
+ *
  * The text form (graph_text.h) round-trips exactly and is what engine files hold. Nodes are in execution order. One
  * owner, no threads. */
 #ifndef SPEY_GRAPH_GRAPH_H
@@ -30,6 +32,7 @@
 #include "base/map.h"
 #include "base/status.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 typedef int32_t spey_value; /* index into spey_graph.values */
 enum {
@@ -145,7 +148,8 @@ typedef struct spey_weight_source {
     spey_stack stack;
     bool transpose;
     int64_t row_begin, row_piece, row_stride, n_pieces; /* n_pieces 0: the whole tensor */
-    const float *values; /* computed by the model (RoPE frequencies, ALiBi slopes) */
+    const float
+        *values; /* computed by the model (RoPE frequencies, ALiBi slopes), or known scales */
 } spey_weight_source;
 
 enum { SPEY_WEIGHT_PARTS_MAX = 8 };
@@ -162,6 +166,11 @@ typedef struct spey_weight {
     int32_t parts
         [SPEY_WEIGHT_PARTS_MAX]; /* indices of leaf weights; they stay in the table, unused by nodes */
     spey_weight_source source; /* of a leaf */
+    /* Of an E4M3 matrix that nodes read, not of its parts: */
+    int32_t
+        scale; /* weight: f32 [outputs], or [1] for all of them; of a stack [matrices, outputs] */
+    spey_input_quant input; /* what happens to the input before the product */
+    int32_t input_scale;    /* weight: f32 [1], with SPEY_INPUT_STATIC */
 } spey_weight;
 
 /* What sequences leave behind for their next tokens: K and V of every token, or a state, whose size does not grow.
@@ -201,6 +210,20 @@ void spey_graph_free(spey_graph *graph);
  * its dims. Names (letters, digits and "._-/"), source.tensor and source.values are copied; the same name twice is
  * SPEY_INVALID. */
 spey_status spey_graph_add_weight(spey_graph *graph, const spey_weight *weight, int32_t *out_index);
+/* How a matrix becomes E4M3. */
+typedef struct spey_weight_quant {
+    bool one_scale;      /* for all outputs; stacks have one for each */
+    const float *scales; /* copied; NULL: whoever makes the weight finds them */
+    spey_input_quant input;
+    float input_scale; /* with SPEY_INPUT_STATIC */
+} spey_weight_quant;
+
+/* Make a matrix or stack that nodes read E4M3, with its parts: adds NAME.scale and, for static inputs,
+ * NAME.input_scale. */
+spey_status spey_graph_quantize_weight(spey_graph *graph, int32_t index,
+                                       const spey_weight_quant *quant);
+/* The weights that reading weight `index` reads beside it, at most 2; returns how many. */
+int spey_graph_scales(const spey_graph *graph, int32_t index, int32_t out[2]);
 /* -1 when there is no such weight. */
 int32_t spey_graph_find_weight(const spey_graph *graph, const char *name);
 spey_status spey_graph_add_cache(spey_graph *graph, const spey_cache_group *group, int *out_index);
@@ -218,7 +241,7 @@ spey_rows spey_graph_node_rows(const spey_graph *graph, const spey_node *node);
 bool spey_graph_has_encoder(const spey_graph *graph);
 /* The ops that write a cache: kv_append, rope_append, and those that carry a state on. */
 bool spey_graph_op_appends(spey_graph_op op);
-/* used[i] (n_weights of them): some node reads weight i. An engine stores those; a part of a used weight is stored inside
+/* used[i] (n_weights of them): some node reads weight i, or it holds scales of one that is read. An engine stores those; a part of a used weight is stored inside
  * it. */
 void spey_graph_mark_weights(const spey_graph *graph, bool *used);
 int64_t spey_node_int(const spey_node *node, spey_attr attr, int64_t missing);

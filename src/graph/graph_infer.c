@@ -316,11 +316,39 @@ static spey_status want_floats(const infer *in, int w, int n_dims)
     return SPEY_OK;
 }
 
+/* Scales as graph.h wants them: f32, as many as the matrix has outputs, or one. */
+static spey_status want_scales(const infer *in, const spey_weight *m, int32_t index, bool one)
+{
+    if (index < 0 || index >= in->graph->n_weights)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s is e4m3 and has no scales", in->op, m->name);
+    const spey_weight *s = &in->graph->weights[index];
+    bool single = s->n_dims == 1 && s->dims[0] == 1 && (one || m->n_dims == 2);
+    bool each = !one && s->n_dims == m->n_dims - 1;
+    for (int d = 0; d + 1 < m->n_dims; d++)
+        each = each && s->dims[d] == m->dims[d];
+    if (s->dtype == SPEY_F32 && (single || each)) return SPEY_OK;
+    return SPEY_FAIL(SPEY_INVALID, "%s: weight %s does not fit as scales of %s", in->op, s->name,
+                     m->name);
+}
+
+/* A matrix, or a stack of them, of floats or of E4M3 with its scales. */
+static spey_status want_linear(const infer *in, int n_dims)
+{
+    const spey_weight *m = weight(in, 0);
+    if (m->dtype != SPEY_E4M3) return want_floats(in, 0, n_dims);
+    if (m->n_dims != n_dims)
+        return SPEY_FAIL(SPEY_INVALID, "%s: weight %s has %d dims, expected %d", in->op, m->name,
+                         m->n_dims, n_dims);
+    SPEY_TRY(want_scales(in, m, m->scale, false));
+    if (m->input == SPEY_INPUT_STATIC) SPEY_TRY(want_scales(in, m, m->input_scale, true));
+    return SPEY_OK;
+}
+
 /* A matrix of floats; `inputs` -1: any number of columns. */
 static spey_status want_matrix(const infer *in, int w, int64_t inputs)
 {
     const spey_weight *m = weight(in, w);
-    SPEY_TRY(want_floats(in, w, 2));
+    SPEY_TRY(in->node->op == SPEY_GRAPH_LINEAR ? want_linear(in, 2) : want_floats(in, w, 2));
     if (inputs >= 0 && m->dims[1] != inputs)
         return SPEY_FAIL(SPEY_INVALID, "%s: input %%%d has %lld columns, weight %s is [%lld,%lld]",
                          in->op, in->node->inputs[0], (long long)inputs, m->name,
@@ -654,7 +682,7 @@ static spey_status infer_expert_linear(const infer *in, spey_value_info *out)
     bool sum = int_of(in, SPEY_ATTR_SUM) != 0;
     int64_t slots;
     SPEY_TRY(want_tokens(in));
-    SPEY_TRY(want_floats(in, 0, 3));
+    SPEY_TRY(want_linear(in, 3));
     if (stack->dims[0] > SPEY_EXPERTS_MAX)
         return SPEY_FAIL(SPEY_LIMIT, "%s: weight %s has %lld experts, at most %d are supported",
                          in->op, stack->name, (long long)stack->dims[0], SPEY_EXPERTS_MAX);

@@ -30,13 +30,21 @@ static void write_number(spey_strbuf *out, double number)
     spey_strbuf_puts(out, text);
 }
 
-static void write_weight(spey_strbuf *out, const spey_graph *graph, const spey_weight *weight)
+/* `is_read`: by a node, so that an E4M3 one has scales. */
+static void write_weight(spey_strbuf *out, const spey_graph *graph, const spey_weight *weight,
+                         bool is_read)
 {
     spey_strbuf_printf(out, "weight %s %s [", weight->name, spey_dtype_name(weight->dtype));
     for (int d = 0; d < weight->n_dims; d++)
         spey_strbuf_printf(out, "%s%" PRId64, d ? "," : "", weight->dims[d]);
     spey_strbuf_putc(out, ']');
     if (weight->cut) spey_strbuf_printf(out, " cut=%s", cut_names[weight->cut]);
+    if (is_read && weight->dtype == SPEY_E4M3) {
+        spey_strbuf_printf(out, " scale=%s", graph->weights[weight->scale].name);
+        if (weight->input == SPEY_INPUT_TOKEN) spey_strbuf_puts(out, " input=token");
+        if (weight->input == SPEY_INPUT_STATIC)
+            spey_strbuf_printf(out, " input_scale=%s", graph->weights[weight->input_scale].name);
+    }
     for (int p = 0; p < weight->n_parts; p++) {
         const spey_weight *part = &graph->weights[weight->parts[p]];
         spey_strbuf_printf(out, "%s%s:%" PRId64, p ? "," : " parts=", part->name, part->dims[0]);
@@ -44,21 +52,38 @@ static void write_weight(spey_strbuf *out, const spey_graph *graph, const spey_w
     spey_strbuf_putc(out, '\n');
 }
 
+/* Scales come before what they belong to, parts are declared inside. */
+static void write_weight_and_scales(spey_strbuf *out, const spey_graph *graph, int32_t w,
+                                    bool is_read)
+{
+    int32_t scales[2];
+    int n_scales = is_read ? spey_graph_scales(graph, w, scales) : 0;
+    for (int i = 0; i < n_scales; i++)
+        write_weight(out, graph, &graph->weights[scales[i]], true);
+    write_weight(out, graph, &graph->weights[w], is_read);
+}
+
 static spey_status write_weights(const spey_graph *graph, spey_strbuf *out)
 {
     bool *used = spey_new_array(SPEY_PURPOSE_GRAPH, bool, graph->n_weights);
-    bool *part = spey_new_array(SPEY_PURPOSE_GRAPH, bool, graph->n_weights);
-    if (used && part) {
+    bool *inside = spey_new_array(SPEY_PURPOSE_GRAPH, bool, graph->n_weights);
+    if (used && inside) {
         spey_graph_mark_weights(graph, used);
+        for (int w = 0; w < graph->n_weights; w++) {
+            const spey_weight *weight = &graph->weights[w];
+            int32_t scales[2];
+            int n_scales = used[w] ? spey_graph_scales(graph, w, scales) : 0;
+            for (int p = 0; p < weight->n_parts; p++)
+                inside[weight->parts[p]] = !used[weight->parts[p]];
+            for (int i = 0; i < n_scales; i++)
+                inside[scales[i]] = true;
+        }
         for (int w = 0; w < graph->n_weights; w++)
-            for (int p = 0; p < graph->weights[w].n_parts; p++)
-                part[graph->weights[w].parts[p]] = true;
-        for (int w = 0; w < graph->n_weights; w++)
-            if (used[w] || !part[w]) write_weight(out, graph, &graph->weights[w]);
+            if (!inside[w]) write_weight_and_scales(out, graph, w, used[w]);
     }
-    spey_status status = used && part ? SPEY_OK : SPEY_NOMEM;
+    spey_status status = used && inside ? SPEY_OK : SPEY_NOMEM;
     spey_free(used);
-    spey_free(part);
+    spey_free(inside);
     return status;
 }
 
@@ -283,6 +308,32 @@ static spey_status parse_cut(parser *p, spey_weight *weight)
     return BAD(p, "cut is neither rows nor cols");
 }
 
+/* "=NAME" of a weight that was declared before. */
+static spey_status parse_scale(parser *p, int32_t *out)
+{
+    char name[SPEY_NAME_BYTES_MAX];
+    SPEY_TRY(word_copy(p, name));
+    *out = spey_graph_find_weight(p->graph, name);
+    if (*out < 0) return BAD(p, "scale %s is not declared", name);
+    return SPEY_OK;
+}
+
+/* [ scale= [ input=token | input_scale= ] ] */
+static spey_status parse_scales(parser *p, spey_weight *weight)
+{
+    weight->scale = weight->input_scale = -1;
+    if (!accept(p, " scale=")) return SPEY_OK;
+    if (weight->dtype != SPEY_E4M3)
+        return BAD(p, "weight %s is %s: it has no scales", weight->name,
+                   spey_dtype_name(weight->dtype));
+    SPEY_TRY(parse_scale(p, &weight->scale));
+    if (accept(p, " input=token")) weight->input = SPEY_INPUT_TOKEN;
+    if (!accept(p, " input_scale=")) return SPEY_OK;
+    if (weight->input) return BAD(p, "weight %s: two ways to scale inputs", weight->name);
+    weight->input = SPEY_INPUT_STATIC;
+    return parse_scale(p, &weight->input_scale);
+}
+
 static spey_status parse_weight(parser *p)
 {
     char name[SPEY_NAME_BYTES_MAX];
@@ -297,6 +348,7 @@ static spey_status parse_weight(parser *p)
     SPEY_TRY(expect(p, " "));
     SPEY_TRY(parse_dims(p, &weight));
     if (accept(p, " cut=")) SPEY_TRY(parse_cut(p, &weight));
+    SPEY_TRY(parse_scales(p, &weight));
     if (accept(p, " parts=")) do {
             SPEY_TRY(parse_part(p, &weight));
         } while (accept(p, ","));

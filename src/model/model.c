@@ -159,11 +159,6 @@ static spey_status read_model(const char *where, const json_t *json, spey_model 
     if (!json_is_object(json)) return SPEY_FAIL(SPEY_FORMAT, "%s: not a JSON object", where);
     SPEY_TRY(find_arch(where, json, model));
     spey_config config = { .where = where, .json = json };
-    if (spey_config_has(&config, "quantization_config"))
-        return SPEY_FAIL(SPEY_UNSUPPORTED,
-                         "%s: the checkpoint is quantized (\"quantization_config\"); expected "
-                         "float32, float16 or bfloat16 weights",
-                         where);
     model->arch->read(&config, &model->config);
     read_info(&config, model);
     SPEY_TRY(config.status);

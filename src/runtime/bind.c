@@ -88,6 +88,29 @@ static const spey_weight *weight_info(const binder *b, const spey_node *node, in
     return &b->program->graph->weights[node->weights[i]];
 }
 
+/* Scales of the node's matrix; NULL when it is not E4M3. */
+static const float *scale_at(const binder *b, int32_t index)
+{
+    return b->planning ? b->bases.workspace : b->bases.weights[index];
+}
+
+static const float *weight_scale(const binder *b, const spey_weight *w)
+{
+    return w->dtype == SPEY_E4M3 ? scale_at(b, w->scale) : NULL;
+}
+
+/* On the CPU inputs stay as they are: it computes in 16 or 32 bits, and rounding them would cost time and accuracy. */
+static spey_input_quant input_quant(const binder *b, const spey_weight *w)
+{
+    bool keeps = w->dtype != SPEY_E4M3 || b->program->device_info.host_memory;
+    return keeps ? SPEY_INPUT_AS_IS : w->input;
+}
+
+static const float *input_scale(const binder *b, const spey_weight *w)
+{
+    return input_quant(b, w) == SPEY_INPUT_STATIC ? scale_at(b, w->input_scale) : NULL;
+}
+
 /* Weights that kernels read as arrays of float. */
 static spey_status check_f32(const binder *b, const spey_node *node, int first)
 {
@@ -238,6 +261,11 @@ static spey_status bind_norm(binder *b, const spey_node *node, spey_any_args *ar
     return finish(b, "norm", b->program->graph->values[node->outputs[0]].rows, args);
 }
 
+static bool has_one_scale(const binder *b, const spey_weight *w)
+{
+    return w->dtype == SPEY_E4M3 && b->program->graph->weights[w->scale].dims[0] != w->dims[0];
+}
+
 static spey_status bind_linear(binder *b, const spey_node *node, spey_any_args *args)
 {
     operand x = input(b, node, 0), y = output(b, node, 0);
@@ -252,6 +280,10 @@ static spey_status bind_linear(binder *b, const spey_node *node, spey_any_args *
         .w = weight(b, node, 0),
         .w_dtype = w->dtype,
         .w_pitch = w->dims[1],
+        .w_scale = weight_scale(b, w),
+        .w_scale_step = has_one_scale(b, w) ? 0 : 1,
+        .x_quant = input_quant(b, w),
+        .x_scale = input_scale(b, w),
         .bias = weight(b, node, 1),
         .activation = activation(node),
         .precision = b->program->precision,
@@ -499,6 +531,9 @@ static spey_status bind_expert_linear(binder *b, const spey_node *node, spey_any
         .x_shared = x.cols == w->dims[2],
         .w = weight(b, node, 0),
         .w_dtype = w->dtype,
+        .w_scale = weight_scale(b, w),
+        .x_quant = input_quant(b, w),
+        .x_scale = input_scale(b, w),
         .bias = weight(b, node, 1),
         .sum = spey_node_int(node, SPEY_ATTR_SUM, 0) != 0,
         .precision = b->program->precision,
@@ -625,6 +660,9 @@ static void count_weights(binder *b, const spey_node *node)
         int32_t index = node->weights[i];
         if (b->counted[index]) continue;
         uint64_t bytes = b->program->tensors[index]->bytes;
+        int32_t scales[2];
+        if (spey_graph_scales(b->program->graph, index, scales))
+            bytes += b->program->tensors[scales[0]]->bytes;
         int64_t rows = weight_info(b, node, i)->dims[0], slots = 1;
         bool routed = node->op == SPEY_GRAPH_EXPERT_LINEAR && node->n_inputs > 1;
         if (routed) slots = b->program->graph->values[node->inputs[1]].cols / 2;

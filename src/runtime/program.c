@@ -75,6 +75,17 @@ static spey_status resolve(spey_program *program, int32_t index)
     return SPEY_OK;
 }
 
+/* A weight that a node reads, and its scales. */
+static spey_status resolve_all(spey_program *program, int32_t index)
+{
+    int32_t scales[2];
+    if (program->tensors[index]) return SPEY_OK;
+    int n_scales = spey_graph_scales(program->graph, index, scales);
+    for (int i = 0; i < n_scales; i++)
+        SPEY_TRY(resolve(program, scales[i]));
+    return resolve(program, index);
+}
+
 static spey_status read_graph(spey_program *program)
 {
     const void *text;
@@ -87,8 +98,7 @@ static spey_status read_graph(spey_program *program)
     if (!program->tensors) return SPEY_NOMEM;
     for (int i = 0; i < graph->n_nodes; i++)
         for (int w = 0; w < graph->nodes[i].n_weights; w++)
-            if (!program->tensors[graph->nodes[i].weights[w]])
-                SPEY_TRY(resolve(program, graph->nodes[i].weights[w]));
+            SPEY_TRY(resolve_all(program, graph->nodes[i].weights[w]));
     if (spey_graph_has_encoder(graph))
         return SPEY_FAIL(SPEY_UNSUPPORTED, "the graph has an encoder, which cannot run yet");
     const spey_value_info *output = &graph->values[graph->output];

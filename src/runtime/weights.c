@@ -43,6 +43,7 @@ typedef enum fill_kind {
     FILL_RANDOM,
     FILL_ONES,
     FILL_ZEROS,
+    FILL_SCALES,
     FILL_NEVER, /* a table that only the model can compute */
 } fill_kind;
 
@@ -51,6 +52,10 @@ static fill_kind kind_of(const spey_graph *graph, int weight)
     for (int i = 0; i < graph->n_nodes; i++) {
         const spey_node *node = &graph->nodes[i];
         for (int w = 0; w < node->n_weights; w++) {
+            int32_t scales[2];
+            int n_scales = spey_graph_scales(graph, node->weights[w], scales);
+            if (n_scales && (scales[0] == weight || (n_scales > 1 && scales[1] == weight)))
+                return FILL_SCALES;
             if (node->weights[w] != weight) continue;
             bool slopes = node->op == SPEY_GRAPH_ATTENTION && w == 0 &&
                           spey_node_int(node, SPEY_ATTR_ALIBI, 0) != 0;
@@ -94,7 +99,8 @@ static void fill_run(const void *args, const spey_lane *lane)
 
 static const spey_kernel fill_kernel = { .name = "fill/bits", .run = fill_run };
 
-/* Random sign, mantissa and lowest bit of the exponent; the other bits fixed so that 1/128 <= |x| < 1/32. That costs
+/* Random sign, mantissa and lowest bit of the exponent; the other bits fixed so that 1/128 <= |x| < 1/32 (E4M3: 1 <= |x| < 2,
+ * with scales of 1/64). That costs
  * one multiplication chain for eight bytes, so filling runs at the speed of memory. */
 static void set_random_bits(fill_args *args, spey_dtype dtype)
 {
@@ -102,6 +108,7 @@ static void set_random_bits(fill_args *args, spey_dtype dtype)
     case SPEY_BF16: args->keep = 0x80ff80ff80ff80ffu, args->set = 0x3c003c003c003c00u; break;
     case SPEY_F16: args->keep = 0x87ff87ff87ff87ffu, args->set = 0x2000200020002000u; break;
     case SPEY_F32: args->keep = 0x80ffffff80ffffffu, args->set = 0x3c0000003c000000u; break;
+    case SPEY_E4M3: args->keep = 0x8787878787878787u, args->set = 0x3838383838383838u; break;
     default: args->keep = UINT64_MAX, args->set = 0; break;
     }
 }
@@ -126,6 +133,8 @@ static spey_status make_up(const spey_program *program, int weight, uint8_t *mem
     fill_args args = { .seed = spey_hash_bytes(tensor->name, strlen(tensor->name), 1) };
     if (kind == FILL_ONES)
         set_ones_bits(&args, tensor->dtype);
+    else if (kind == FILL_SCALES)
+        args.set = 0x3c8000003c800000u; /* two F32 of 2^-6 */
     else
         set_random_bits(&args, tensor->dtype);
     int64_t words = (int64_t)((tensor->bytes + 7) / 8);

@@ -153,8 +153,7 @@ static double product_error(const spey_expert_linear_args *a, int64_t row, int64
     double bias = a->bias ? (double)a->bias[e * a->n + j] : 0, m = fabs(bias), s2 = 0;
     const bool e4m3 = a->w_dtype == E4M3, quantized = a->x_quant != SPEY_INPUT_AS_IS;
     const double w_scale = e4m3 ? (double)a->w_scale[e * a->n + j] : 1;
-    const spey_e4m3_scale scale =
-        spey_input_scale(a->x_quant, a->x_scale, a->x, a->dtype, x, a->k);
+    const spey_e4m3_scale scale = spey_input_scale(a->x_quant, a->x_scale, a->x, a->dtype, x, a->k);
     *value = bias;
     for (int64_t i = 0; i < a->k; i++) {
         double p = spey_load_input(a->x, a->dtype, x + i, scale) * w_scale *

@@ -85,10 +85,8 @@ static gemm_case mixed_case(int i)
     static const struct {
         spey_dtype w;
         spey_precision precision;
-    } types[] = {
-        { F32, EXACT },  { F16, EXACT }, { BF16, EXACT }, { BF16, ROUND },
-        { E4M3, EXACT }, { F16, ROUND }, { E4M3, ROUND }
-    };
+    } types[] = { { F32, EXACT },  { F16, EXACT }, { BF16, EXACT }, { BF16, ROUND },
+                  { E4M3, EXACT }, { F16, ROUND }, { E4M3, ROUND } };
     return (gemm_case){ "mixed",
                         rows[i % 12],
                         ns[(i * 5 + i / 12) % 13],

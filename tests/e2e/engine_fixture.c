@@ -1,5 +1,6 @@
 #include "engine_fixture.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,14 +23,19 @@ void e2e_ok(spey_status status, const char *what)
 
 spey_engine_file *e2e_build(const char *checkpoint, const char *dtype, const char *disable_passes)
 {
-    char folder[] = "/tmp/spey-e2e-XXXXXX", path[64];
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof(path), "%s/engine.spey", folder);
     const spey_build_options options = { .dtype = dtype,
                                          .disable_passes = disable_passes,
                                          .quiet = true };
+    return e2e_build_with(checkpoint, &options);
+}
+
+spey_engine_file *e2e_build_with(const char *checkpoint, const spey_build_options *options)
+{
+    char folder[] = "/tmp/spey-e2e-XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/engine.spey", folder);
     spey_engine_file *engine = NULL;
-    spey_status status = spey_build_engine(checkpoint, path, &options, NULL);
+    spey_status status = spey_build_engine(checkpoint, path, options, NULL);
     if (status == SPEY_OK) status = spey_engine_file_open(path, NULL, &engine);
     unlink(path); /* the mapping stays */
     rmdir(folder);
@@ -67,6 +73,23 @@ void e2e_logits(spey_runner *runner, const int32_t *ids, int64_t n, int64_t chun
     e2e_feed(runner, seq, ids, n, chunk, vocab, out);
     e2e_ok(spey_kv_check(kv), "kv cache");
     spey_kv_close(kv, seq);
+}
+
+double e2e_divergence(const float *p, const float *q, int64_t n)
+{
+    double p_max = -INFINITY, q_max = -INFINITY, p_sum = 0, q_sum = 0, sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        p_max = fmax(p_max, (double)p[i]);
+        q_max = fmax(q_max, (double)q[i]);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        p_sum += exp((double)p[i] - p_max);
+        q_sum += exp((double)q[i] - q_max);
+    }
+    const double shift = q_max + log(q_sum) - p_max - log(p_sum);
+    for (int64_t i = 0; i < n; i++)
+        sum += exp((double)p[i] - p_max) / p_sum * ((double)p[i] - (double)q[i] + shift);
+    return sum;
 }
 
 double e2e_nmse(const float *got, const float *wanted, int64_t n)

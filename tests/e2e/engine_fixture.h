@@ -13,6 +13,9 @@
 /* Build and open an engine; its file is gone when this returns. dtype and disable_passes as in spey_build_options. */
 spey_engine_file *e2e_build(const char *checkpoint, const char *dtype, const char *disable_passes);
 
+/* The same with all options. */
+spey_engine_file *e2e_build_with(const char *checkpoint, const spey_build_options *options);
+
 spey_runner *e2e_runner(const spey_engine_file *engine, const spey_limits_plan *limits);
 
 /* Feed ids to an open sequence, `chunk` a step; `out` gets the logits of all of them, [n][vocab]. Steps run sealed: an
@@ -24,6 +27,8 @@ void e2e_feed(spey_runner *runner, spey_seq_id seq, const int32_t *ids, int64_t 
 void e2e_logits(spey_runner *runner, const int32_t *ids, int64_t n, int64_t chunk, int64_t vocab,
                 float *out);
 
+/* Σ p (log p - log q) of the distributions whose logits these are: what q loses against p, in nats. */
+double e2e_divergence(const float *p, const float *q, int64_t n);
 /* sum((got - wanted)²) / sum(wanted²) */
 double e2e_nmse(const float *got, const float *wanted, int64_t n);
 int32_t e2e_argmax(const float *logits, int64_t n);

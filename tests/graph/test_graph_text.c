@@ -100,6 +100,52 @@ static void parts_are_declared_inside_the_folded_weight(void **state)
     spey_graph_free(graph);
 }
 
+#define SCALED                                                                 \
+    "spey-graph 1\nweight e f32 [4,8]\nweight s f32 [6]\nweight one f32 [1]\n" \
+    "weight x f32 [1]\nweight st f32 [2,3]\n"
+
+static void scales_come_before_what_they_scale(void **state)
+{
+    (void)state;
+    spey_graph *graph = graph_of(
+        SCALED "weight ab e4m3 [6,8] cut=rows scale=s input_scale=x parts=a:4,b:2\n"
+               "weight c e4m3 [6,6] scale=one input=token\nweight d e4m3 [2,3,6] scale=st\n"
+               "%0 = embed() e : tokens 8\n%1 = linear(%0) ab : tokens 6\n"
+               "%2 = linear(%1) c : tokens 6\n%3 = expert_linear(%2) d : tokens 6\n"
+               "%4 = gather(%3) : outputs 6\noutput %4\n");
+    const spey_weight *ab = &graph->weights[spey_graph_find_weight(graph, "ab")];
+    const spey_weight *c = &graph->weights[spey_graph_find_weight(graph, "c")];
+    assert_string_equal(graph->weights[ab->scale].name, "s");
+    assert_string_equal(graph->weights[ab->input_scale].name, "x");
+    assert_int_equal(ab->input, SPEY_INPUT_STATIC);
+    assert_int_equal(c->input, SPEY_INPUT_TOKEN);
+    assert_int_equal(graph->weights[ab->parts[1]].dtype, SPEY_E4M3);
+    expect_round_trip(graph);
+    spey_graph_free(graph);
+}
+
+static void a_matrix_made_e4m3_reads_back_so(void **state)
+{
+    (void)state;
+    spey_graph *graph = graph_of("spey-graph 1\nweight e f32 [4,8]\nweight a bf16 [6,8] cut=rows\n"
+                                 "%0 = embed() e : tokens 8\n%1 = linear(%0) a : tokens 6\n"
+                                 "%2 = gather(%1) : outputs 6\noutput %2\n");
+    const float scales[] = { 1, 2, 3, 4, 5, 6 };
+    const spey_weight_quant quant = { .scales = scales,
+                                      .input = SPEY_INPUT_STATIC,
+                                      .input_scale = 0.5f };
+    int32_t index = spey_graph_find_weight(graph, "a"), found[2];
+    assert_int_equal(spey_graph_quantize_weight(graph, index, &quant), SPEY_OK);
+    assert_int_equal(spey_graph_check(graph), SPEY_OK);
+    assert_int_equal(spey_graph_scales(graph, index, found), 2);
+    assert_string_equal(graph->weights[found[0]].name, "a.scale");
+    assert_int_equal(graph->weights[found[0]].cut, SPEY_CUT_ROWS);
+    assert_true(graph->weights[found[0]].source.values[5] == 6);
+    assert_true(graph->weights[found[1]].source.values[0] == 0.5f);
+    expect_round_trip(graph);
+    spey_graph_free(graph);
+}
+
 static void a_group_of_states_has_a_size(void **state)
 {
     (void)state;
@@ -215,6 +261,25 @@ static const struct {
       "columns 5 to 9 of %0, which has 8" },
     { BEGIN "%0 = embed() e : tokens 8\n%1 = linear(%0) w : tokens 8\n",
       "weight w has 1 dims, expected 2" },
+    { SCALED "weight a e4m3 [6,8]\n%0 = embed() e : tokens 8\n%1 = linear(%0) a : tokens 6\n",
+      "weight a is e4m3 and has no scales" },
+    { SCALED "weight a e4m3 [6,8] scale=t\n", "scale t is not declared" },
+    { SCALED "weight a bf16 [6,8] scale=s\n", "weight a is bf16: it has no scales" },
+    { SCALED "weight a e4m3 [6,8] scale=s input=token input_scale=x\n", "two ways to scale" },
+    { SCALED "weight a e4m3 [4,8] scale=s\n%0 = embed() e : tokens 8\n"
+             "%1 = linear(%0) a : tokens 4\n",
+      "weight s does not fit as scales of a" },
+    { SCALED "weight a e4m3 [6,8] scale=s input_scale=s\n%0 = embed() e : tokens 8\n"
+             "%1 = linear(%0) a : tokens 6\n",
+      "weight s does not fit as scales of a" },
+    { SCALED "weight a e4m3 [6,8] scale=e\n%0 = embed() e : tokens 8\n"
+             "%1 = linear(%0) a : tokens 6\n",
+      "weight e does not fit as scales of a" },
+    { SCALED "weight d e4m3 [2,3,8] scale=one\n%0 = embed() e : tokens 8\n"
+             "%1 = expert_linear(%0) d : tokens 6\n",
+      "weight one does not fit as scales of d" },
+    { SCALED "weight a e4m3 [6,8] scale=s\n%0 = embed() a : tokens 8\n",
+      "weight a is e4m3, expected f32, f16 or bf16" },
     { BEGIN "%0 = embed() e : tokens 8\noutput %0\n",
       "output %0 has tokens rows, expected outputs" },
     { BEGIN "%0 = embed() e : tokens 8\n" END "%2 = unary(%1) : outputs 8\n",
@@ -287,6 +352,8 @@ int main(void)
         cmocka_unit_test(every_number_keeps_all_its_bits),
         cmocka_unit_test(numbers_are_short),
         cmocka_unit_test(parts_are_declared_inside_the_folded_weight),
+        cmocka_unit_test(scales_come_before_what_they_scale),
+        cmocka_unit_test(a_matrix_made_e4m3_reads_back_so),
         cmocka_unit_test(a_group_of_states_has_a_size),
         cmocka_unit_test(an_encoder_has_rows_and_groups_of_its_own),
         cmocka_unit_test(comments_and_blank_lines_are_skipped),

@@ -192,7 +192,6 @@ static const struct {
     { "{'architectures': ['A', 'B']}", "\"architectures\" is not a list of one name" },
     { "{'architectures': 'LlamaForCausalLM'}", "\"architectures\" is not a list of one name" },
     { "{'architectures': [{}]}", "\"architectures\"[0] is not a string" },
-    { "{'quantization_config': {'quant_method': 'gptq'}}", "the checkpoint is quantized" },
     { "{'hidden_size': '-'}", "config.json: \"hidden_size\" is missing" },
     { "{'hidden_size': 0}", "\"hidden_size\" is 0, expected 1…262144" },
     { "{'hidden_size': -8}", "\"hidden_size\" is -8" },

@@ -16,8 +16,7 @@ static double product(const spey_expert_linear_args *a, int64_t row, int64_t s, 
     int64_t expert = a->routing ? (int64_t)a->routing[(2 * row + 1) * a->n_slots + s] : s;
     int64_t x = row * a->x_pitch + (a->x_shared ? 0 : s * a->k);
     int64_t w = (expert * a->n + j) * a->k;
-    const spey_e4m3_scale scale =
-        spey_input_scale(a->x_quant, a->x_scale, a->x, a->dtype, x, a->k);
+    const spey_e4m3_scale scale = spey_input_scale(a->x_quant, a->x_scale, a->x, a->dtype, x, a->k);
     double sum = 0;
     for (int64_t i = 0; i < a->k; i++)
         sum += spey_load_input(a->x, a->dtype, x + i, scale) * spey_load(a->w, a->w_dtype, w + i);

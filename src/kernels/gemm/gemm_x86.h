@@ -207,8 +207,7 @@ GEMM_INLINE void gemm_panel(const int mr, const spey_dtype dtype, const gemm_pla
 /* The scales of E4M3 weights of n outputs from j on. */
 static inline vec gemm_scales(const spey_gemm_args *a, int64_t j, int64_t n)
 {
-    vec scale =
-        a->w_scale_step ? vec_load_f32_n(a->w_scale + j, n) : vec_set1(a->w_scale[0]);
+    vec scale = a->w_scale_step ? vec_load_f32_n(a->w_scale + j, n) : vec_set1(a->w_scale[0]);
     return vec_mul(scale, vec_set1(gemm_e4m3_unit));
 }
 

@@ -31,8 +31,7 @@ GEMM_DOT_INLINE __m512i gemm_widen_e4m3(__m256i bytes)
         0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60)); /* 0 … 7 times 2^-9 */
     __m512i word = _mm512_cvtepi8_epi16(bytes);
     __m512i magnitude = _mm512_and_si512(word, _mm512_set1_epi16(0x7f));
-    __m512i normal =
-        _mm512_add_epi16(_mm512_slli_epi16(magnitude, 4), _mm512_set1_epi16(120 << 7));
+    __m512i normal = _mm512_add_epi16(_mm512_slli_epi16(magnitude, 4), _mm512_set1_epi16(120 << 7));
     __mmask32 is_small = _mm512_cmplt_epu16_mask(magnitude, _mm512_set1_epi16(8));
     __m512i value = _mm512_mask_permutexvar_epi16(normal, is_small, magnitude, small);
     __m512i sign = _mm512_and_si512(word, _mm512_set1_epi16((short)0x8000));
@@ -43,8 +42,7 @@ GEMM_DOT_INLINE __m512i gemm_widen_e4m3(__m256i bytes)
 GEMM_DOT_INLINE __m512bh gemm_w(const spey_dtype dtype, const uint8_t *w, int64_t at,
                                 __mmask32 mask)
 {
-    if (dtype == SPEY_E4M3)
-        return (__m512bh)gemm_widen_e4m3(_mm256_maskz_loadu_epi8(mask, w + at));
+    if (dtype == SPEY_E4M3) return (__m512bh)gemm_widen_e4m3(_mm256_maskz_loadu_epi8(mask, w + at));
     return (__m512bh)_mm512_maskz_loadu_epi16(mask, w + 2 * at);
 }
 

@@ -8,7 +8,7 @@
 #include "tensor/dtype.h"
 
 typedef float gemm_x;
-enum { GEMM_K_BLOCK = 1024 }; /* six rows of x: 24 KiB, half of an L1 */
+enum { GEMM_K_BLOCK = 1024 };               /* six rows of x: 24 KiB, half of an L1 */
 static const float gemm_e4m3_unit = 256.0f; /* see vec_load_e4m3 */
 
 #define GEMM_DOT_INLINE static inline __attribute__((always_inline))
