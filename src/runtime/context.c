@@ -85,6 +85,7 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
                                 .kv_bytes = o->kv_bytes,
                                 .kv_block_tokens = o->kv_block_tokens,
                                 .kv_dtype = o->kv_dtype,
+                                .no_kv_reuse = o->no_kv_reuse,
                                 .memory_bytes_max = o->memory_bytes_max };
     SPEY_TRY(spey_runner_new(c->engine->file, &limits, &c->runner));
     c->plan = spey_runner_get_plan(c->runner);
@@ -216,13 +217,21 @@ static void drop_cancelled_from_queue(spey_context *c)
     }
 }
 
+/* Begin with what ended requests have left, unless logits of all of the prompt are wanted. */
+static spey_status reuse(spey_kv_cache *kv, spey_request *r)
+{
+    const spey_kv_key key = { .ids = r->ids, .n = r->n_prompt };
+    if (r->sampling.prompt_logprobs >= 0) return SPEY_OK;
+    return spey_kv_match(kv, r->seq, &key, &r->n_computed);
+}
+
 static void admit(spey_context *c)
 {
     spey_kv_cache *kv = spey_runner_kv(c->runner);
     while (c->queue_head && c->n_running < c->plan->limits.sequences_max) {
         spey_request *r = c->queue_head;
         if (spey_kv_open(kv, &r->seq)) return;
-        if (spey_kv_promise(kv, r->seq, r->ids_max)) {
+        if (spey_kv_promise(kv, r->seq, r->ids_max) || reuse(kv, r)) {
             spey_kv_close(kv, r->seq);
             r->seq = -1;
             return;

@@ -23,6 +23,13 @@ typedef struct kv_group {
     int32_t *table;   /* [sequences_max][blocks_max] */
     kv_span *spans;   /* [sequences_max] */
     int64_t promised, promised_beyond; /* blocks: within windows, and behind them */
+    /* TOKENS, for reuse (kv_tree.h): */
+    int32_t *nodes_of_blocks; /* [n_blocks] KV_NONE: the tree does not have it */
+    int32_t *blocks_of_nodes; /* [nodes_max] */
+    struct kv_link *links;    /* [nodes_max] in its list */
+    struct kv_list *lists;    /* [KV_PRIORITIES] cached nodes: the tree alone has their blocks */
+    uint64_t lists_filled[2]; /* bit p: list p is not empty */
+    int32_t n_cached;
 } kv_group;
 
 typedef struct kv_sequence {
@@ -30,6 +37,11 @@ typedef struct kv_sequence {
     int64_t length;
     int64_t cross_length;
     int64_t promised; /* tokens */
+    bool attached;    /* its blocks are stored under `salt` when they are full */
+    uint8_t priority;
+    int32_t cursor; /* node of its last full block; KV_NONE */
+    uint64_t salt;
+    uint64_t until_ns;
 } kv_sequence;
 
 struct spey_kv_cache {
@@ -40,6 +52,15 @@ struct spey_kv_cache {
     int32_t n_free_slots;
     spey_kv_copy *copies; /* [copies_max] */
     int64_t n_copies, copies_max;
+    struct kv_node *nodes; /* [nodes_max] */
+    int32_t *node_ids;     /* [nodes_max][block_tokens] */
+    int32_t *tails;        /* [sequences_max][block_tokens] ids behind the last full block */
+    int32_t *buckets;      /* [n_buckets], a power of two: first node of a hash */
+    int32_t *heap;         /* [nodes_max] nodes whose priority ends */
+    int32_t nodes_max;     /* 0: nothing is kept for reuse */
+    int32_t n_buckets, n_heap, first_root, first_free_node;
+    int64_t n_taken, n_shared, n_evicted; /* blocks of TOKENS groups */
+    int64_t n_reused, n_missed, n_reused_tokens;
     void *memory; /* of all arrays */
 };
 
@@ -52,9 +73,31 @@ static inline int32_t *kv_row(const kv_group *group, spey_seq_id seq)
 }
 /* A free block with one reference; there is one. */
 int32_t spey_kv_books_take(spey_kv_cache *kv, int g);
+/* One more reference. */
+void spey_kv_books_share(spey_kv_cache *kv, int g, int32_t block);
 /* Give one reference up. */
 void spey_kv_books_release(spey_kv_cache *kv, int g, int32_t block);
 /* Queue a copy; there is room. */
 void spey_kv_books_copy(spey_kv_cache *kv, const spey_kv_copy *copy);
+/* Give all blocks of tokens and states back. */
+void spey_kv_books_give_back(spey_kv_cache *kv, spey_seq_id seq);
+/* The first block that the token behind the first n_tokens sees, `kept` tokens back, itself included; 0: all. */
+int64_t spey_kv_books_first_seen(const spey_kv_cache *kv, int64_t kept, int64_t n_tokens);
+
+/* ---- kv_match.c ---- */
+
+static inline int32_t *kv_tail(const spey_kv_cache *kv, spey_seq_id seq)
+{
+    return kv->tails + (int64_t)seq * kv->limits.block_tokens;
+}
+/* Its blocks are, or are no longer, stored from `node` on. */
+void spey_kv_books_attach(spey_kv_cache *kv, spey_seq_id seq, uint64_t salt, int32_t node);
+void spey_kv_books_detach(spey_kv_cache *kv, spey_seq_id seq);
+/* n more tokens are in its blocks, whose length has not changed yet: store those that became full. */
+void spey_kv_books_store(spey_kv_cache *kv, spey_seq_id seq, const int32_t *ids, int64_t n);
+/* It ends: store its last block too, as far as it is filled. */
+void spey_kv_books_store_part(spey_kv_cache *kv, spey_seq_id seq);
+/* It will go back to n_tokens. */
+void spey_kv_books_go_back(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens);
 
 #endif

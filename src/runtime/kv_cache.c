@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "runtime/kv_books.h"
+#include "runtime/kv_tree.h"
 
 static int64_t min64(int64_t a, int64_t b)
 {
@@ -65,6 +65,86 @@ static kv_group new_group(const spey_kv_limits *limits, int g)
     return group;
 }
 
+/* One node for each block of a group without a window. When there is none, nodes whose blocks have gone lead to others:
+ * enough for all sequences, as long as that is not many times what the pools hold. */
+static int32_t nodes_max(const spey_kv_limits *limits)
+{
+    int64_t whole = 0, windows = 0;
+    for (int g = 0; g < limits->n_groups; g++) {
+        const spey_kv_group_limits *group = &limits->groups[g];
+        if (group->kind != SPEY_KV_TOKENS) return 0;
+        if (group->window)
+            windows = max64(windows, group->n_blocks);
+        else
+            whole = max64(whole, group->n_blocks);
+    }
+    int64_t all = limits->sequences_max * spey_kv_books_blocks(limits, limits->sequence_tokens_max);
+    if (!limits->reuse) return 0;
+    return (int32_t)min64(whole ? whole : min64(all, 4 * windows), INT32_MAX / 2);
+}
+
+static int32_t n_buckets(int32_t n_nodes)
+{
+    int32_t n = 1;
+    while (n < n_nodes)
+        n *= 2;
+    return n;
+}
+
+/* What a group needs for reuse. */
+static bool lay_out_cached(kv_group *group, int32_t n_nodes, size_t *offset, uint8_t *memory)
+{
+    size_t nodes_at, blocks_at, links_at, lists_at;
+    if (!n_nodes) return true;
+    if (!take(offset, group->n_blocks, sizeof(int32_t), &nodes_at) ||
+        !take(offset, n_nodes, sizeof(int32_t), &blocks_at) ||
+        !take(offset, n_nodes, sizeof(struct kv_link), &links_at) ||
+        !take(offset, KV_PRIORITIES, sizeof(struct kv_list), &lists_at))
+        return false;
+    if (!memory) return true;
+    group->nodes_of_blocks = (int32_t *)(void *)(memory + nodes_at);
+    group->blocks_of_nodes = (int32_t *)(void *)(memory + blocks_at);
+    group->links = (struct kv_link *)(void *)(memory + links_at);
+    group->lists = (struct kv_list *)(void *)(memory + lists_at);
+    for (int32_t b = 0; b < group->n_blocks; b++)
+        group->nodes_of_blocks[b] = KV_NONE;
+    for (int32_t i = 0; i < n_nodes; i++)
+        group->blocks_of_nodes[i] = KV_NONE;
+    for (int p = 0; p < KV_PRIORITIES; p++)
+        group->lists[p] = (struct kv_list){ KV_NONE, KV_NONE };
+    return true;
+}
+
+static bool lay_out_tree(const spey_kv_limits *limits, spey_kv_cache *kv, size_t *offset,
+                         uint8_t *memory)
+{
+    int32_t n = nodes_max(limits), buckets = n_buckets(n);
+    size_t nodes_at, ids_at, tails_at, buckets_at, heap_at, ids = 0;
+    if (!n) return true;
+    if (!spey_mul_size((size_t)n, (size_t)limits->block_tokens, &ids) ||
+        !take(offset, n, sizeof(struct kv_node), &nodes_at) ||
+        !take(offset, (int64_t)ids, sizeof(int32_t), &ids_at) ||
+        !take(offset, (int64_t)limits->sequences_max * limits->block_tokens, sizeof(int32_t),
+              &tails_at) ||
+        !take(offset, buckets, sizeof(int32_t), &buckets_at) ||
+        !take(offset, n, sizeof(int32_t), &heap_at))
+        return false;
+    if (!memory) return true;
+    kv->nodes_max = n;
+    kv->n_buckets = buckets;
+    kv->nodes = (struct kv_node *)(void *)(memory + nodes_at);
+    kv->node_ids = (int32_t *)(void *)(memory + ids_at);
+    kv->tails = (int32_t *)(void *)(memory + tails_at);
+    kv->buckets = (int32_t *)(void *)(memory + buckets_at);
+    kv->heap = (int32_t *)(void *)(memory + heap_at);
+    for (int32_t i = 0; i < buckets; i++)
+        kv->buckets[i] = KV_NONE;
+    for (int32_t i = 0; i < n; i++)
+        kv->nodes[i].next_in_bucket = i + 1 < n ? i + 1 : KV_NONE;
+    kv->first_root = KV_NONE;
+    return true;
+}
+
 /* Where a group's arrays lie; fills its pointers when there is memory. */
 static bool lay_out_group(const spey_kv_limits *limits, kv_group *group, size_t *offset,
                           uint8_t *memory)
@@ -106,9 +186,12 @@ static size_t lay_out(const spey_kv_limits *limits, spey_kv_cache *kv, uint8_t *
         return SIZE_MAX;
     for (int g = 0; g < limits->n_groups; g++) {
         kv_group group = new_group(limits, g);
-        if (!lay_out_group(limits, &group, &offset, memory)) return SIZE_MAX;
+        if (!lay_out_group(limits, &group, &offset, memory) ||
+            !lay_out_cached(&group, nodes_max(limits), &offset, memory))
+            return SIZE_MAX;
         if (memory) kv->groups[g] = group;
     }
+    if (!lay_out_tree(limits, kv, &offset, memory)) return SIZE_MAX;
     if (!memory) return offset;
     kv->sequences = (kv_sequence *)(void *)(memory + sequences_at);
     kv->free_slots = (spey_seq_id *)(void *)(memory + slots_at);
@@ -157,18 +240,40 @@ void spey_kv_cache_free(spey_kv_cache *kv)
 int32_t spey_kv_books_take(spey_kv_cache *kv, int g)
 {
     kv_group *group = &kv->groups[g];
+    if (!group->n_free) {
+        spey_kv_tree_evict(kv, g);
+        kv->n_evicted++;
+    }
     SPEY_ASSERT(group->n_free > 0);
     int32_t block = group->free_blocks[--group->n_free];
     SPEY_ASSERT(group->refs[block] == 0);
     group->refs[block] = 1;
+    kv->n_taken += group->kind == SPEY_KV_TOKENS;
     return block;
+}
+
+/* The node that has the block; KV_NONE. */
+static int32_t node_of(const kv_group *group, int32_t block)
+{
+    return group->nodes_of_blocks ? group->nodes_of_blocks[block] : KV_NONE;
+}
+
+void spey_kv_books_share(spey_kv_cache *kv, int g, int32_t block)
+{
+    kv_group *group = &kv->groups[g];
+    SPEY_ASSERT(group->refs[block] > 0);
+    if (group->refs[block]++ == 1 && node_of(group, block) != KV_NONE)
+        spey_kv_tree_uncache(kv, g, node_of(group, block));
 }
 
 void spey_kv_books_release(spey_kv_cache *kv, int g, int32_t block)
 {
     kv_group *group = &kv->groups[g];
     SPEY_ASSERT(group->refs[block] > 0);
-    if (--group->refs[block] == 0) group->free_blocks[group->n_free++] = block;
+    if (--group->refs[block] == 0)
+        group->free_blocks[group->n_free++] = block;
+    else if (group->refs[block] == 1 && node_of(group, block) != KV_NONE)
+        spey_kv_tree_cache(kv, g, node_of(group, block));
 }
 
 void spey_kv_books_copy(spey_kv_cache *kv, const spey_kv_copy *copy)
@@ -187,6 +292,12 @@ static void keep_blocks(spey_kv_cache *kv, int g, spey_seq_id seq, int64_t n)
     while (span->end > n && span->end > span->first)
         spey_kv_books_release(kv, g, row[--span->end]);
     if (n == 0) *span = (kv_span){ 0 };
+}
+
+void spey_kv_books_give_back(spey_kv_cache *kv, spey_seq_id seq)
+{
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        if (kv->groups[g].kind != SPEY_KV_CROSS) keep_blocks(kv, g, seq, 0);
 }
 
 /* Give back a sequence's blocks below index n. */
@@ -245,7 +356,8 @@ spey_status spey_kv_open(spey_kv_cache *kv, spey_seq_id *out)
     if (!kv->n_free_slots)
         return SPEY_FAIL(SPEY_LIMIT, "all %d sequences are in use", kv->limits.sequences_max);
     *out = kv->free_slots[--kv->n_free_slots];
-    kv->sequences[*out] = (kv_sequence){ .open = true };
+    kv->sequences[*out] =
+        (kv_sequence){ .open = true, .cursor = KV_NONE, .priority = KV_PRIORITY_DEFAULT };
     return SPEY_OK;
 }
 
@@ -290,8 +402,10 @@ spey_status spey_kv_promise(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens
 void spey_kv_close(spey_kv_cache *kv, spey_seq_id seq)
 {
     kv_sequence *s = spey_kv_books_sequence(kv, seq);
+    spey_kv_books_store_part(kv, seq);
     for (int g = 0; g < kv->limits.n_groups; g++)
         keep_blocks(kv, g, seq, 0);
+    spey_kv_books_detach(kv, seq);
     add_promise(kv, s->promised, -1);
     *s = (kv_sequence){ .open = false };
     kv->free_slots[kv->n_free_slots++] = seq;
@@ -323,7 +437,7 @@ static void share_blocks(spey_kv_cache *kv, int g, spey_seq_id parent, spey_seq_
     }
     for (int32_t i = span->first; i < span->end; i++) {
         copy[i] = row[i];
-        group->refs[row[i]]++;
+        spey_kv_books_share(kv, g, row[i]);
     }
 }
 
@@ -335,27 +449,19 @@ spey_status spey_kv_fork(spey_kv_cache *kv, spey_seq_id parent, spey_seq_id *chi
     kv_sequence *c = &kv->sequences[*child];
     c->length = s->length;
     c->cross_length = s->cross_length;
+    c->priority = s->priority;
+    c->until_ns = s->until_ns;
+    if (s->attached) {
+        spey_kv_books_attach(kv, *child, s->salt, s->cursor);
+        memcpy(kv_tail(kv, *child), kv_tail(kv, parent),
+               (size_t)(s->length % kv->limits.block_tokens) * sizeof(int32_t));
+    }
     for (int g = 0; g < kv->limits.n_groups; g++)
         share_blocks(kv, g, parent, *child);
     return SPEY_OK;
 }
 
 /* ---- growing and shrinking ---- */
-
-spey_status spey_kv_match(spey_kv_cache *kv, spey_seq_id seq, const spey_kv_key *key,
-                          int64_t *n_reused)
-{
-    SPEY_ASSERT(spey_kv_books_sequence(kv, seq)->length == 0);
-    *n_reused = spey_kv_match_length(kv, key);
-    return SPEY_OK;
-}
-
-int64_t spey_kv_match_length(const spey_kv_cache *kv, const spey_kv_key *key)
-{
-    (void)kv;
-    SPEY_ASSERT(key->n >= 0);
-    return 0;
-}
 
 void spey_kv_add_missing(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens,
                          int64_t *of_groups)
@@ -377,11 +483,12 @@ int64_t spey_kv_missing_blocks(const spey_kv_cache *kv, spey_seq_id seq, int64_t
 static spey_status full(const spey_kv_cache *kv, int g, int64_t wanted)
 {
     const kv_group *group = &kv->groups[g];
+    int32_t n_free = spey_kv_group_free_blocks(kv, g);
     return SPEY_FAIL(SPEY_LIMIT,
                      "the KV cache is full: %lld blocks of %d tokens wanted, %d of %d are "
                      "free, %lld are missing",
-                     (long long)wanted, kv->limits.block_tokens, group->n_free, group->n_blocks,
-                     (long long)wanted - group->n_free);
+                     (long long)wanted, kv->limits.block_tokens, n_free, group->n_blocks,
+                     (long long)wanted - n_free);
 }
 
 static spey_status check_reserve(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
@@ -392,7 +499,7 @@ static spey_status check_reserve(const spey_kv_cache *kv, spey_seq_id seq, int64
     SPEY_TRY(check_copies(kv, kv->limits.n_groups));
     for (int g = 0; g < kv->limits.n_groups; g++) {
         int64_t wanted = missing(kv, g, seq, n_tokens);
-        if (wanted > kv->groups[g].n_free) return full(kv, g, wanted);
+        if (wanted > spey_kv_group_free_blocks(kv, g)) return full(kv, g, wanted);
     }
     return SPEY_OK;
 }
@@ -439,8 +546,7 @@ spey_status spey_kv_reserve_cross(spey_kv_cache *kv, spey_seq_id seq, int64_t n_
     return SPEY_OK;
 }
 
-/* The first block that tokens behind the first n_tokens see, `kept` tokens back. */
-static int64_t first_seen(const spey_kv_cache *kv, int64_t kept, int64_t n_tokens)
+int64_t spey_kv_books_first_seen(const spey_kv_cache *kv, int64_t kept, int64_t n_tokens)
 {
     return kept ? max64(0, n_tokens - kept + 1) / kv->limits.block_tokens : 0;
 }
@@ -448,7 +554,6 @@ static int64_t first_seen(const spey_kv_cache *kv, int64_t kept, int64_t n_token
 void spey_kv_advance(spey_kv_cache *kv, spey_seq_id seq, const int32_t *ids, int64_t n)
 {
     kv_sequence *s = spey_kv_books_sequence(kv, seq);
-    (void)ids;
     SPEY_ASSERT(n >= 0);
     SPEY_ASSERT(s->length + n <= kv->limits.sequence_tokens_max);
     for (int g = 0; g < kv->limits.n_groups; g++) {
@@ -457,9 +562,10 @@ void spey_kv_advance(spey_kv_cache *kv, spey_seq_id seq, const int32_t *ids, int
         SPEY_ASSERT(spey_kv_blocks_for(kv, g, s->length + n) <= group->spans[seq].end);
         SPEY_ASSERT(!next_is_shared(kv, g, seq));
     }
+    spey_kv_books_store(kv, seq, ids, n);
     s->length += n;
     for (int g = 0; g < kv->limits.n_groups; g++)
-        drop_blocks(kv, g, seq, first_seen(kv, kv->groups[g].kept, s->length));
+        drop_blocks(kv, g, seq, spey_kv_books_first_seen(kv, kv->groups[g].kept, s->length));
 }
 
 static spey_status check_truncate(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
@@ -472,7 +578,7 @@ static spey_status check_truncate(const spey_kv_cache *kv, spey_seq_id seq, int6
                              "sequence %d has a state, which cannot go back from %lld tokens to "
                              "%lld; it can begin again",
                              seq, (long long)s->length, (long long)n_tokens);
-        if (group->spans[seq].first > first_seen(kv, group->window, n_tokens))
+        if (group->spans[seq].first > spey_kv_books_first_seen(kv, group->window, n_tokens))
             return SPEY_FAIL(SPEY_UNSUPPORTED,
                              "sequence %d has given back what a window before token %lld holds, it "
                              "cannot go back there from %lld; it can begin again",
@@ -486,6 +592,7 @@ spey_status spey_kv_truncate(spey_kv_cache *kv, spey_seq_id seq, int64_t n_token
     kv_sequence *s = spey_kv_books_sequence(kv, seq);
     SPEY_ASSERT(n_tokens >= 0 && n_tokens <= s->length);
     if (n_tokens > 0) SPEY_TRY(check_truncate(kv, seq, n_tokens));
+    spey_kv_books_go_back(kv, seq, n_tokens);
     for (int g = 0; g < kv->limits.n_groups; g++)
         if (kv->groups[g].kind != SPEY_KV_CROSS)
             keep_blocks(kv, g, seq, spey_kv_blocks_for(kv, g, n_tokens));
@@ -530,7 +637,7 @@ int64_t spey_kv_first_block(const spey_kv_cache *kv, int group, spey_seq_id seq)
 int32_t spey_kv_group_free_blocks(const spey_kv_cache *kv, int group)
 {
     SPEY_ASSERT(group >= 0 && group < kv->limits.n_groups);
-    return kv->groups[group].n_free;
+    return kv->groups[group].n_free + kv->groups[group].n_cached;
 }
 
 int32_t spey_kv_free_blocks(const spey_kv_cache *kv)

@@ -9,8 +9,10 @@
  * This module keeps the books; the memory that block numbers stand for is the runner's (layout.h), which carries out the
  * queued copies before a step.
  *
- * Invariants: a block is free, or has as many references as sequences have it in their tables; a sequence of t tokens has
- * blocks for tokens 0 … t - 1 (in a window group: for those that its next token sees), or for as many as were reserved; a
+ * Blocks of ended sequences stay behind for sequences that begin alike, as long as nobody needs their room (kv_tree.h).
+ *
+ * Invariants: a block is free, or has as many references as sequences have it in their tables, and one if it is kept for
+ * reuse; a sequence of t tokens has blocks for tokens 0 … t - 1 (in a window group: for those that its next token sees), or for as many as were reserved; a
  * block that more than one sequence has holds tokens of all of them; nothing allocates after new. Engine thread only. */
 #ifndef SPEY_RUNTIME_KV_CACHE_H
 #define SPEY_RUNTIME_KV_CACHE_H
@@ -47,6 +49,8 @@ typedef struct spey_kv_limits {
     int32_t block_tokens;
     int n_groups; /* 0: a model without caches; sequences still have a length */
     spey_kv_group_limits groups[SPEY_CACHE_GROUPS_MAX];
+    bool
+        reuse; /* keep blocks of ended sequences; nothing is kept of a model with states or an encoder */
 } spey_kv_limits;
 
 spey_status spey_kv_cache_new(const spey_kv_limits *limits, spey_kv_cache **out);
@@ -76,12 +80,22 @@ typedef struct spey_kv_key {
     int64_t n;
 } spey_kv_key;
 
-/* Begin a sequence that has no tokens with the longest beginning of the key that is in the cache, at most n - 1 tokens, so
- * that one is left to compute; its length becomes *n_reused, which is 0 when there is none. */
+/* Begin a sequence that has no blocks with the longest beginning of the key that is in the cache, at most n - 1 tokens, so
+ * that one is left to compute; its length becomes *n_reused, which is 0 when there is none. Whole blocks are shared, the
+ * beginning of one more is copied if there is room. The sequence's own blocks will be found under the key's salt; those of a
+ * sequence without a match are not kept. SPEY_INVALID: it has blocks already. */
 spey_status spey_kv_match(spey_kv_cache *kv, spey_seq_id seq, const spey_kv_key *key,
                           int64_t *n_reused);
-/* What match would reuse now. */
+/* What match would reuse now, given room. */
 int64_t spey_kv_match_length(const spey_kv_cache *kv, const spey_kv_key *key);
+/* How long the sequence's blocks are worth keeping: those of the lowest priority, 0 to 100, are evicted first, among equals
+ * those that were used least recently. From until_ns on (0: never) it is 35 again, as without this call. Holds for the blocks
+ * that it has and will have; a block keeps the highest priority that one of its sequences gave it. */
+void spey_kv_set_retention(spey_kv_cache *kv, spey_seq_id seq, int priority, uint64_t until_ns);
+/* What time it is, of the clock that until_ns is of; it is asked nowhere else. */
+void spey_kv_set_time(spey_kv_cache *kv, uint64_t now_ns);
+/* Forget all that is kept: nobody will find what running sequences hold now, or will. */
+void spey_kv_flush(spey_kv_cache *kv);
 
 /* Own writable blocks for n_tokens in all: takes blocks, and copies the last one when it is shared and n_tokens are more
  * than are stored. In window groups these are blocks of every token beyond the stored ones: reserve what a step writes.
@@ -120,11 +134,33 @@ int64_t spey_kv_blocks_for(const spey_kv_cache *kv, int group, int64_t n_tokens)
 const int32_t *spey_kv_blocks(const spey_kv_cache *kv, int group, spey_seq_id seq, int64_t *n);
 /* How many blocks at its beginning the sequence has given back: 0 but in window groups. */
 int64_t spey_kv_first_block(const spey_kv_cache *kv, int group, spey_seq_id seq);
-/* Blocks that sequences may still take: of the TOKENS group that has the fewest. State groups have one for each sequence. */
+/* Blocks that sequences may still take, free or kept for reuse: of the TOKENS group that has the fewest. State groups have one for each sequence. */
 int32_t spey_kv_free_blocks(const spey_kv_cache *kv);
 /* Likewise of one group. */
 int32_t spey_kv_group_free_blocks(const spey_kv_cache *kv, int group);
 int32_t spey_kv_block_tokens(const spey_kv_cache *kv);
+
+/* ---- what happens in it ---- */
+
+/* All TOKENS groups together. Names as in TensorRT-LLM's KvCacheStats, where they are there. */
+typedef struct spey_kv_stats {
+    int64_t max_num_blocks;
+    int64_t free_num_blocks;   /* those that are kept for reuse included */
+    int64_t used_num_blocks;   /* by sequences */
+    int64_t cached_num_blocks; /* kept for reuse, by no sequence */
+    int64_t tokens_per_block;
+    /* Since new: */
+    int64_t alloc_total_blocks; /* given to sequences, new and reused */
+    int64_t alloc_new_blocks;   /* of free memory */
+    int64_t evicted_blocks;
+    /* Blocks of keys that were matched, in every group one: */
+    int64_t reused_blocks;
+    int64_t missed_blocks;
+    int64_t reused_tokens;
+    double cache_hit_rate; /* reused_blocks / (reused_blocks + missed_blocks); 0: no match yet */
+} spey_kv_stats;
+
+void spey_kv_read_stats(const spey_kv_cache *kv, spey_kv_stats *out);
 
 /* ---- copies ---- */
 

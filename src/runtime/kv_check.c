@@ -1,7 +1,7 @@
 /* Every invariant of the KV cache's books, counted anew. */
 #include <string.h>
 
-#include "runtime/kv_books.h"
+#include "runtime/kv_tree.h"
 
 static spey_status mark(const kv_group *group, int g, int32_t block)
 {
@@ -38,12 +38,46 @@ static spey_status check_span(const spey_kv_cache *kv, int g, spey_seq_id seq)
     return SPEY_OK;
 }
 
+/* Blocks that nodes have, and the lists of those that no sequence has. */
+static spey_status check_cached(const spey_kv_cache *kv, int g)
+{
+    const kv_group *group = &kv->groups[g];
+    int32_t cached = 0, listed = 0;
+    for (int32_t node = 0; node < kv->nodes_max; node++) {
+        int32_t block = group->blocks_of_nodes[node];
+        if (block == KV_NONE) continue;
+        SPEY_TRY(mark(group, g, block));
+        cached += group->refs[block] == 1;
+        if (!kv->nodes[node].used || group->nodes_of_blocks[block] != node)
+            return SPEY_FAIL(SPEY_INTERNAL, "group %d: node %d has block %d, which has node %d", g,
+                             node, block, group->nodes_of_blocks[block]);
+    }
+    for (int p = 0; p < KV_PRIORITIES; p++) {
+        const struct kv_list *list = &group->lists[p];
+        int32_t previous = KV_NONE;
+        for (int32_t node = list->first; node != KV_NONE; node = group->links[node].next) {
+            if (kv->nodes[node].priority != p || group->links[node].previous != previous ||
+                group->refs[group->blocks_of_nodes[node]] != 1 || ++listed > cached)
+                return SPEY_FAIL(SPEY_INTERNAL, "group %d: node %d is in list %d", g, node, p);
+            previous = node;
+        }
+        bool filled = group->lists_filled[p / 64] >> (p % 64) & 1;
+        if (list->last != previous || filled != (previous != KV_NONE))
+            return SPEY_FAIL(SPEY_INTERNAL, "group %d: list %d does not end", g, p);
+    }
+    if (listed != cached || cached != group->n_cached)
+        return SPEY_FAIL(SPEY_INTERNAL, "group %d: %d blocks are cached, %d listed, %d counted", g,
+                         cached, listed, group->n_cached);
+    return SPEY_OK;
+}
+
 static spey_status check_group(const spey_kv_cache *kv, int g)
 {
     const kv_group *group = &kv->groups[g];
     memset(group->marks, 0, (size_t)group->n_blocks * sizeof(*group->marks));
     for (spey_seq_id seq = 0; seq < kv->limits.sequences_max; seq++)
         SPEY_TRY(check_span(kv, g, seq));
+    if (group->blocks_of_nodes) SPEY_TRY(check_cached(kv, g));
     int32_t n_free = 0;
     for (int32_t b = 0; b < group->n_blocks; b++) {
         n_free += group->refs[b] == 0;
@@ -77,10 +111,88 @@ static spey_status check_slots(const spey_kv_cache *kv)
     return SPEY_OK;
 }
 
+/* A node: where it hangs, how it is found, and that those above have what it has. */
+static spey_status check_node(const spey_kv_cache *kv, int32_t i)
+{
+    const struct kv_node *node = &kv->nodes[i], *parent = NULL;
+    const int32_t *ids = kv_node_ids(kv, i);
+    uint64_t above = spey_kv_tree_root(node->salt);
+    if (node->parent != KV_NONE) {
+        parent = &kv->nodes[node->parent];
+        above = parent->hash;
+    }
+    int32_t child = parent ? parent->first_child : kv->first_root, n = 0;
+    while (child != KV_NONE && child != i && n++ < kv->nodes_max)
+        child = kv->nodes[child].next_sibling;
+    bool whole = node->n_ids == kv->limits.block_tokens;
+    bool sound =
+        child == i && node->n_ids > 0 && node->n_ids <= kv->limits.block_tokens &&
+        node->hash == spey_kv_tree_hash(above, ids, node->n_ids) &&
+        (whole || (node->first_child == KV_NONE && !node->n_cursors)) &&
+        (!whole || spey_kv_tree_find(kv, node->parent, node->salt, node->hash, ids) == i) &&
+        (!parent || (parent->used && parent->salt == node->salt &&
+                     parent->n_ids == kv->limits.block_tokens)) &&
+        (node->heap_at == KV_NONE || kv->heap[node->heap_at] == i) &&
+        (node->heap_at != KV_NONE) == (node->until_ns != 0);
+    bool holds = node->n_cursors || node->first_child != KV_NONE;
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        const int32_t *blocks = kv->groups[g].blocks_of_nodes;
+        holds = holds || blocks[i] != KV_NONE;
+        if (!kv->groups[g].window &&
+            (blocks[i] == KV_NONE ||
+             (parent && kv->groups[g].refs[blocks[i]] > kv->groups[g].refs[blocks[node->parent]])))
+            sound = false;
+    }
+    if (sound && holds) return SPEY_OK;
+    return SPEY_FAIL(SPEY_INTERNAL, "node %d below %d is not sound", i, node->parent);
+}
+
+/* A sequence's nodes have its blocks. */
+static spey_status check_path(const spey_kv_cache *kv, spey_seq_id seq)
+{
+    const kv_sequence *s = &kv->sequences[seq];
+    int64_t i = s->length / kv->limits.block_tokens;
+    if (!s->open || !s->attached) return SPEY_OK;
+    for (int32_t node = s->cursor; node != KV_NONE; node = kv->nodes[node].parent) {
+        i--;
+        for (int g = 0; i >= 0 && g < kv->limits.n_groups; g++) {
+            const kv_group *group = &kv->groups[g];
+            if (!group->window && kv_row(group, seq)[i] != group->blocks_of_nodes[node]) i = -1;
+        }
+        if (i < 0 || !kv->nodes[node].used || kv->nodes[node].salt != s->salt)
+            return SPEY_FAIL(SPEY_INTERNAL, "sequence %d has other blocks than node %d", seq, node);
+    }
+    if (i != 0)
+        return SPEY_FAIL(SPEY_INTERNAL, "sequence %d: %lld full blocks have no nodes", seq,
+                         (long long)i);
+    return SPEY_OK;
+}
+
+static spey_status check_tree(const spey_kv_cache *kv)
+{
+    int64_t n_unused = 0, n_cursors = 0;
+    for (int32_t i = 0; i < kv->nodes_max; i++) {
+        if (kv->nodes[i].used) SPEY_TRY(check_node(kv, i));
+        n_unused += !kv->nodes[i].used;
+        n_cursors += kv->nodes[i].n_cursors;
+    }
+    for (int32_t i = kv->first_free_node; i != KV_NONE; i = kv->nodes[i].next_in_bucket)
+        if (kv->nodes[i].used || --n_unused < 0)
+            return SPEY_FAIL(SPEY_INTERNAL, "node %d is used and free, or free twice", i);
+    for (spey_seq_id seq = 0; seq < kv->limits.sequences_max; seq++) {
+        SPEY_TRY(check_path(kv, seq));
+        n_cursors -= kv->sequences[seq].attached && kv->sequences[seq].cursor != KV_NONE;
+    }
+    if (n_unused || n_cursors)
+        return SPEY_FAIL(SPEY_INTERNAL, "%lld nodes are not free, %lld cursors nobody's",
+                         (long long)n_unused, (long long)n_cursors);
+    return SPEY_OK;
+}
+
 spey_status spey_kv_check(const spey_kv_cache *kv)
 {
     SPEY_TRY(check_slots(kv));
     for (int g = 0; g < kv->limits.n_groups; g++)
         SPEY_TRY(check_group(kv, g));
-    return SPEY_OK;
+    return kv->nodes_max ? check_tree(kv) : SPEY_OK;
 }

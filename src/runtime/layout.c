@@ -102,6 +102,20 @@ static void shape_pools(spey_layout *layout, const spey_program *program)
     }
 }
 
+/* K and V depend on how long their sequence has become: others cannot begin with them. */
+static bool rotates_by_length(const spey_program *program, int64_t sequence_tokens_max)
+{
+    const spey_graph *graph = program->graph;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const spey_node *node = &graph->nodes[i];
+        int64_t original = 0;
+        if (node->op == SPEY_GRAPH_ROPE_TABLE)
+            original = spey_node_int(node, SPEY_ATTR_ORIGINAL, 0);
+        if (original && original < sequence_tokens_max) return true;
+    }
+    return false;
+}
+
 /* How the cache is laid out when groups without a window have n_blocks of it. Groups with one get no more than all
  * sequences can hold. */
 static spey_kv_limits kv_limits(const spey_layout *layout, const spey_program *program,
@@ -110,13 +124,15 @@ static spey_kv_limits kv_limits(const spey_layout *layout, const spey_program *p
     const spey_limits_plan *limits = &layout->plan.limits;
     int64_t all = limits->sequences_max * limits->sequence_tokens_max;
     int64_t step = max64(min64(STEP_TOKENS_DEFAULT, all), limits->sequences_max);
-    spey_kv_limits kv = { .sequences_max = limits->sequences_max,
-                          .sequence_tokens_max = limits->sequence_tokens_max,
-                          .step_tokens_max =
-                              limits->step_tokens_max ? limits->step_tokens_max : step,
-                          .rollback_tokens = ROLLBACK_TOKENS,
-                          .block_tokens = limits->kv_block_tokens,
-                          .n_groups = program->graph->n_caches };
+    spey_kv_limits kv = {
+        .sequences_max = limits->sequences_max,
+        .sequence_tokens_max = limits->sequence_tokens_max,
+        .step_tokens_max = limits->step_tokens_max ? limits->step_tokens_max : step,
+        .rollback_tokens = ROLLBACK_TOKENS,
+        .block_tokens = limits->kv_block_tokens,
+        .n_groups = program->graph->n_caches,
+        .reuse = !limits->no_kv_reuse && !rotates_by_length(program, limits->sequence_tokens_max)
+    };
     for (int g = 0; g < kv.n_groups; g++) {
         const spey_cache_group *group = &program->graph->caches[g];
         spey_kv_group_limits *of = &kv.groups[g];

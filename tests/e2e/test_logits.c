@@ -276,6 +276,55 @@ static void small_window_pools_give_the_same_bits(void **state)
     assert_true(n_smaller >= 5);
 }
 
+/* What the first sequence leaves behind is the beginning of another one, which goes on as the second does: whole blocks of
+ * three tokens and a part of one. Returns how many tokens were reused. */
+static int64_t reuse(const spey_engine_file *engine, const model *m, bool on)
+{
+    enum { COMMON = 23 };
+    const spey_limits_plan limits = {
+        .threads = 2, .outputs_max = LENGTH, .kv_block_tokens = 3, .no_kv_reuse = !on
+    };
+    spey_runner *runner = e2e_runner(engine, &limits);
+    spey_kv_cache *kv = spey_runner_kv(runner);
+    int32_t ids[LENGTH];
+    int64_t n, reused = 0;
+    memcpy(ids, m->ids[1], sizeof(ids));
+    memcpy(ids, m->ids[0], COMMON * sizeof(*ids));
+    for (int s = 0; s < 2; s++) {
+        const spey_kv_key key = { .ids = s ? ids : m->ids[0], .n = LENGTH };
+        spey_seq_id seq;
+        e2e_ok(spey_kv_open(kv, &seq), "sequence");
+        e2e_ok(spey_kv_match(kv, seq, &key, &n), "match");
+        e2e_feed(runner, seq, key.ids + n, LENGTH - n, LENGTH, m->vocab, other + n * m->vocab);
+        e2e_ok(spey_kv_check(kv), "kv cache");
+        spey_kv_close(kv, seq);
+        if (s) reused = n;
+    }
+    spey_runner_free(runner);
+    assert_true(reused == 0 || reused >= COMMON);
+    return reused;
+}
+
+static void reused_beginnings_give_the_same_bits(void **state)
+{
+    (void)state;
+    int n_reused = 0;
+    for (int i = 0; i < n_models; i++) {
+        const model *m = &models[i];
+        spey_engine_file *engine = e2e_build(m->path, "bf16", NULL);
+        memset(other, 0, sizeof(other));
+        assert_int_equal(reuse(engine, m, false), 0);
+        memcpy(got, other, sizeof(got));
+        int64_t n = reuse(engine, m, true);
+        assert_true(!m->whole || n == 0);
+        assert_memory_equal(got, other, logits_bytes(m));
+        n_reused += n > 0;
+        spey_engine_file_close(engine);
+    }
+    print_message("  in %d of %d models\n", n_reused, n_models);
+    assert_true(n_reused > n_models * 3 / 4);
+}
+
 /* One ragged step of both, 19 tokens and 7, then the rest of the first beside single tokens of the second. */
 static void check_ragged(const model *m)
 {
@@ -368,6 +417,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(engines_without_passes_stay_close),
         cmocka_unit_test(chunks_give_the_same_bits),
         cmocka_unit_test(small_window_pools_give_the_same_bits),
+        cmocka_unit_test(reused_beginnings_give_the_same_bits),
         cmocka_unit_test(a_ragged_batch_gives_the_same_bits),
         cmocka_unit_test(block_sizes_and_threads_give_the_same_bits),
         cmocka_unit_test(kv_dtypes_stay_close),

@@ -106,6 +106,8 @@ bool kv_model_store(kv_model *model, spey_seq_id seq, const int32_t *ids, int64_
     }
     if (s->n > s->n_most) s->n_most = s->n;
     spey_kv_advance(model->kv, seq, ids, n);
+    spey_kv_copies(model->kv, &copies);
+    assert_int_equal(copies, 0);
     return true;
 }
 
@@ -123,15 +125,52 @@ static void reserve_cross(kv_model *model, spey_seq_id seq, spey_rng *rng)
     }
 }
 
-static void open_sequence(kv_model *model, spey_rng *rng)
+spey_seq_id kv_model_open(kv_model *model, const spey_kv_key *key)
 {
     spey_seq_id seq;
     spey_status status = spey_kv_open(model->kv, &seq);
-    if (status == SPEY_LIMIT) return;
+    if (status == SPEY_LIMIT) return KV_MODEL_SEQUENCES_MAX;
     assert_int_equal(status, SPEY_OK);
     assert_false(model->sequences[seq].open);
-    model->sequences[seq] = (kv_model_sequence){ .open = true };
+    kv_model_sequence *s = &model->sequences[seq];
+    *s = (kv_model_sequence){ .open = true };
+    if (!key) return seq;
+    int64_t length = spey_kv_match_length(model->kv, key);
+    assert_int_equal(spey_kv_match(model->kv, seq, key, &s->n_reused), SPEY_OK);
+    assert_true(s->n_reused <= length); /* less: there was no room */
+    assert_true(s->n_reused == 0 || s->n_reused < key->n);
+    assert_int_equal(spey_kv_length(model->kv, seq), s->n_reused);
+    s->n = s->n_most = s->n_reused;
+    model->n_reused += (uint64_t)s->n;
+    memcpy(s->ids, key->ids, (size_t)s->n * sizeof(*s->ids));
+    return seq;
+}
+
+void kv_model_close(kv_model *model, spey_seq_id seq)
+{
+    spey_kv_close(model->kv, seq);
+    model->sequences[seq].open = false;
+}
+
+static void open_sequence(kv_model *model, spey_rng *rng)
+{
+    int32_t ids[KV_MODEL_TOKENS_MAX];
+    uint64_t most = (uint64_t)model->limits.sequence_tokens_max;
+    spey_kv_key key = { .salt = spey_rng_below(rng, 2),
+                        .ids = ids,
+                        .n = (int64_t)spey_rng_below(rng, most + 1) };
+    for (int64_t i = 0; i < key.n; i++)
+        ids[i] = (int32_t)spey_rng_below(rng, IDS);
+    /* Often as another one goes. */
+    const kv_model_sequence *other = &model->sequences[spey_rng_below(rng, 4)];
+    if (spey_rng_below(rng, 3))
+        memcpy(ids, other->ids, (size_t)(other->n < key.n ? other->n : key.n) * sizeof(*ids));
+    spey_seq_id seq = kv_model_open(model, spey_rng_below(rng, 8) ? &key : NULL);
+    if (seq == KV_MODEL_SEQUENCES_MAX) return;
     if (model->limits.cross_tokens_max) reserve_cross(model, seq, rng);
+    if (spey_rng_below(rng, 4)) return;
+    uint64_t until = spey_rng_below(rng, 2) ? model->now_ns + spey_rng_below(rng, 300) : 0;
+    spey_kv_set_retention(model->kv, seq, (int)spey_rng_below(rng, 101), until);
 }
 
 static void fork_sequence(kv_model *model, spey_seq_id parent)
@@ -157,9 +196,9 @@ static void truncate_sequence(kv_model *model, spey_seq_id seq, spey_rng *rng)
         s->n = n;
     else
         assert_int_equal(status, SPEY_UNSUPPORTED);
-    bool near = s->n_most - n <= model->limits.rollback_tokens;
+    bool near = s->n_most - n <= model->limits.rollback_tokens && n >= s->n_reused;
     if (n == 0 || (near && !states)) assert_int_equal(status, SPEY_OK);
-    if (n == 0) s->n_most = 0;
+    if (n == 0) s->n_most = s->n_reused = 0;
 }
 
 void kv_model_move(kv_model *model, spey_rng *rng)
@@ -168,11 +207,12 @@ void kv_model_move(kv_model *model, spey_rng *rng)
     kv_model_sequence *s = &model->sequences[seq];
     assert_int_equal(spey_kv_is_open(model->kv, seq), s->open);
     uint64_t move = spey_rng_below(rng, 16);
+    spey_kv_set_time(model->kv, ++model->now_ns);
+    if (!spey_rng_below(rng, 1000)) spey_kv_flush(model->kv);
     if (!s->open || move == 0) {
         open_sequence(model, rng);
     } else if (move == 1) {
-        spey_kv_close(model->kv, seq);
-        s->open = false;
+        kv_model_close(model, seq);
     } else if (move == 2) {
         fork_sequence(model, seq);
     } else if (move == 3) {

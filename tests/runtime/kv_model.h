@@ -11,7 +11,7 @@ enum { KV_MODEL_TOKENS_MAX = 128, KV_MODEL_SEQUENCES_MAX = 16 };
 
 typedef struct kv_model_sequence {
     bool open;
-    int64_t n, n_most; /* now, and since it was empty */
+    int64_t n, n_most, n_reused; /* now, at most since it was empty, at its beginning */
     int32_t ids[KV_MODEL_TOKENS_MAX];
     int64_t n_cross;
     int32_t cross; /* what its cross blocks hold */
@@ -24,7 +24,7 @@ typedef struct kv_model {
     int32_t *memory[SPEY_CACHE_GROUPS_MAX]; /* [n_blocks][block_tokens] */
     int32_t
         *later[SPEY_CACHE_GROUPS_MAX]; /* what memory will be once waiting copies are carried out */
-    uint64_t n_copied, n_refused;
+    uint64_t n_copied, n_refused, n_reused, now_ns;
 } kv_model;
 
 /* Takes at most KV_MODEL_TOKENS_MAX tokens and KV_MODEL_SEQUENCES_MAX sequences. */
@@ -33,7 +33,10 @@ void kv_model_deinit(kv_model *model);
 
 /* Carry out waiting copies, then store n ids of `seq`: as a step does. False: the cache has no room. */
 bool kv_model_store(kv_model *model, spey_seq_id seq, const int32_t *ids, int64_t n);
-/* One of open, fork, store, truncate, close and reserve, of any sequence. */
+/* Open a sequence and match it with a key. KV_MODEL_SEQUENCES_MAX: no slot is free. */
+spey_seq_id kv_model_open(kv_model *model, const spey_kv_key *key);
+void kv_model_close(kv_model *model, spey_seq_id seq);
+/* One of open, fork, store, truncate, close and reserve, of any sequence; sometimes time passes or all is forgotten. */
 void kv_model_move(kv_model *model, spey_rng *rng);
 /* Books and contents; seed and move are printed when they are wrong. */
 void kv_model_check(kv_model *model, uint64_t seed, int move);

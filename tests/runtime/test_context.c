@@ -176,6 +176,48 @@ static void a_request_can_be_cancelled_queued_running_or_by_its_callback(void **
     spey_context_free(context);
 }
 
+/* The same requests with and without reuse, one after the other and side by side. */
+static void reuse_changes_nothing_but_the_work(void **state)
+{
+    (void)state;
+    enum { N = 6, PROMPT = 30 };
+    record records[2][N] = { 0 };
+    for (int off = 0; off < 2; off++) {
+        spey_context_options options;
+        spey_context_options_init(&options);
+        options.threads = 1;
+        options.sequences_max = 2;
+        options.kv_block_tokens = 4;
+        options.no_kv_reuse = off;
+        spey_context *context;
+        assert_int_equal(spey_context_new(engine, &options, &context), SPEY_OK);
+        for (int i = 0; i < N; i++) {
+            int32_t prompt[PROMPT];
+            for (int k = 0; k < PROMPT; k++)
+                prompt[k] = 3 + (k < 5 * i ? k : k * i) % 40;
+            spey_sampling s;
+            spey_sampling_init(&s);
+            s.max_tokens = 12;
+            s.prompt_logprobs = i == 4 ? 1 : -1;
+            assert_int_equal(
+                spey_context_submit(context, prompt, PROMPT, &s, on_output, &records[off][i], NULL),
+                SPEY_OK);
+            if (i % 2) assert_int_equal(spey_context_run(context), SPEY_OK);
+        }
+        const spey_kv_cache *kv = spey_runner_kv(spey_context_runner(context));
+        spey_kv_stats stats;
+        spey_kv_read_stats(kv, &stats);
+        if (off) assert_int_equal(stats.reused_tokens, 0);
+        if (!off) assert_true(stats.reused_tokens > 30);
+        assert_int_equal(spey_kv_check(kv), SPEY_OK);
+        spey_context_free(context);
+    }
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(records[0][i].n, 12);
+        assert_memory_equal(records[0][i].ids, records[1][i].ids, 12 * sizeof(int32_t));
+    }
+}
+
 static void a_request_that_bans_every_token_ends_alone(void **state)
 {
     (void)state;
@@ -346,6 +388,7 @@ int main(void)
         cmocka_unit_test(a_crowd_gets_what_each_gets_alone),
         cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(a_request_can_be_cancelled_queued_running_or_by_its_callback),
+        cmocka_unit_test(reuse_changes_nothing_but_the_work),
         cmocka_unit_test(a_request_that_bans_every_token_ends_alone),
         cmocka_unit_test(ends_come_from_stop_ids_limits_and_full_sequences),
         cmocka_unit_test(evaluation_says_what_prompt_logprobs_say),

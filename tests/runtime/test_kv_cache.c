@@ -327,7 +327,7 @@ static void an_encoders_blocks_are_a_groups_of_their_own(void **state)
     spey_kv_cache_free(kv);
 }
 
-/* Pools that fill up, of one group and of all kinds together. */
+/* Pools that fill up, of one group and of all kinds together; with and without reuse. */
 static const spey_kv_limits shapes[] = {
     { .sequences_max = 7,
       .sequence_tokens_max = 90,
@@ -349,6 +349,32 @@ static const spey_kv_limits shapes[] = {
                   { .kind = SPEY_KV_CROSS, .n_blocks = 70 },
                   { .n_blocks = 200, .window = 1 },
                   { .kind = SPEY_KV_STATE, .n_blocks = 16 } } },
+    { .sequences_max = 6,
+      .sequence_tokens_max = 90,
+      .block_tokens = 7,
+      .n_groups = 1,
+      .groups = { { .n_blocks = 50 } },
+      .reuse = true },
+    { .sequences_max = 5,
+      .sequence_tokens_max = 128,
+      .rollback_tokens = 2,
+      .block_tokens = 4,
+      .n_groups = 3,
+      .groups = { { .n_blocks = 70 }, { .n_blocks = 30, .window = 9 }, { .n_blocks = 65 } },
+      .reuse = true },
+    { .sequences_max = 5,
+      .sequence_tokens_max = 60,
+      .rollback_tokens = 1,
+      .block_tokens = 3,
+      .n_groups = 2,
+      .groups = { { .n_blocks = 30, .window = 2 }, { .n_blocks = 25, .window = 6 } },
+      .reuse = true },
+    { .sequences_max = 8,
+      .sequence_tokens_max = 40,
+      .block_tokens = 1,
+      .n_groups = 1,
+      .groups = { { .n_blocks = 120 } },
+      .reuse = true },
 };
 
 static void blocks_hold_their_sequences_under_random_moves(void **state)
