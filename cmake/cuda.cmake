@@ -62,6 +62,7 @@ set(spey_cuda_sources
     src/kernels/expert_linear/expert_linear_sm80.cu
     src/kernels/gather/gather_sm80.cu
     src/kernels/gemm/gemm_finish_sm80.cu
+    src/kernels/gemm/gemm_quantize_sm80.cu
     src/kernels/glu/glu_sm80.cu
     src/kernels/kv_append/kv_append_sm80.cu
     src/kernels/norm/norm_sm80.cu

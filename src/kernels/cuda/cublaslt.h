@@ -30,10 +30,13 @@ typedef struct spey_cublaslt_key {
     int32_t x_type, y_type; /* cudaDataType_t */
     int32_t epilogue;       /* cublasLtEpilogue_t */
     int32_t alignment;      /* bytes that divide every pointer and pitch, at most 16 */
+    int32_t scale_mode;     /* of E4M3 matrices, see gemm_cublaslt.c */
+    int32_t fast;           /* E4M3: sums with few bits */
 } spey_cublaslt_key;
 
 typedef struct spey_cublaslt_plan {
     spey_cublaslt_key key;
+    cublasStatus_t status; /* SUCCESS: what follows can be used; NOT_SUPPORTED: nothing can */
     cublasLtMatmulAlgo_t algo;
     size_t workspace_bytes;
 } spey_cublaslt_plan;

@@ -8,6 +8,10 @@
  *               gemm_finish does the rest with one rounding. Scratch is bounded: long batches go in chunks of rows.
  * x of another type than w: it is converted into scratch first, rounded to 16 bits (precision 16) or widened to F32.
  *
+ * w E4M3 (sm_89 and later): x becomes E4M3 in scratch, with a scale for each row. Without bias and activation the library
+ * applies the scales where it can, rows by columns (on Hopper) or one by one; otherwise gemm_finish does. At precision 16
+ * it adds with few bits (FAST_ACCUM).
+ *
  * Plans (the algorithm for a shape) are made at the first use of a bucket of rows, on the host, in about 100 µs, and
  * kept; that is allowed while a graph is captured.
  *
@@ -20,6 +24,13 @@
 
 enum { SCRATCH_BYTES = 64 << 20, SCRATCH_ROWS_MIN = 128 };
 
+/* How the library scales a product of E4M3 matrices. */
+typedef enum scale_mode {
+    SCALE_NOT,  /* it does not */
+    SCALE_ONE,  /* by one number of each matrix */
+    SCALE_EACH, /* by one of each row of x and of each output */
+} scale_mode;
+
 /* One library call. */
 typedef struct matmul {
     int64_t rows, n, k;
@@ -29,6 +40,9 @@ typedef struct matmul {
     int64_t x_pitch, w_pitch, y_pitch;
     cudaDataType_t x_type, y_type;
     cublasLtEpilogue_t epilogue;
+    scale_mode scale_mode;
+    const float *x_scale, *w_scale;
+    bool fast;
 } matmul;
 
 /* The library's descriptions of a matmul; they live on the stack. */
@@ -39,12 +53,17 @@ typedef struct descriptors {
 
 static cudaDataType_t cuda_type(spey_dtype dtype)
 {
-    return dtype == SPEY_F16 ? CUDA_R_16F : dtype == SPEY_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    switch (dtype) {
+    case SPEY_F16: return CUDA_R_16F;
+    case SPEY_BF16: return CUDA_R_16BF;
+    case SPEY_E4M3: return CUDA_R_8F_E4M3;
+    default: return CUDA_R_32F;
+    }
 }
 
 static size_t element_bytes(cudaDataType_t type)
 {
-    return type == CUDA_R_32F ? 4 : 2;
+    return type == CUDA_R_32F ? 4 : type == CUDA_R_8F_E4M3 ? 1 : 2;
 }
 
 static bool is_float(spey_dtype dtype)
@@ -61,6 +80,7 @@ static bool must_convert(const spey_gemm_args *a)
 static bool is_fused(const spey_gemm_args *a)
 {
     return (a->activation == SPEY_ACT_NONE || a->activation == SPEY_ACT_RELU) &&
+           a->w_dtype != SPEY_E4M3 &&
            (a->y_dtype == SPEY_F32 || (!a->bias && a->y_dtype == a->w_dtype));
 }
 
@@ -75,10 +95,22 @@ static size_t converted_bytes(const spey_gemm_args *a)
     return must_convert(a) ? align_up((size_t)a->rows * (size_t)a->k * element) : 0;
 }
 
+/* Whether FP32 sums go through scratch. The library is particular about where products of E4M3 lie. */
+static bool needs_sums(const spey_gemm_args *a)
+{
+    return !is_fused(a) && (a->y_dtype != SPEY_F32 || a->w_dtype == SPEY_E4M3);
+}
+
+/* Scales of the rows of x, behind x in E4M3. */
+static size_t x_scale_bytes(const spey_gemm_args *a)
+{
+    return a->w_dtype == SPEY_E4M3 ? align_up((size_t)a->rows * sizeof(float)) : 0;
+}
+
 /* Rows that go through the scratch of sums at once. */
 static int64_t chunk_rows(const spey_gemm_args *a)
 {
-    if (is_fused(a) || a->y_dtype == SPEY_F32) return a->rows;
+    if (!needs_sums(a)) return a->rows;
     int64_t rows = SCRATCH_BYTES / 4 / (a->n < 1 ? 1 : a->n) & ~(int64_t)(SCRATCH_ROWS_MIN - 1);
     if (rows < SCRATCH_ROWS_MIN) rows = SCRATCH_ROWS_MIN;
     return rows < a->rows ? rows : a->rows;
@@ -87,14 +119,22 @@ static int64_t chunk_rows(const spey_gemm_args *a)
 static size_t workspace(const void *args)
 {
     const spey_gemm_args *a = args;
-    bool scratch = !is_fused(a) && a->y_dtype != SPEY_F32;
-    return converted_bytes(a) +
-           (scratch ? align_up((size_t)chunk_rows(a) * (size_t)a->n * sizeof(float)) : 0);
+    return converted_bytes(a) + x_scale_bytes(a) +
+           (needs_sums(a) ? align_up((size_t)chunk_rows(a) * (size_t)a->n * sizeof(float)) : 0);
+}
+
+/* Sixteens of bytes everywhere. */
+static bool supports_e4m3(const spey_gemm_args *a)
+{
+    return a->x_quant != SPEY_INPUT_AS_IS && a->k > 0 && a->k % 16 == 0 && a->n % 16 == 0 &&
+           a->w_pitch % 16 == 0 && (uintptr_t)a->w % 16 == 0;
 }
 
 static bool supports(const void *args)
 {
     const spey_gemm_args *a = args;
+    if (a->w_dtype == SPEY_E4M3 && is_float(a->x_dtype) && is_float(a->y_dtype))
+        return a->rows <= INT32_MAX && a->n <= INT32_MAX && a->k <= INT32_MAX && supports_e4m3(a);
     if (!is_float(a->x_dtype) || !is_float(a->w_dtype) || !is_float(a->y_dtype)) return false;
     if (a->rows > INT32_MAX || a->n > INT32_MAX || a->k > INT32_MAX) return false;
     if (a->x_dtype == a->w_dtype || a->w_dtype == SPEY_F32) return true;
@@ -118,6 +158,30 @@ static int32_t common_alignment(const matmul *m)
     return (int32_t)(bits & (~bits + 1));
 }
 
+static cublasStatus_t describe_scales(const spey_cublaslt *lt, const matmul *m, descriptors *d)
+{
+    const int8_t fast = m->fast;
+    const int32_t mode = m->scale_mode == SCALE_EACH ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F
+                                                     : CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+    const struct {
+        cublasLtMatmulDescAttributes_t name;
+        const void *value;
+        size_t bytes;
+    } attributes[] = {
+        { CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof fast },
+        { CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &m->w_scale, sizeof m->w_scale },
+        { CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &m->x_scale, sizeof m->x_scale },
+        { CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode, sizeof mode },
+        { CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode, sizeof mode },
+    };
+    const size_t n = m->scale_mode == SCALE_NOT ? 1 : m->scale_mode == SCALE_ONE ? 3 : 5;
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    for (size_t i = 0; i < n && status == CUBLAS_STATUS_SUCCESS; i++)
+        status = lt->MatmulDescSetAttribute(&d->call, attributes[i].name, attributes[i].value,
+                                            attributes[i].bytes);
+    return status;
+}
+
 static cublasStatus_t describe(const spey_cublaslt *lt, const matmul *m, int64_t rows,
                                descriptors *d)
 {
@@ -138,6 +202,8 @@ static cublasStatus_t describe(const spey_cublaslt *lt, const matmul *m, int64_t
     cublasOperation_t transpose = CUBLAS_OP_T;
     status = lt->MatmulDescSetAttribute(&d->call, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
                                         sizeof transpose);
+    if (status == CUBLAS_STATUS_SUCCESS && m->x_type == CUDA_R_8F_E4M3)
+        status = describe_scales(lt, m, d);
     if (status != CUBLAS_STATUS_SUCCESS || m->epilogue == CUBLASLT_EPILOGUE_DEFAULT) return status;
     status = lt->MatmulDescSetAttribute(&d->call, CUBLASLT_MATMUL_DESC_EPILOGUE, &m->epilogue,
                                         sizeof m->epilogue);
@@ -217,14 +283,18 @@ static cublasStatus_t get_plan(spey_cublaslt *lt, const matmul *m, int64_t rows,
                                     .x_type = (int32_t)m->x_type,
                                     .y_type = (int32_t)m->y_type,
                                     .epilogue = (int32_t)m->epilogue,
-                                    .alignment = common_alignment(m) };
+                                    .alignment = common_alignment(m),
+                                    .scale_mode = (int32_t)m->scale_mode,
+                                    .fast = m->fast };
     spey_cublaslt_plan *plan = find_place(lt, &key);
     *out = plan;
-    if (!memcmp(&plan->key, &key, sizeof key)) return CUBLAS_STATUS_SUCCESS;
+    if (!memcmp(&plan->key, &key, sizeof key)) return plan->status;
     memset(plan, 0, sizeof *plan);
-    cublasStatus_t status = choose_algorithm(lt, m, rows, plan);
-    if (status == CUBLAS_STATUS_SUCCESS) plan->key = key;
-    return status;
+    plan->status = choose_algorithm(lt, m, rows, plan);
+    /* That there is none is worth knowing too; what else went wrong may not happen again. */
+    if (plan->status == CUBLAS_STATUS_SUCCESS || plan->status == CUBLAS_STATUS_NOT_SUPPORTED)
+        plan->key = key;
+    return plan->status;
 }
 
 /* ---- running ---- */
@@ -299,11 +369,90 @@ static void run_rows(spey_device *device, const spey_gemm_args *a, float *sums)
     spey_gemm_finish_launch(&finish, device->stream);
 }
 
+/* ---- E4M3 ---- */
+
+/* What one call can do of it; SCALE_NOT: gemm_finish has something to do. */
+static scale_mode library_scales(const spey_gemm_args *a)
+{
+    if (a->bias || a->activation != SPEY_ACT_NONE) return SCALE_NOT;
+    if (a->w_scale_step) return SCALE_EACH;
+    return a->x_quant == SPEY_INPUT_STATIC ? SCALE_ONE : SCALE_NOT;
+}
+
+/* Rows of x that are E4M3 already, with their scales. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): written through m.y. */
+static void run_e4m3_rows(spey_device *device, const spey_gemm_args *a, const float *x_scales,
+                          float *sums)
+{
+    matmul m = { .rows = a->rows,
+                 .n = a->n,
+                 .k = a->k,
+                 .x = a->x,
+                 .w = a->w,
+                 .y = a->y,
+                 .x_pitch = a->x_pitch,
+                 .w_pitch = a->w_pitch,
+                 .y_pitch = a->y_pitch,
+                 .x_type = CUDA_R_8F_E4M3,
+                 .y_type = cuda_type(a->y_dtype),
+                 .epilogue = CUBLASLT_EPILOGUE_DEFAULT,
+                 .scale_mode = library_scales(a),
+                 .x_scale = x_scales,
+                 .w_scale = a->w_scale,
+                 .fast = a->precision == SPEY_PRECISION_16 };
+    cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (m.scale_mode != SCALE_NOT) status = run_matmul(device, &m);
+    if (status == CUBLAS_STATUS_SUCCESS) return;
+    m.scale_mode = SCALE_NOT;
+    m.y = sums;
+    m.y_pitch = a->n;
+    m.y_type = CUDA_R_32F;
+    status = run_matmul(device, &m);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        note_failure(device, &m, status);
+        return;
+    }
+    const spey_gemm_finish finish = { .rows = a->rows,
+                                      .cols = a->n,
+                                      .sums = sums,
+                                      .sums_pitch = a->n,
+                                      .row_scales = x_scales,
+                                      .col_scales = a->w_scale,
+                                      .col_scale_step = a->w_scale_step,
+                                      .bias = a->bias,
+                                      .activation = a->activation,
+                                      .out = a->y,
+                                      .out_dtype = a->y_dtype,
+                                      .out_pitch = a->y_pitch };
+    spey_gemm_finish_launch(&finish, device->stream);
+}
+
+static void run_e4m3(spey_device *device, spey_gemm_args a)
+{
+    uint8_t *x = a.workspace;
+    float *scales = (float *)(void *)(x + converted_bytes(&a));
+    float *sums = (float *)(void *)(x + converted_bytes(&a) + x_scale_bytes(&a));
+    spey_gemm_quantize_launch(&a, x, scales, device->stream);
+    const int64_t rows = a.rows, step = chunk_rows(&a);
+    const size_t y_bytes = (size_t)a.y_pitch * element_bytes(cuda_type(a.y_dtype));
+    a.x_pitch = a.k;
+    for (int64_t begin = 0; begin < rows; begin += step) {
+        a.rows = rows - begin < step ? rows - begin : step;
+        a.x = x + (size_t)(begin * a.k);
+        run_e4m3_rows(device, &a, scales + begin, sums);
+        a.y = (uint8_t *)a.y + (size_t)a.rows * y_bytes;
+    }
+}
+
 static void run(const void *args, const spey_lane *lane)
 {
     spey_device *device = spey_cuda_device(lane);
     spey_gemm_args a = *(const spey_gemm_args *)args;
     if (a.rows == 0 || a.n == 0) return;
+    if (a.w_dtype == SPEY_E4M3) {
+        run_e4m3(device, a);
+        return;
+    }
     float *sums = (float *)((uint8_t *)a.workspace + converted_bytes(&a));
     if (must_convert(&a) && a.k > 0) {
         spey_gemm_convert_launch(&a, a.workspace, device->stream);

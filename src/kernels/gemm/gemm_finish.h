@@ -15,6 +15,9 @@ typedef struct spey_gemm_finish {
     int64_t cols;
     const float *sums; /* NULL: all zero */
     int64_t sums_pitch;
+    const float *row_scales; /* [rows], or NULL: sums are not scaled */
+    const float *col_scales; /* [cols] (col_scale_step 1), or one for all (0) */
+    int64_t col_scale_step;
     const float *bias; /* or NULL */
     spey_activation activation;
     void *out; /* F32, F16, BF16; may be sums itself */
@@ -22,11 +25,15 @@ typedef struct spey_gemm_finish {
     int64_t out_pitch;
 } spey_gemm_finish;
 
-/* out = activation(sums + bias), rounded once. rows, cols > 0. */
+/* out = activation(sums · scales + bias), rounded once. rows, cols > 0. */
 void spey_gemm_finish_launch(const spey_gemm_finish *finish, cudaStream_t stream);
 
 /* out [rows, k] of w_dtype, without padding = x [rows, k], to nearest even. rows, k > 0. */
 void spey_gemm_convert_launch(const spey_gemm_args *args, void *out, cudaStream_t stream);
+
+/* out [rows, k] E4M3, without padding, and scales [rows]: x as x_quant says. rows > 0, k a multiple of 16. */
+void spey_gemm_quantize_launch(const spey_gemm_args *args, void *out, float *scales,
+                               cudaStream_t stream);
 
 #ifdef __cplusplus
 }

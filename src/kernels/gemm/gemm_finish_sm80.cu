@@ -1,4 +1,4 @@
-/* What a library GEMM leaves to do: bias, activation and rounding after it, another type of x before it.
+/* What a library GEMM leaves to do: scales, bias, activation and rounding after it, another type of x before it.
  *
  * who       A CTA takes TILE columns of rows blockIdx.y, blockIdx.y + gridDim.y, …; a thread takes 4 columns.
  * moves     Each matrix once. The scratch of sums is sized (gemm_cublaslt.c) so that it mostly stays in L2.
@@ -30,6 +30,12 @@ static __global__ void __launch_bounds__(THREADS) gemm_finish(const spey_gemm_fi
             for (int j = 0; j < N; j++)
                 v[j] = b[j] = 0.0f;
             if (f.sums) load_pack<N>(f.sums + row * f.sums_pitch + c, true, v);
+            if (f.row_scales) {
+                const float scale = f.row_scales[row];
+#pragma unroll
+                for (int j = 0; j < N; j++)
+                    v[j] *= scale * f.col_scales[(c + j) * f.col_scale_step];
+            }
             if (f.bias) load_pack<N>(f.bias + c, true, b);
 #pragma unroll
             for (int j = 0; j < N; j++)
