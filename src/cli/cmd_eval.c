@@ -8,13 +8,15 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "cli/command.h"
+#include "cli/eval_compare.h"
+#include "cli/text_stream.h"
 #include "runtime/engine_handle.h"
 #include "runtime/sampler.h"
 #include "tensor/safetensors.h"
 
 typedef struct eval_options {
     spey_runtime_flags runtime;
-    const char *perplexity, *input_ids, *dump_logits;
+    const char *perplexity, *input_ids, *dump_logits, *against, *text;
     int64_t window, windows;
     bool json;
 } eval_options;
@@ -38,37 +40,17 @@ static void score_row(void *user, size_t position, float *logits)
     s->n_scored++;
 }
 
-/* The file as one stream: begin-of-text, text, end-of-text. */
-static spey_status read_stream(const eval_options *o, const spey_engine *engine, spey_ids *out)
-{
-    const spey_model_info *info = spey_engine_file_info(engine->file);
-    spey_strbuf text = { 0 };
-    if (!engine->tokenizer)
-        return SPEY_FAIL(SPEY_UNSUPPORTED, "the model has no tokenizer: perplexity needs one");
-    spey_status status = spey_file_read(o->perplexity, SPEY_JSON_BYTES_MAX, &text);
-    if (!status && info->bos_id >= 0) status = spey_ids_push(out, info->bos_id);
-    if (!status)
-        status = spey_tokenizer_encode(engine->tokenizer, text.data ? text.data : "", text.len,
-                                       false, out);
-    if (!status && info->n_eos > 0) status = spey_ids_push(out, info->eos_ids[0]);
-    spey_strbuf_deinit(&text);
-    return status;
-}
-
 static spey_status score_stream(const eval_options *o, const spey_engine *engine,
                                 spey_context *context, const spey_ids *stream)
 {
-    if (stream->len < 2)
-        return SPEY_FAIL(SPEY_INVALID, "%s: has %zu tokens, at least 2 are needed", o->perplexity,
-                         stream->len);
     scorer s = { .vocab_size = spey_engine_vocab_size(engine) };
-    int64_t n = (int64_t)stream->len, n_windows = (n - 2) / o->window + 1;
-    if (o->windows > 0 && o->windows < n_windows) n_windows = o->windows;
+    const spey_windows windows = spey_windows_cut((int64_t)stream->len, o->window, o->windows);
     spey_progress progress;
-    spey_progress_begin(&progress, "perplexity", (uint64_t)n_windows);
+    spey_progress_begin(&progress, "perplexity", (uint64_t)windows.n);
     uint64_t start = spey_clock_ns();
-    for (int64_t w = 0; w < n_windows; w++) {
-        int64_t begin = w * o->window, len = n - 1 - begin < o->window ? n - 1 - begin : o->window;
+    for (int64_t w = 0; w < windows.n; w++) {
+        int64_t begin, len;
+        spey_windows_at(&windows, w, &begin, &len);
         s.ids = stream->data + begin;
         s.n_targets = len;
         SPEY_TRY(spey_context_logits(context, s.ids, (size_t)len, score_row, &s));
@@ -80,11 +62,11 @@ static spey_status score_stream(const eval_options *o, const spey_engine *engine
         printf(
             "{\"perplexity\": %.10g, \"tokens\": %lld, \"nll\": %.12g, \"windows\": %lld, \"window\": %lld, "
             "\"seconds\": %.3f}\n",
-            perplexity, (long long)s.n_scored, s.nll, (long long)n_windows, (long long)o->window,
+            perplexity, (long long)s.n_scored, s.nll, (long long)windows.n, (long long)o->window,
             seconds);
     else
         printf("perplexity %.4f over %lld tokens in %lld windows of %lld (%.0f tokens/s)\n",
-               perplexity, (long long)s.n_scored, (long long)n_windows, (long long)o->window,
+               perplexity, (long long)s.n_scored, (long long)windows.n, (long long)o->window,
                (double)s.n_scored / seconds);
     return SPEY_OK;
 }
@@ -168,7 +150,7 @@ static spey_status evaluate(const eval_options *o, const char *path)
     spey_ids stream = { 0 };
     spey_status status = spey_context_new(engine, &options, &context);
     if (!status && o->perplexity) {
-        status = read_stream(o, engine, &stream);
+        status = spey_text_stream(o->perplexity, engine, &stream);
         if (!status) status = score_stream(o, engine, context, &stream);
     }
     if (!status && o->input_ids) status = dump_logits(o, engine, context);
@@ -178,12 +160,31 @@ static spey_status evaluate(const eval_options *o, const char *path)
     return status;
 }
 
+static spey_status compare(const eval_options *o, const char *path)
+{
+    const spey_compare_options options = { .model = path,
+                                           .against = o->against,
+                                           .text = o->text,
+                                           .window = o->window,
+                                           .windows = o->windows,
+                                           .runtime = &o->runtime,
+                                           .json = o->json };
+    return spey_compare(&options);
+}
+
 static spey_status check_options(const eval_options *o)
 {
+    if (!o->against != !o->text)
+        return SPEY_FAIL(SPEY_INVALID, "--against and --text belong together");
+    if (o->against && (o->perplexity || o->input_ids))
+        return SPEY_FAIL(SPEY_INVALID,
+                         "--against gives both perplexities: it goes with --text alone");
+    if (o->against) return SPEY_OK;
     if (!o->perplexity && !o->input_ids)
         return SPEY_FAIL(
             SPEY_INVALID,
-            "nothing to do: give --perplexity FILE, or --input-ids FILE --dump-logits OUT");
+            "nothing to do: give --perplexity FILE, --against MODEL --text FILE, or --input-ids "
+            "FILE --dump-logits OUT");
     if (!o->input_ids != !o->dump_logits)
         return SPEY_FAIL(SPEY_INVALID, "--input-ids and --dump-logits belong together");
     return SPEY_OK;
@@ -195,6 +196,9 @@ int spey_cmd_eval(int argc, char **argv)
     const spey_option table[] = {
         { "perplexity", SPEY_OPTION_TEXT, &o.perplexity, "FILE", "text to be judged by the model",
           0, 0 },
+        { "against", SPEY_OPTION_TEXT, &o.against, "MODEL",
+          "compare with this model, which is taken to be right", 0, 0 },
+        { "text", SPEY_OPTION_TEXT, &o.text, "FILE", "text to compare over", 0, 0 },
         { "window", SPEY_OPTION_INT, &o.window, "N",
           "tokens the model sees at once (default: 1024)", 1, 1 << 27 },
         { "windows", SPEY_OPTION_INT, &o.windows, "N", "only the first N windows", 0, 1 << 27 },
@@ -202,19 +206,21 @@ int spey_cmd_eval(int argc, char **argv)
           0, 0 },
         { "dump-logits", SPEY_OPTION_TEXT, &o.dump_logits, "OUT",
           "safetensors with logits f32[B,T,V]", 0, 0 },
-        { "json", SPEY_OPTION_FLAG, &o.json, NULL, "print one JSON object: perplexity, tokens, nll",
-          0, 0 },
+        { "json", SPEY_OPTION_FLAG, &o.json, NULL, "print one JSON object", 0, 0 },
         SPEY_RUNTIME_OPTIONS(&o.runtime),
     };
     const spey_command command = {
         .name = "eval",
-        .summary = "measure perplexity, or write the logits of given tokens",
-        .usage = "MODEL --perplexity FILE [options]",
+        .summary = "measure perplexity, compare two models, or write logits",
+        .usage = "MODEL --perplexity FILE|--against MODEL --text FILE [options]",
         .details =
             "Perplexity: begin-of-text + text + end-of-text is one stream of tokens, cut into windows that do not overlap;\n"
-            "every token but the first is predicted from those before it in its window.",
+            "every token but the first is predicted from those before it in its window.\n"
+            "Comparison: over the same windows, how far MODEL's distributions are from those of the other (KL divergence,\n"
+            "nats), how often the best tokens agree, and both perplexities.",
         .examples =
             "  spey eval models/demo --perplexity book.txt --window 1024 --windows 120\n"
+            "  spey eval demo-fp8.spey --against demo.spey --text book.txt --window 512 --json\n"
             "  spey eval demo.spey --input-ids ids.safetensors --dump-logits logits.safetensors",
         .options = table,
         .n_options = sizeof table / sizeof *table,
@@ -225,5 +231,6 @@ int spey_cmd_eval(int argc, char **argv)
     int exit_code;
     if (!spey_command_begin(&command, argc, argv, &args, &exit_code)) return exit_code;
     if (check_options(&o)) return spey_report_usage();
-    return spey_report(evaluate(&o, args.positional[0]));
+    return spey_report(o.against ? compare(&o, args.positional[0])
+                                 : evaluate(&o, args.positional[0]));
 }

@@ -14,7 +14,7 @@ enum { SPEY_EXIT_OK = 0, SPEY_EXIT_FAILURE = 1, SPEY_EXIT_USAGE = 2 };
 #define SPEY_COMMAND_LIST(X)                                                             \
     X(build,    "compile a Hugging Face checkpoint into an engine file")                 \
     X(run,      "generate text, or chat, with an engine or a checkpoint")                \
-    X(eval,     "measure perplexity, or write the logits of given tokens")               \
+    X(eval,     "measure perplexity, compare two models, or write logits")                 \
     X(bench,    "measure latency and throughput")                                        \
     X(inspect,  "show everything inside an engine or a checkpoint, and memory plans")    \
     X(tokenize, "turn text into token ids and back")
