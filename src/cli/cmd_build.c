@@ -1,12 +1,15 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "base/strbuf.h"
 #include "build/build.h"
+#include "cli/build_calibration.h"
 #include "cli/command.h"
 
 int spey_cmd_build(int argc, char **argv)
 {
-    const char *output = NULL;
+    const char *output = NULL, *calib = NULL;
+    int64_t calib_windows = 0;
     spey_build_options options = { 0 };
     bool json = false;
     const spey_option table[] = {
@@ -18,6 +21,10 @@ int spey_cmd_build(int argc, char **argv)
           "fp8: matrices of the layers in E4M3 (default: none)", 0, 0 },
         { "quant-scales", SPEY_OPTION_TEXT, &options.quant_scales, "NAME",
           "one scale for each output channel, or for the whole tensor (default: channel)", 0, 0 },
+        { "calib", SPEY_OPTION_TEXT, &calib, "FILE",
+          "text for static scales of the inputs (default: each token has its own)", 0, 0 },
+        { "calib-windows", SPEY_OPTION_INT, &calib_windows, "N",
+          "only the first N windows of 512 tokens of it", 1, 1 << 27 },
         { "disable-passes", SPEY_OPTION_TEXT, &options.disable_passes, "NAMES",
           "graph passes to leave out, by name, or \"all\"", 0, 0 },
         { "quiet", SPEY_OPTION_FLAG, &options.quiet, NULL, "no progress bar", 0, 0 },
@@ -32,7 +39,8 @@ int spey_cmd_build(int argc, char **argv)
             "nothing of this machine: it runs anywhere, with any limits. It appears under its name when it is\n"
             "complete; a failure or Ctrl-C leaves nothing.",
         .examples = "  spey build models/demo -o demo.spey\n"
-                    "  spey build Llama-3.2-1B -o llama.spey --dtype f16",
+                    "  spey build Llama-3.2-1B -o llama.spey --dtype f16\n"
+                    "  spey build Llama-3.2-1B -o llama-fp8.spey --quant fp8 --calib book.txt",
         .options = table,
         .n_options = sizeof table / sizeof *table,
         .positional_min = 1,
@@ -46,8 +54,23 @@ int spey_cmd_build(int argc, char **argv)
                   args.positional[0]);
         return spey_report_usage();
     }
+    if (!calib && calib_windows) {
+        SPEY_FAIL(SPEY_INVALID, "--calib-windows without --calib");
+        return spey_report_usage();
+    }
+    if (calib && !(options.quant && !strcmp(options.quant, "fp8"))) {
+        SPEY_FAIL(SPEY_INVALID, "--calib finds scales for --quant fp8, which is missing");
+        return spey_report_usage();
+    }
     spey_build_report report;
-    spey_status status = spey_build_engine(args.positional[0], output, &options, &report);
+    spey_calibration_run run = { 0 };
+    spey_status status = SPEY_OK;
+    if (calib)
+        status = spey_calibration_run_make(args.positional[0], &options, output, calib,
+                                           calib_windows, &run);
+    if (calib) options.calibration = &run.calibration;
+    if (!status) status = spey_build_engine(args.positional[0], output, &options, &report);
+    spey_calibration_run_deinit(&run);
     if (status) return spey_report(status);
     if (report.warnings[0]) fprintf(stderr, "spey: warning: %s\n", report.warnings);
     if (json)

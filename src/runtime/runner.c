@@ -26,7 +26,9 @@ struct spey_runner {
     spey_ragged batch;    /* its arrays lie in `tables` */
     spey_kv_cache *kv;
     spey_binding binding;
-    uint64_t step;     /* number of the current step */
+    uint64_t step;          /* number of the current step */
+    spey_observer observer; /* NULL: none */
+    void *observer_user;
     uint64_t busy_ns;  /* in run_steps */
     uint64_t *seen_in; /* [sequences_max] the last step that had this sequence */
 };
@@ -378,6 +380,26 @@ static spey_status copy_blocks(spey_runner *r)
     return SPEY_OK;
 }
 
+spey_status spey_runner_observe(spey_runner *r, spey_observer observer, void *user)
+{
+    if (!r->program.device_info.host_memory)
+        return SPEY_FAIL(SPEY_UNSUPPORTED, "steps on %s cannot be observed: use the CPU",
+                         r->program.device_info.name);
+    r->observer = observer;
+    r->observer_user = user;
+    return SPEY_OK;
+}
+
+static spey_status run_observed(spey_runner *r, int n)
+{
+    const spey_step *steps = r->binding.steps;
+    for (int i = 0; i < n; i++) {
+        SPEY_TRY(r->program.backend->run(r->program.device, &steps[i], 1));
+        r->observer(r->observer_user, i, &steps[i]);
+    }
+    return SPEY_OK;
+}
+
 static spey_status run_steps(spey_runner *r)
 {
     const spey_backend *backend = r->program.backend;
@@ -388,7 +410,10 @@ static spey_status run_steps(spey_runner *r)
             binding->rows[i] == SPEY_ROWS_TOKENS ? r->batch.n_tokens : r->batch.n_outputs;
     SPEY_TRY(copy_blocks(r));
     SPEY_TRY(upload_tables(r));
-    SPEY_TRY(backend->run(r->program.device, binding->steps, n));
+    if (r->observer)
+        SPEY_TRY(run_observed(r, n));
+    else
+        SPEY_TRY(backend->run(r->program.device, binding->steps, n));
     SPEY_TRY(backend->sync(r->program.device));
     if (r->program.device_info.host_memory || !r->batch.n_outputs) return SPEY_OK;
     size_t bytes = (size_t)r->batch.n_outputs * (size_t)r->program.info->vocab_size * sizeof(float);

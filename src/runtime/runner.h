@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "base/strbuf.h"
+#include "device/kernel.h"
 #include "engine/engine_file.h"
 #include "runtime/kv_cache.h"
 #include "runtime/plan.h"
@@ -44,6 +45,11 @@ typedef struct spey_step_seq {
  * that is there twice is SPEY_INVALID. On failure no sequence has advanced. */
 spey_status spey_runner_step(spey_runner *runner, const spey_step_seq *seqs, int n_seqs,
                              float **logits);
+
+/* From now on steps run one row at a time, and `observer` sees each behind it, while its operands are there. For devices with
+ * host memory; others are SPEY_UNSUPPORTED. The number counts the graph's nodes but for slices. */
+typedef void (*spey_observer)(void *user, int number, const spey_step *step);
+spey_status spey_runner_observe(spey_runner *runner, spey_observer observer, void *user);
 
 /* Time that steps have spent in the model so far, transfers and waiting included. */
 uint64_t spey_runner_busy_ns(const spey_runner *runner);

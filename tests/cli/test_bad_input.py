@@ -239,7 +239,10 @@ class BadRequests(SpeyTest):
     def test_flags_that_are_wrong(self):
         usage = (["run"], ["run", DEMO, "x", "y"], ["run", DEMO, "--tempratur", "1"], ["run", DEMO, "--top-p", "2"],
                  ["run", DEMO, "--max-tokens", "many"], ["bench", "speed", DEMO], ["bench", "latency"], ["eval", DEMO],
-                 ["build", DEMO], ["frobnicate"])
+                 ["build", DEMO], ["frobnicate"], ["build", DEMO, "-o", "/tmp/never.spey", "--calib", "x"],
+                 ["build", DEMO, "-o", "/tmp/never.spey", "--quant", "fp8", "--calib-windows", "3"],
+                 ["eval", DEMO, "--against", DEMO], ["eval", DEMO, "--text", "x"],
+                 ["eval", DEMO, "--against", DEMO, "--text", "x", "--perplexity", "x"])
         for args in usage:
             self.assertFails(run(*args), code=2)
         self.assertIn("did you mean --temperature", run("run", DEMO, "--tempratur", "1").stderr)
@@ -249,6 +252,12 @@ class BadRequests(SpeyTest):
                      ["run", DEMO, "x", "--system", "be nice"], ["run", DEMO + "/config.json", "x"],
                      ["build", DEMO, "-o", "/tmp/never.spey", "--dtype", "q8"],
                      ["build", DEMO, "-o", "/tmp/never.spey", "--disable-passes", "nonsense"],
+                     ["build", DEMO, "-o", "/tmp/never.spey", "--quant", "fp4"],
+                     ["build", DEMO, "-o", "/tmp/never.spey", "--quant-scales", "tensor"],
+                     ["build", DEMO, "-o", "/tmp/never.spey", "--quant", "fp8", "--quant-scales", "row"],
+                     ["build", DEMO, "-o", "/tmp/never.spey", "--quant", "fp8", "--calib", "/nonexistent"],
+                     ["eval", DEMO, "--against", LLAMA, "--text", __file__],
+                     ["eval", DEMO, "--against", DEMO, "--text", "/nonexistent"],
                      ["bench", "latency", "--shape", "llama-9-1b"], ["tokenize", DEMO + "/config.json", "x"],
                      ["eval", DEMO, "--perplexity", "/nonexistent"], ["inspect", "/nonexistent"],
                      ["inspect", DEMO, "--graph"], ["tokenize", DEMO, "--decode", "123456"]):

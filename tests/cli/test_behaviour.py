@@ -180,6 +180,30 @@ class Behaviour(SpeyTest):
         texts = [run_json("run", e, PROMPT, "--json", "--max-tokens", 40)["text"] for e in (plain, fused)]
         self.assertEqual(texts[0], texts[1])
 
+    def test_a_quantized_engine_is_compared_with_its_original(self):
+        text = os.path.join(DATA, "text", sorted(os.listdir(os.path.join(DATA, "text")))[0])
+        compare = ["--against", self.engine, "--text", text, "--window", 128, "--windows", 2, "--json"]
+        for name, flags in (("channel", []), ("tensor", ["--quant-scales", "tensor"]),
+                            ("static", ["--calib", text, "--calib-windows", 1])):
+            engine = self.path("fp8.spey")
+            run("build", DEMO, "-o", engine, "--quant", "fp8", *flags, check=True)
+            self.assertLess(os.path.getsize(engine), 0.7 * os.path.getsize(self.engine))
+            out = run_json("eval", engine, *compare)
+            self.assertEqual(out["tokens"], 256)
+            self.assertTrue(1e-5 < out["kl_mean"] < 0.02 and out["kl_mean"] < out["kl_p99"] <= out["kl_max"], (name, out))
+            self.assertGreater(out["top1_agreement"], 0.9)
+            self.assertLess(abs(out["perplexity"] / out["perplexity_against"] - 1), 0.02)
+            made = run_json("inspect", engine, "--json")["provenance"]["quantization"]
+            self.assertEqual((made["method"], made["e4m3_matrices"]), ("fp8", 32))
+            self.assertEqual(made["static_inputs"], 32 if name == "static" else 0)
+            if name == "static":
+                self.assertEqual((made["calibration"]["tokens"], made["calibration"]["window"]), (512, 512))
+        self.assertEqual(os.listdir(os.path.dirname(self.path("x"))).count("fp8.spey.calibration"), 0)
+        same = run_json("eval", self.engine, *compare)
+        self.assertEqual((same["kl_max"], same["top1_agreement"]), (0, 1))
+        self.assertAlmostEqual(same["perplexity"], run_json(
+            "eval", self.engine, "--perplexity", text, "--window", 128, "--windows", 2, "--json")["perplexity"], places=5)
+
     def test_many_prompts_give_what_each_gives_alone_in_their_order(self):
         lines = [{"prompt": PROMPT, "max_tokens": 30}, {"prompt": "Once", "max_tokens": 3, "temperature": 0.8, "seed": 5},
                  {"ids": [0, 51, 1242]}, {"prompt": PROMPT, "max_tokens": 30, "stop": ["the"]}]
