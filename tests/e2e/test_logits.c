@@ -1,4 +1,9 @@
-/* Whole models against the logits that Hugging Face Transformers computes in FP32 (tests/data/architectures). */
+/* Whole models against the logits that Hugging Face Transformers computes in FP32 (tests/data/architectures).
+ *
+ *   test_logits [PATTERN] [--device cuda] [--json FILE]      PATTERN chooses tests: "f32*"
+ *
+ * On a device "the same bits" is not claimed (its products choose their algorithm by the number of rows): what has other
+ * bits there must keep the bound. */
 #include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
@@ -29,7 +34,14 @@ static const char root[] = "tests/data/architectures";
  * row; in FP32 every row counts. (The three tokens of gpt-oss that go astray are those whose second and third expert lie
  * nearest to each other: logits of size 1 that differ by 0.003, 0.004 and 0.011, less than what bf16 rounds away before
  * them. In qwen3-moe it is the one with the smallest difference, 0.006, in the first layer, so that others follow.) */
-static const double bound_f32 = 1e-9, bound_16 = 1.5e-4;
+static const double bound_f32 = 1e-9, bound_16_cpu = 1.5e-4;
+/* Activations in 16 bits round twice more in each half of a layer (docs/numerics.md). */
+static const double bound_16_device = 2e-4;
+
+static const char *device; /* NULL: the CPU */
+static double bound_16;
+static FILE *report;
+static int n_reports, n_bad;
 
 typedef struct model {
     char path[512];
@@ -120,6 +132,7 @@ static int load_models(void **state)
 static void run(const spey_engine_file *engine, const model *m, spey_limits_plan limits,
                 int64_t chunk, float *out)
 {
+    limits.device = device;
     limits.outputs_max = LENGTH;
     if (!limits.threads) limits.threads = 2;
     spey_runner *runner = e2e_runner(engine, &limits);
@@ -151,20 +164,52 @@ static bool may_stray(const model *m, double bound)
     return m->routes && bound > bound_f32;
 }
 
+/* Note what was found; a test goes on with other models and fails at its end. */
+static void note(const model *m, const char *what, double nmse, double median, bool good)
+{
+    print_message("%s%s, %s: NMSE %.2g", good ? "" : "FAIL ", m->path + sizeof(root), what, nmse);
+    print_message(median >= 0 ? ", median row %.2g\n" : "\n", median);
+    n_bad += !good;
+    if (!report) return;
+    fprintf(report, "%s\n  {\"model\": \"%s\", \"what\": \"%s\", \"good\": %s, \"nmse\": %.4g",
+            n_reports++ ? "," : "", m->path + sizeof(root), what, good ? "true" : "false",
+            isfinite(nmse) ? nmse : 1e300);
+    if (median >= 0) fprintf(report, ", \"median_row\": %.4g", isfinite(median) ? median : 1e300);
+    fputs("}", report);
+}
+
 static void check_bound(const model *m, const char *what, double bound)
 {
-    double worst = 0;
+    double worst = 0, median = -1;
     for (int64_t s = 0, n = LENGTH * m->vocab; s < SEQS; s++) {
         double nmse = e2e_nmse(got + s * n, m->logits + s * n, n);
         if (!(nmse <= worst)) worst = nmse;
     }
-    print_message("%s, %s: NMSE %.2g\n", m->path + sizeof(root), what, worst);
+    bool good = worst <= bound;
     if (may_stray(m, bound)) {
-        print_message("  median row %.2g\n", median_row(m));
-        assert_true(median_row(m) <= bound);
-        bound = 1e-2;
+        median = median_row(m);
+        good = median <= bound && worst <= 1e-2;
     }
-    assert_true(worst <= bound);
+    note(m, what, worst, median, good);
+}
+
+/* `other` has the bits of `got`; on a device it keeps the bound. */
+static void check_same(const model *m, const char *what, double bound)
+{
+    if (!device) {
+        assert_memory_equal(got, other, logits_bytes(m));
+        return;
+    }
+    memcpy(got, other, logits_bytes(m));
+    check_bound(m, what, bound);
+}
+
+/* The end of a test. */
+static void check_bad(void)
+{
+    int n = n_bad;
+    n_bad = 0;
+    assert_int_equal(n, 0);
 }
 
 /* The likeliest token is the expected one wherever it leads by more than errors of the size that the bound allows: of a
@@ -184,9 +229,10 @@ static void check_greedy(const model *m, double bound)
         astray += e2e_argmax(got + i * m->vocab, m->vocab) != best;
         checked++;
     }
-    assert_true(astray <= (may_stray(m, bound) ? checked / 32 : 0));
-    print_message("  likeliest token checked in %d of %d rows\n", checked, ROWS);
-    assert_true(checked > ROWS / 2);
+    bool good = astray <= (may_stray(m, bound) ? checked / 32 : 0) && checked > ROWS / 2;
+    print_message("  %slikeliest token checked in %d of %d rows, %d are others\n",
+                  good ? "" : "FAIL ", checked, ROWS, astray);
+    n_bad += !good;
 }
 
 static void f32_engines_give_the_expected_logits(void **state)
@@ -199,6 +245,7 @@ static void f32_engines_give_the_expected_logits(void **state)
         check_greedy(&models[i], bound_f32);
         spey_engine_file_close(engine);
     }
+    check_bad();
 }
 
 static void engines_of_16_bits_stay_close(void **state)
@@ -213,6 +260,7 @@ static void engines_of_16_bits_stay_close(void **state)
             check_greedy(&models[i], bound_16);
             spey_engine_file_close(engine);
         }
+    check_bad();
 }
 
 static void engines_without_passes_stay_close(void **state)
@@ -228,6 +276,7 @@ static void engines_without_passes_stay_close(void **state)
         check_bound(&models[i], "bf16 without passes", bound_16);
         spey_engine_file_close(engine);
     }
+    check_bad();
 }
 
 static void chunks_give_the_same_bits(void **state)
@@ -241,10 +290,12 @@ static void chunks_give_the_same_bits(void **state)
             run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
             for (int c = 0; c < 2; c++) {
                 run(engine, &models[i], (spey_limits_plan){ 0 }, chunks[c], other);
-                assert_memory_equal(got, other, logits_bytes(&models[i]));
+                check_same(&models[i], d ? "bf16 in chunks" : "f32 in chunks",
+                           d ? bound_16 : bound_f32);
             }
             spey_engine_file_close(engine);
         }
+    check_bad();
 }
 
 /* Pools of window groups hold the window and what a step of five tokens adds, here less than the sequence. */
@@ -254,7 +305,11 @@ static void small_window_pools_give_the_same_bits(void **state)
     int n_smaller = 0;
     for (int i = 0; i < n_models; i++) {
         const spey_limits_plan limits = {
-            .threads = 2, .kv_block_tokens = 1, .step_tokens_max = 5, .outputs_max = LENGTH
+            .device = device,
+            .threads = 2,
+            .kv_block_tokens = 1,
+            .step_tokens_max = 5,
+            .outputs_max = LENGTH,
         };
         spey_engine_file *engine = e2e_build(models[i].path, "bf16", NULL);
         spey_plan plan;
@@ -266,7 +321,7 @@ static void small_window_pools_give_the_same_bits(void **state)
             run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
             for (int64_t chunk = 5; chunk > 0; chunk -= 2) {
                 run(engine, &models[i], limits, chunk, other);
-                assert_memory_equal(got, other, logits_bytes(&models[i]));
+                check_same(&models[i], "bf16, small pools", bound_16);
             }
             n_smaller++;
         }
@@ -274,6 +329,7 @@ static void small_window_pools_give_the_same_bits(void **state)
     }
     print_message("  checked in %d models\n", n_smaller);
     assert_true(n_smaller >= 5);
+    check_bad();
 }
 
 /* What the first sequence leaves behind is the beginning of another one, which goes on as the second does: whole blocks of
@@ -330,7 +386,9 @@ static void check_ragged(const model *m)
 {
     spey_engine_file *engine = e2e_build(m->path, "bf16", NULL);
     run(engine, m, (spey_limits_plan){ 0 }, LENGTH, got);
-    const spey_limits_plan limits = { .threads = 2, .sequences_max = 2, .outputs_max = 64 };
+    const spey_limits_plan limits = {
+        .device = device, .threads = 2, .sequences_max = 2, .outputs_max = 64
+    };
     spey_runner *runner = e2e_runner(engine, &limits);
     spey_seq_id seqs[2];
     for (int s = 0; s < 2; s++)
@@ -348,14 +406,14 @@ static void check_ragged(const model *m)
         e2e_ok(spey_runner_step(runner, batch, 2, &logits), "step");
         for (int s = 0; s < 2; s++) {
             size_t n = (size_t)(pieces[i][s] * m->vocab);
-            const float *alone = got + (s * LENGTH + at[s]) * m->vocab;
-            assert_memory_equal(logits, alone, n * sizeof(float));
+            memcpy(other + (s * LENGTH + at[s]) * m->vocab, logits, n * sizeof(float));
             logits += n;
             at[s] += pieces[i][s];
         }
     }
     assert_int_equal(at[0], LENGTH);
     assert_int_equal(at[1], LENGTH);
+    check_same(m, "bf16, ragged", bound_16);
     spey_runner_free(runner);
     spey_engine_file_close(engine);
 }
@@ -365,6 +423,7 @@ static void a_ragged_batch_gives_the_same_bits(void **state)
     (void)state;
     for (int i = 0; i < n_models; i++)
         if (!models[i].whole) check_ragged(&models[i]);
+    check_bad();
 }
 
 static void block_sizes_and_threads_give_the_same_bits(void **state)
@@ -373,18 +432,20 @@ static void block_sizes_and_threads_give_the_same_bits(void **state)
     static const int32_t blocks[] = { 1, 7, 16, 32 };
     for (int i = 0; i < n_models; i++) {
         spey_engine_file *engine = e2e_build(models[i].path, "bf16", NULL);
-        run(engine, &models[i], (spey_limits_plan){ 0 }, 11, got);
+        const int64_t chunk = device && models[i].whole ? LENGTH : 11;
+        run(engine, &models[i], (spey_limits_plan){ 0 }, chunk, got);
         for (int b = 0; b < 4; b++)
-            for (int threads = 1; threads <= 2; threads++) {
+            for (int threads = 1; threads <= (device ? 1 : 2); threads++) {
                 const spey_limits_plan limits = { .kv_block_tokens = blocks[b],
                                                   .threads = threads };
-                run(engine, &models[i], limits, 11, other);
-                assert_memory_equal(got, other, logits_bytes(&models[i]));
+                run(engine, &models[i], limits, chunk, other);
+                check_same(&models[i], "bf16, blocks", bound_16);
             }
-        run(engine, &models[i], (spey_limits_plan){ .no_in_place = true }, 11, other);
-        assert_memory_equal(got, other, logits_bytes(&models[i]));
+        run(engine, &models[i], (spey_limits_plan){ .no_in_place = true }, chunk, other);
+        check_same(&models[i], "bf16, apart", bound_16);
         spey_engine_file_close(engine);
     }
+    check_bad();
 }
 
 static void kv_dtypes_stay_close(void **state)
@@ -405,12 +466,35 @@ static void kv_dtypes_stay_close(void **state)
         }
         spey_engine_file_close(engine);
     }
+    check_bad();
 }
 
-/* An argument chooses tests: "f32*". */
+/* True when the arguments make sense. */
+static bool read_arguments(int argc, char **argv)
+{
+    const char *json = NULL;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--device") && i + 1 < argc)
+            device = argv[++i];
+        else if (!strcmp(argv[i], "--json") && i + 1 < argc)
+            json = argv[++i];
+        else if (argv[i][0] != '-')
+            cmocka_set_test_filter(argv[i]);
+        else
+            return false;
+    }
+    bound_16 = device ? bound_16_device : bound_16_cpu;
+    if (json) report = fopen(json, "w");
+    if (report) fputs("[", report);
+    return !json || report;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    if (!read_arguments(argc, argv)) {
+        fputs("usage: test_logits [PATTERN] [--device cuda] [--json FILE]\n", stderr);
+        return 2;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(f32_engines_give_the_expected_logits),
         cmocka_unit_test(engines_of_16_bits_stay_close),
@@ -422,5 +506,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(block_sizes_and_threads_give_the_same_bits),
         cmocka_unit_test(kv_dtypes_stay_close),
     };
-    return cmocka_run_group_tests(tests, load_models, NULL);
+    int n_failed = cmocka_run_group_tests(tests, load_models, NULL);
+    if (report) {
+        fputs("\n]\n", report);
+        fclose(report);
+    }
+    return n_failed;
 }
