@@ -93,6 +93,10 @@ spey_status spey_generation_config_apply(const char *where, const json_t *config
     if (eos && !json_is_null(eos)) SPEY_TRY(apply_eos(where, eos, info));
     SPEY_TRY(apply_id(where, config, "bos_token_id", &info->bos_id));
     SPEY_TRY(apply_id(where, config, "pad_token_id", &info->pad_id));
+    if (info->decoder_start_id >= 0) { /* there is an encoder */
+        SPEY_TRY(apply_id(where, config, "decoder_start_token_id", &info->decoder_start_id));
+        SPEY_TRY(apply_id(where, config, "forced_bos_token_id", &info->forced_bos_id));
+    }
     return apply_sampling(where, config, info);
 }
 

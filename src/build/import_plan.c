@@ -268,6 +268,10 @@ static spey_status check_shape(const spey_weight *weight, const spey_safetensor 
     for (int i = 0; i < n_dims; i++)
         all[i] = weight->dims[i];
     int64_t *matrix = source->stack == SPEY_STACK_NONE ? all : all + 1;
+    if (source->as_row) {
+        all[n_dims++] = all[0];
+        all[0] = 1;
+    }
     if (source->n_pieces) matrix[0] = rows;
     int64_t held = matrix[0];
     if (source->transpose) {
@@ -285,6 +289,7 @@ static spey_status check_shape(const spey_weight *weight, const spey_safetensor 
     spey_source_rows from = spey_weight_rows(weight);
     SPEY_ASSERT(from.n_pieces * from.piece == spey_weight_shape(weight).rows);
     int64_t last = from.begin + (from.n_pieces - 1) * from.stride + from.piece;
+    if (source->as_row) held = all[1];
     if (from.begin < 0 || last > held)
         return SPEY_FAIL(SPEY_INTERNAL,
                          "weight %s reads row %" PRId64 " of tensor %s, which has %" PRId64,

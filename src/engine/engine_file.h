@@ -30,6 +30,10 @@ typedef struct spey_model_info {
     int32_t pad_id;
     int32_t eos_ids[SPEY_EOS_IDS_MAX];
     int32_t n_eos;
+    int32_t decoder_start_id; /* with an encoder: what the decoder's ids begin with */
+    int32_t forced_bos_id;    /* and the one after it; -1: none */
+    bool
+        exact; /* 16 bits of an activation are too few for it: only weights are of `dtype`, where a device can */
     /* From generation_config.json: what transformers' generate() would use; top_k 0 is off. */
     bool do_sample;
     double temperature, top_p, min_p, typical_p, repetition_penalty;

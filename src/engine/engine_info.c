@@ -39,6 +39,8 @@ spey_status spey_model_info_write(const spey_model_info *info, spey_strbuf *out)
         { "n_parameters", (int64_t)info->n_parameters },
         { "bos_id", info->bos_id },
         { "pad_id", info->pad_id },
+        { "decoder_start_id", info->decoder_start_id },
+        { "forced_bos_id", info->forced_bos_id },
         { "top_k", info->top_k },
     };
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
@@ -46,7 +48,8 @@ spey_status spey_model_info_write(const spey_model_info *info, spey_strbuf *out)
     spey_strbuf_puts(out, ",\n \"eos_ids\": [");
     for (int i = 0; i < info->n_eos; i++)
         spey_strbuf_printf(out, "%s%" PRId32, i ? ", " : "", info->eos_ids[i]);
-    spey_strbuf_printf(out, "],\n \"do_sample\": %s", info->do_sample ? "true" : "false");
+    spey_strbuf_printf(out, "],\n \"exact\": %s,\n \"do_sample\": %s",
+                       info->exact ? "true" : "false", info->do_sample ? "true" : "false");
     put_number(out, "temperature", info->temperature);
     put_number(out, "top_p", info->top_p);
     put_number(out, "min_p", info->min_p);
@@ -121,7 +124,10 @@ static spey_status parse_info(const char *where, const json_t *root, spey_model_
     info->n_parameters = (uint64_t)n_parameters;
     SPEY_TRY(parse_id(where, root, "bos_id", &info->bos_id));
     SPEY_TRY(parse_id(where, root, "pad_id", &info->pad_id));
+    SPEY_TRY(parse_id(where, root, "decoder_start_id", &info->decoder_start_id));
+    SPEY_TRY(parse_id(where, root, "forced_bos_id", &info->forced_bos_id));
     SPEY_TRY(parse_eos(where, root, info));
+    SPEY_TRY(spey_json_bool(root, where, "exact", false, &info->exact));
     SPEY_TRY(spey_json_bool(root, where, "do_sample", false, &info->do_sample));
     const struct {
         const char *key;

@@ -147,6 +147,7 @@ typedef struct spey_weight_source {
     const char *tensor; /* name in the checkpoint; NULL: `values` below */
     spey_stack stack;
     bool transpose;
+    bool as_row; /* a vector that the checkpoint holds as [1, n] */
     int64_t row_begin, row_piece, row_stride, n_pieces; /* n_pieces 0: the whole tensor */
     const float
         *values; /* computed by the model (RoPE frequencies, ALiBi slopes), or known scales */

@@ -16,6 +16,7 @@ typedef struct spey_arch_config {
     const char *act;   /* of the MLP; a constant */
     double norm_eps;
     bool tied;                       /* the LM head is the embedding */
+    bool exact;                      /* see spey_model_info */
     bool qkv_bias, o_bias, mlp_bias; /* of linears */
     bool parallel;                   /* attention and MLP read the same x */
     bool separate_norms;             /* falcon: a norm each, when parallel */
@@ -40,6 +41,12 @@ typedef struct spey_arch_config {
         int64_t states, rank, width;
         bool conv_bias;
     } mamba; /* mixers in place of attention and MLP */
+    /* An encoder; the fields above are then the decoder's. layers 0: none. */
+    struct {
+        int64_t layers, heads, intermediate;
+        int64_t buckets, distance; /* of relative biases; 0: none */
+        bool gated;                /* MLPs, both */
+    } encoder;
 } spey_arch_config;
 
 typedef struct spey_arch {

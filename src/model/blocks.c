@@ -18,15 +18,28 @@ static void keep(spey_blocks *b, spey_status status)
 
 void spey_blocks_enter_layer(spey_blocks *b, const char *tensor_prefix, int64_t layer)
 {
-    snprintf(b->name, sizeof b->name, "layer.%lld.", (long long)layer);
+    snprintf(b->name, sizeof b->name, "%slayer.%lld.", b->encoder ? "encoder." : "",
+             (long long)layer);
     int n = snprintf(b->tensor, sizeof b->tensor, "%s%lld.", tensor_prefix, (long long)layer);
     SPEY_ASSERT(n < (int)sizeof b->tensor);
 }
 
 void spey_blocks_leave_layer(spey_blocks *b)
 {
-    b->name[0] = 0;
+    snprintf(b->name, sizeof b->name, "%s", b->encoder ? "encoder." : "");
     b->tensor[0] = 0;
+}
+
+void spey_blocks_enter_encoder(spey_blocks *b)
+{
+    b->encoder = true;
+    spey_blocks_leave_layer(b);
+}
+
+void spey_blocks_leave_encoder(spey_blocks *b)
+{
+    b->encoder = false;
+    spey_blocks_leave_layer(b);
 }
 
 void spey_blocks_add_cache(spey_blocks *b, const spey_cache_group *group, int *out_index)
@@ -105,8 +118,14 @@ spey_value spey_block_embed(spey_blocks *b, const char *tensor, int64_t vocab, i
         .dtype = b->dtype, .n_dims = 2, .dims = { vocab, hidden }, .cut = SPEY_CUT_ROWS
     };
     spey_node node = { .op = SPEY_GRAPH_EMBED, .n_weights = 1 };
-    node.weights[0] =
-        spey_blocks_declare(b, &(spey_weight_names){ "embed", tensor, ".weight", false }, &table);
+    char full[SPEY_NAME_BYTES_MAX];
+    snprintf(full, sizeof full, "%s.weight", tensor);
+    table.name = "embed";
+    table.source.tensor = full;
+    if (!b->status) node.weights[0] = spey_graph_find_weight(b->graph, "embed");
+    if (!b->status && node.weights[0] < 0)
+        keep(b, spey_graph_add_weight(b->graph, &table, &node.weights[0]));
+    if (b->encoder) spey_node_set_int(&node, SPEY_ATTR_ENCODER, 1);
     if (scale != 0 && scale != 1) spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
     return spey_blocks_append(b, &node);
 }
@@ -228,6 +247,13 @@ void spey_block_alibi(spey_blocks *b, const char *name, int64_t heads, double sc
     declare_values(b, name, "", heads, slopes);
 }
 
+void spey_block_relative(spey_blocks *b, const char *name, const char *tensor, int64_t buckets,
+                         int64_t heads)
+{
+    spey_weight table = { .dtype = SPEY_F32, .n_dims = 2, .dims = { buckets, heads } };
+    spey_blocks_declare(b, &(spey_weight_names){ name, tensor, ".weight", false }, &table);
+}
+
 spey_value spey_block_positions(spey_blocks *b, const spey_positions_spec *spec)
 {
     spey_weight table = { .dtype = b->dtype,
@@ -238,6 +264,7 @@ spey_value spey_block_positions(spey_blocks *b, const spey_positions_spec *spec)
         b, &(spey_weight_names){ "positions", spec->tensor, ".weight", false }, &table);
     spey_node_set_text(&node, SPEY_ATTR_SOURCE, "positions");
     if (spec->begin) spey_node_set_int(&node, SPEY_ATTR_BEGIN, spec->begin);
+    if (b->encoder) spey_node_set_int(&node, SPEY_ATTR_ENCODER, 1);
     return spey_blocks_append(b, &node);
 }
 
@@ -261,12 +288,12 @@ static spey_row_pieces pieces_of(const spey_attention_spec *spec, int which)
     return (spey_row_pieces){ 0 };
 }
 
-static spey_value project(spey_blocks *b, spey_value x, const spey_attention_spec *spec, int which)
+static spey_value project(spey_blocks *b, spey_value x, const spey_attention_spec *spec, int which,
+                          const char *name)
 {
-    static const char *const names[] = { "attn.q", "attn.k", "attn.v" };
     const char *const tensors[] = { spec->q, spec->k, spec->v };
     spey_linear_spec linear = {
-        .name = names[which],
+        .name = name,
         .tensor = spec->layout == SPEY_QKV_SEPARATE ? tensors[which] : spec->qkv,
         .outputs = (which == 0 ? spec->heads : spec->kv_heads) * spec->head_dim,
         .bias = spec->qkv_bias,
@@ -297,15 +324,18 @@ static void set_cache(spey_node *node, const spey_attention_spec *spec)
     spey_node_set_int(node, SPEY_ATTR_V_DIM, spec->v_dim ? spec->v_dim : spec->head_dim);
 }
 
-spey_value spey_block_attend(spey_blocks *b, const spey_value qkv[3],
-                             const spey_attention_spec *spec)
+static void store(spey_blocks *b, spey_value k, spey_value v, const spey_attention_spec *spec)
 {
-    spey_node keep_kv = { .op = SPEY_GRAPH_KV_APPEND, .n_inputs = 2, .inputs = { qkv[1], qkv[2] } };
-    set_cache(&keep_kv, spec);
-    spey_node_set_int(&keep_kv, SPEY_ATTR_HEADS, spec->kv_heads);
-    spey_blocks_append(b, &keep_kv);
+    spey_node node = { .op = SPEY_GRAPH_KV_APPEND, .n_inputs = 2, .inputs = { k, v } };
+    set_cache(&node, spec);
+    spey_node_set_int(&node, SPEY_ATTR_HEADS, spec->kv_heads);
+    spey_blocks_append(b, &node);
+}
 
-    spey_node node = node_of(SPEY_GRAPH_ATTENTION, qkv[0]);
+/* Attend with q to what is stored. */
+static spey_value look_up(spey_blocks *b, spey_value q, const spey_attention_spec *spec)
+{
+    spey_node node = node_of(SPEY_GRAPH_ATTENTION, q);
     set_cache(&node, spec);
     spey_node_set_int(&node, SPEY_ATTR_HEADS, spec->heads);
     spey_node_set_int(&node, SPEY_ATTR_KV_HEADS, spec->kv_heads);
@@ -313,9 +343,15 @@ spey_value spey_block_attend(spey_blocks *b, const spey_value qkv[3],
     spey_node_set_number(&node, SPEY_ATTR_SCALE, scale);
     if (spec->softcap != 0) spey_node_set_number(&node, SPEY_ATTR_SOFTCAP, spec->softcap);
     if (spec->window) spey_node_set_int(&node, SPEY_ATTR_WINDOW, spec->window);
+    if (spec->all_to_all) spey_node_set_int(&node, SPEY_ATTR_CAUSAL, 0);
     if (spec->alibi) {
         spey_node_set_int(&node, SPEY_ATTR_ALIBI, 1);
         node.weights[node.n_weights++] = spey_graph_find_weight(b->graph, spec->alibi);
+    }
+    if (spec->relative) {
+        spey_node_set_int(&node, SPEY_ATTR_RELATIVE, 1);
+        spey_node_set_int(&node, SPEY_ATTR_DISTANCE, spec->relative_distance);
+        node.weights[node.n_weights++] = spey_graph_find_weight(b->graph, spec->relative);
     }
     if (spec->sinks) {
         spey_node_set_int(&node, SPEY_ATTR_SINKS, 1);
@@ -325,9 +361,29 @@ spey_value spey_block_attend(spey_blocks *b, const spey_value qkv[3],
     return spey_blocks_append(b, &node);
 }
 
+spey_value spey_block_attend(spey_blocks *b, const spey_value qkv[3],
+                             const spey_attention_spec *spec)
+{
+    store(b, qkv[1], qkv[2], spec);
+    return look_up(b, qkv[0], spec);
+}
+
+static spey_value project_out(spey_blocks *b, spey_value attended, const spey_attention_spec *spec,
+                              const char *name, int64_t hidden)
+{
+    spey_linear_spec o = { .name = name,
+                           .tensor = spec->o,
+                           .outputs = hidden,
+                           .bias = spec->o_bias,
+                           .transpose = spec->transpose,
+                           .cut = SPEY_CUT_COLS };
+    return spey_block_linear(b, attended, &o);
+}
+
 spey_value spey_block_attention(spey_blocks *b, spey_value x, const spey_attention_spec *spec)
 {
-    spey_value qkv[3] = { project(b, x, spec, 0), project(b, x, spec, 1), project(b, x, spec, 2) };
+    spey_value qkv[3] = { project(b, x, spec, 0, "attn.q"), project(b, x, spec, 1, "attn.k"),
+                          project(b, x, spec, 2, "attn.v") };
     if (spec->qk_norm) {
         int64_t q_groups = spec->qk_norm_rows ? 1 : spec->heads;
         int64_t k_groups = spec->qk_norm_rows ? 1 : spec->kv_heads;
@@ -336,16 +392,22 @@ spey_value spey_block_attention(spey_blocks *b, spey_value x, const spey_attenti
         qkv[1] =
             spey_block_norm_groups(b, qkv[1], "attn.k_norm", spec->k_norm, spec->qk_norm, k_groups);
     }
-    int64_t hidden = spey_blocks_cols(b, x);
     qkv[0] = rotate(b, qkv[0], spec, spec->heads);
     qkv[1] = rotate(b, qkv[1], spec, spec->kv_heads);
-    spey_linear_spec o = { .name = "attn.o",
-                           .tensor = spec->o,
-                           .outputs = hidden,
-                           .bias = spec->o_bias,
-                           .transpose = spec->transpose,
-                           .cut = SPEY_CUT_COLS };
-    return spey_block_linear(b, spey_block_attend(b, qkv, spec), &o);
+    spey_value attended = spey_block_attend(b, qkv, spec);
+    return project_out(b, attended, spec, "attn.o", spey_blocks_cols(b, x));
+}
+
+void spey_block_cross_keys(spey_blocks *b, spey_value encoded, const spey_attention_spec *spec)
+{
+    spey_value k = project(b, encoded, spec, 1, "cross.k");
+    store(b, k, project(b, encoded, spec, 2, "cross.v"), spec);
+}
+
+spey_value spey_block_cross_attention(spey_blocks *b, spey_value x, const spey_attention_spec *spec)
+{
+    spey_value attended = look_up(b, project(b, x, spec, 0, "cross.q"), spec);
+    return project_out(b, attended, spec, "cross.o", spey_blocks_cols(b, x));
 }
 
 /* ---- MLP ---- */
@@ -427,6 +489,14 @@ void spey_block_head(spey_blocks *b, spey_value x, const spey_head_spec *spec)
     } else {
         spey_node node = node_of(SPEY_GRAPH_LINEAR, x);
         node.weights[node.n_weights++] = spey_graph_find_weight(b->graph, "embed");
+        const spey_weight bias = { .dtype = SPEY_F32,
+                                   .n_dims = 1,
+                                   .dims = { spec->vocab },
+                                   .cut = SPEY_CUT_ROWS,
+                                   .source = { .as_row = true } };
+        if (spec->bias_row)
+            node.weights[node.n_weights++] = spey_blocks_declare(
+                b, &(spey_weight_names){ "lm_head", spec->bias_row, "", true }, &bias);
         x = spey_blocks_append(b, &node);
     }
     x = spey_block_unary(b, x, NULL, spec->scale != 0 ? spec->scale : 1, spec->softcap);

@@ -19,6 +19,7 @@ typedef struct spey_blocks {
     spey_graph *graph;
     spey_dtype dtype; /* of matrices */
     spey_status status;
+    bool encoder;    /* embeddings are of the encoder's input */
     char name[64];   /* before our names: "layer.3." */
     char tensor[96]; /* before the checkpoint's: "model.layers.3." */
 } spey_blocks;
@@ -26,6 +27,9 @@ typedef struct spey_blocks {
 /* Weights from here on belong to layer `layer`: "layer.3." and, in the checkpoint, `tensor_prefix` 3 ".". */
 void spey_blocks_enter_layer(spey_blocks *b, const char *tensor_prefix, int64_t layer);
 void spey_blocks_leave_layer(spey_blocks *b);
+/* What is drawn from here on is the encoder: our names begin with "encoder.". */
+void spey_blocks_enter_encoder(spey_blocks *b);
+void spey_blocks_leave_encoder(spey_blocks *b);
 void spey_blocks_add_cache(spey_blocks *b, const spey_cache_group *group, int *out_index);
 /* Fail, unless something failed before. */
 void spey_blocks_fail(spey_blocks *b, spey_status status, const char *what);
@@ -48,7 +52,7 @@ int32_t spey_blocks_declare(spey_blocks *b, const spey_weight_names *names,
 
 /* ---- single ops ---- */
 
-/* table[ids] * scale; scale 0: as it is. The weight is "embed". */
+/* table[ids] * scale; scale 0: as it is. The weight is "embed", also of an encoder: the two share it. */
 spey_value spey_block_embed(spey_blocks *b, const char *tensor, int64_t vocab, int64_t hidden,
                             double scale);
 
@@ -104,6 +108,10 @@ typedef struct spey_positions_spec {
     int64_t begin; /* rows before position 0's */
 } spey_positions_spec;
 
+/* Declare T5's relative biases as weight `name`; `tensor` holds [buckets, heads]. */
+void spey_block_relative(spey_blocks *b, const char *name, const char *tensor, int64_t buckets,
+                         int64_t heads);
+
 /* A learned row for each position; the weight is "positions". */
 spey_value spey_block_positions(spey_blocks *b, const spey_positions_spec *spec);
 
@@ -133,8 +141,11 @@ typedef struct spey_attention_spec {
     double scale;        /* 0: 1 / sqrt(head_dim) */
     double softcap;
     int64_t window;
-    const char *alibi; /* weight from spey_block_alibi */
-    const char *sinks; /* tensor: a score for each head that joins the softmax's sum */
+    bool all_to_all;           /* every token sees all */
+    const char *alibi;         /* weight from spey_block_alibi */
+    const char *relative;      /* weight from spey_block_relative */
+    int64_t relative_distance; /* from which on all have the last bucket */
+    const char *sinks;         /* tensor: a score for each head that joins the softmax's sum */
     int cache;
     int64_t layer; /* in that cache */
 } spey_attention_spec;
@@ -144,6 +155,12 @@ spey_value spey_block_attend(spey_blocks *b, const spey_value qkv[3],
                              const spey_attention_spec *spec);
 /* Projections, QK-norm, rotation, cache, attention and the output projection; the weights are "attn.q", … */
 spey_value spey_block_attention(spey_blocks *b, spey_value x, const spey_attention_spec *spec);
+
+/* Attention of the decoder to what the encoder has made of its input: keys and values are drawn as the encoder's, from
+ * its result, and stored in a cross group; the others read them. The weights are "cross.q", … */
+void spey_block_cross_keys(spey_blocks *b, spey_value encoded, const spey_attention_spec *spec);
+spey_value spey_block_cross_attention(spey_blocks *b, spey_value x,
+                                      const spey_attention_spec *spec);
 
 /* ---- MLP ---- */
 
@@ -168,7 +185,8 @@ typedef struct spey_head_spec {
     const char *tensor; /* of the head; NULL: the embedding */
     int64_t vocab;
     bool bias;
-    double scale; /* of the logits; 0: as they are */
+    const char *bias_row; /* of the embedding as head: a tensor [1, vocab] */
+    double scale;         /* of the logits; 0: as they are */
     double softcap;
 } spey_head_spec;
 

@@ -140,7 +140,11 @@ static const struct { const char *name, *act; } activations[] = {
 
 const char *spey_config_activation(spey_config *config, const char *keys, const char *missing)
 {
-    const char *name = spey_config_text(config, keys, missing);
+    return spey_config_activation_named(config, keys, spey_config_text(config, keys, missing));
+}
+
+const char *spey_config_activation_named(spey_config *config, const char *keys, const char *name)
+{
     if (config->status) return "none";
     for (size_t i = 0; name && i < sizeof activations / sizeof *activations; i++)
         if (strcmp(name, activations[i].name) == 0) return activations[i].act;

@@ -44,6 +44,8 @@ spey_config spey_config_enter(spey_config *config, const char *keys,
 void spey_config_leave(spey_config *config, const spey_config *inner);
 /* "silu", "gelu_new", … as the graph spells it. */
 const char *spey_config_activation(spey_config *config, const char *keys, const char *missing);
+/* The same for a name that was found inside the value of `keys`. */
+const char *spey_config_activation_named(spey_config *config, const char *keys, const char *name);
 /* Fail unless the condition holds: for what spans keys. */
 void spey_config_demand(spey_config *config, bool condition, const char *format, ...)
     SPEY_PRINTF(3, 4);

@@ -109,6 +109,18 @@ static int32_t read_id(spey_config *config, const char *key)
     return (int32_t)id;
 }
 
+/* What a decoder begins with when it has an encoder, as generate() finds it; T5 was trained with the padding. */
+static void read_start(spey_config *config, bool encodes, spey_model_info *info)
+{
+    info->decoder_start_id = info->forced_bos_id = -1;
+    if (!encodes) return;
+    info->decoder_start_id = read_id(config, "decoder_start_token_id");
+    if (info->decoder_start_id < 0) info->decoder_start_id = info->bos_id;
+    if (info->decoder_start_id < 0) info->decoder_start_id = info->pad_id;
+    spey_config_demand(config, info->decoder_start_id >= 0, "decoder_start_token_id is missing");
+    info->forced_bos_id = read_id(config, "forced_bos_token_id");
+}
+
 /* Dynamic and yarn multiply the positions that they begin from; a checkpoint whose max_position_embeddings is still that
  * number reaches as far as its factor says. */
 static int64_t read_context(const spey_arch_config *config)
@@ -125,6 +137,7 @@ static void read_info(spey_config *config, spey_model *model)
 {
     spey_model_info *info = &model->info;
     snprintf(info->arch, sizeof info->arch, "%s", model->arch->name);
+    info->exact = model->config.exact;
     info->vocab_size = model->config.vocab;
     info->hidden_size = model->config.hidden;
     info->n_layers = model->config.layers;
@@ -132,6 +145,7 @@ static void read_info(spey_config *config, spey_model *model)
     info->temperature = info->top_p = info->typical_p = info->repetition_penalty = 1;
     info->bos_id = read_id(config, "bos_token_id");
     info->pad_id = read_id(config, "pad_token_id");
+    read_start(config, model->config.encoder.layers > 0, info);
     read_dtype(config, info);
     read_eos(config, info);
 }
@@ -216,6 +230,10 @@ bool spey_model_tensor_alias(const char *tensor, int variant, char out[SPEY_NAME
 {
     static const char *const prefixes[] = { "model.", "transformer.", "gpt_neox." };
     if (variant != 0) return false;
+    if (strcmp(tensor, "lm_head.weight") == 0) { /* an encoder-decoder model's, tied */
+        snprintf(out, SPEY_NAME_BYTES_MAX, "shared.weight");
+        return true;
+    }
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
         size_t n = strlen(prefixes[i]);
         if (strncmp(tensor, prefixes[i], n) == 0) {

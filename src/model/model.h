@@ -29,7 +29,7 @@ spey_status spey_model_draw(const spey_model *model, spey_dtype dtype, spey_grap
 bool spey_model_ignores_tensor(const spey_model *model, const char *name);
 
 /* Other names under which checkpoints hold `tensor`, for variant 0, 1, …; false: there are no more. A checkpoint saved from
- * the base model lacks the prefix ("layers.0.…" for "model.layers.0.…"). */
+ * the base model lacks the prefix ("layers.0.…" for "model.layers.0.…"); one without a head of its own has the embedding. */
 bool spey_model_tensor_alias(const char *tensor, int variant, char out[SPEY_NAME_BYTES_MAX]);
 
 #endif

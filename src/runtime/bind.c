@@ -122,6 +122,11 @@ static spey_status check_f32(const binder *b, const spey_node *node, int first)
     return SPEY_OK;
 }
 
+static spey_rows node_rows(const binder *b, const spey_node *node)
+{
+    return spey_graph_node_rows(b->program->graph, node);
+}
+
 static spey_activation activation(const spey_node *node)
 {
     static const char *const texts[] = {
@@ -155,6 +160,7 @@ static spey_kv_view kv_view(const binder *b, const spey_node *node)
     SPEY_ASSERT(group >= 0 && group < b->program->graph->n_caches);
     SPEY_ASSERT(layer >= 0 && layer < b->program->graph->caches[group].layers);
     const spey_kv_pool *pool = &b->layout->pools[group];
+    if (b->program->graph->caches[group].scratch) layer = 0;
     return (spey_kv_view){
         .base = b->bases.kv[group],
         .dtype = b->layout->kv_dtype,
@@ -190,13 +196,14 @@ static spey_status finish(binder *b, const char *op, spey_rows rows, spey_any_ar
 {
     spey_binding *out = b->out;
     const spey_memplan_limits *limits = &b->layout->memplan_limits;
-    args->rows = rows == SPEY_ROWS_TOKENS ? limits->tokens_max : limits->outputs_max;
+    args->rows = rows == SPEY_ROWS_OUTPUTS ? limits->outputs_max : limits->tokens_max;
     spey_step *step = &out->steps[out->sizes.n_steps];
     SPEY_TRY(spey_kernel_choose(b->program->backend, op, args, &step->kernel));
     step->args = args;
     size_t bytes = step->kernel->workspace ? step->kernel->workspace(args) : 0;
     if (bytes > out->sizes.workspace_bytes) out->sizes.workspace_bytes = bytes;
     out->rows[out->sizes.n_steps++] = rows;
+    if (rows == SPEY_ROWS_SOURCE) out->n_source_steps = out->sizes.n_steps;
     if (rows == SPEY_ROWS_TOKENS) out->n_token_steps = out->sizes.n_steps;
     return SPEY_OK;
 }
@@ -207,10 +214,12 @@ static spey_status bind_embed(binder *b, const spey_node *node, spey_any_args *a
     const spey_weight *table = weight_info(b, node, 0);
     int64_t begin = spey_node_int(node, SPEY_ATTR_BEGIN, 0), numbers = table->dims[0] - begin;
     bool positions = !strcmp(spey_node_text(node, SPEY_ATTR_SOURCE, "ids"), "positions");
-    if (positions && b->layout->kv.sequence_tokens_max > numbers)
+    spey_rows rows = node_rows(b, node);
+    int64_t longest = rows == SPEY_ROWS_SOURCE ? b->layout->kv.cross_tokens_max
+                                               : b->layout->kv.sequence_tokens_max;
+    if (positions && longest > numbers)
         return SPEY_FAIL(SPEY_FORMAT, "%s has %lld positions, sequences may have %lld tokens",
-                         table->name, (long long)numbers,
-                         (long long)b->layout->kv.sequence_tokens_max);
+                         table->name, (long long)numbers, (long long)longest);
     if (!positions && numbers < b->out->n_ids) b->out->n_ids = numbers;
     args->embed = (spey_embed_args){
         .cols = out.cols,
@@ -224,7 +233,7 @@ static spey_status bind_embed(binder *b, const spey_node *node, spey_any_args *a
         .out_dtype = out.dtype,
         .out_pitch = out.pitch,
     };
-    return finish(b, "embed", SPEY_ROWS_TOKENS, args);
+    return finish(b, "embed", rows, args);
 }
 
 static spey_status bind_norm(binder *b, const spey_node *node, spey_any_args *args)
@@ -258,7 +267,7 @@ static spey_status bind_norm(binder *b, const spey_node *node, spey_any_args *ar
         args->norm.sum_pitch = sum.pitch;
         args->norm.sum_dtype = sum.dtype;
     }
-    return finish(b, "norm", b->program->graph->values[node->outputs[0]].rows, args);
+    return finish(b, "norm", node_rows(b, node), args);
 }
 
 static bool has_one_scale(const binder *b, const spey_weight *w)
@@ -292,7 +301,7 @@ static spey_status bind_linear(binder *b, const spey_node *node, spey_any_args *
         .y_pitch = y.pitch,
         .workspace = b->bases.workspace,
     };
-    return finish(b, "gemm", b->program->graph->values[node->outputs[0]].rows, args);
+    return finish(b, "gemm", node_rows(b, node), args);
 }
 
 static spey_status bind_unary(binder *b, const spey_node *node, spey_any_args *args)
@@ -309,7 +318,7 @@ static spey_status bind_unary(binder *b, const spey_node *node, spey_any_args *a
         .out = out.data,
         .out_pitch = out.pitch,
     };
-    return finish(b, "unary", b->program->graph->values[node->outputs[0]].rows, args);
+    return finish(b, "unary", node_rows(b, node), args);
 }
 
 static spey_status bind_add(binder *b, const spey_node *node, spey_any_args *args)
@@ -328,7 +337,7 @@ static spey_status bind_add(binder *b, const spey_node *node, spey_any_args *arg
         .out = out.data,
         .out_pitch = out.pitch,
     };
-    return finish(b, "add", b->program->graph->values[node->outputs[0]].rows, args);
+    return finish(b, "add", node_rows(b, node), args);
 }
 
 static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *args)
@@ -347,7 +356,7 @@ static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *arg
         .out = out.data,
         .out_pitch = out.pitch,
     };
-    return finish(b, "glu", b->program->graph->values[node->outputs[0]].rows, args);
+    return finish(b, "glu", node_rows(b, node), args);
 }
 
 /* Tables are F32 and dense. */
@@ -412,7 +421,7 @@ static spey_status bind_kv_append(binder *b, const spey_node *node, spey_any_arg
         .dtype = k.dtype,
         .kv = kv_view(b, node),
     };
-    return finish(b, "kv_append", SPEY_ROWS_TOKENS, args);
+    return finish(b, "kv_append", node_rows(b, node), args);
 }
 
 static spey_status bind_rope_append(binder *b, const spey_node *node, spey_any_args *args)
@@ -443,7 +452,11 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
 {
     operand q = input(b, node, 0), out = output(b, node, 0);
     bool alibi = spey_node_int(node, SPEY_ATTR_ALIBI, 0) != 0;
+    bool relative = spey_node_int(node, SPEY_ATTR_RELATIVE, 0) != 0;
     bool sinks = spey_node_int(node, SPEY_ATTR_SINKS, 0) != 0;
+    const spey_kv_limits *kv = &b->layout->kv;
+    const spey_cache_group *group =
+        &b->program->graph->caches[spey_node_int(node, SPEY_ATTR_CACHE, 0)];
     SPEY_TRY(check_f32(b, node, 0));
     args->attention = (spey_attention_args){
         .n_heads = spey_node_int(node, SPEY_ATTR_HEADS, 0),
@@ -454,6 +467,7 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
         .softcap = number(node, SPEY_ATTR_SOFTCAP, 0),
         .window = spey_node_int(node, SPEY_ATTR_WINDOW, 0),
         .causal = spey_node_int(node, SPEY_ATTR_CAUSAL, 1) != 0,
+        .cross = group->source && node_rows(b, node) == SPEY_ROWS_TOKENS,
         .alibi_slopes = alibi ? weight(b, node, 0) : NULL,
         .sinks = sinks ? weight(b, node, node->n_weights - 1) : NULL,
         .batch = b->bases.batch,
@@ -463,11 +477,16 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
         .out_pitch = out.pitch,
         .dtype = q.dtype,
         .kv = kv_view(b, node),
-        .seqs_max = b->layout->kv.sequences_max,
-        .kv_len_max = b->layout->kv.sequence_tokens_max,
+        .seqs_max = kv->sequences_max,
+        .kv_len_max = group->source ? kv->cross_tokens_max : kv->sequence_tokens_max,
         .workspace = b->bases.workspace,
     };
-    return finish(b, "attention", SPEY_ROWS_TOKENS, args);
+    if (relative)
+        args->attention.relative =
+            (spey_relative){ .bias = weight(b, node, alibi),
+                             .buckets = weight_info(b, node, alibi)->dims[0],
+                             .max_distance = spey_node_int(node, SPEY_ATTR_DISTANCE, 0) };
+    return finish(b, "attention", node_rows(b, node), args);
 }
 
 static spey_status bind_concat(binder *b, const spey_node *node, spey_any_args *args)
@@ -488,7 +507,7 @@ static spey_status bind_concat(binder *b, const spey_node *node, spey_any_args *
         .out = out.data,
         .out_pitch = out.pitch,
     };
-    return finish(b, "concat", SPEY_ROWS_TOKENS, args);
+    return finish(b, "concat", node_rows(b, node), args);
 }
 
 static spey_status bind_route(binder *b, const spey_node *node, spey_any_args *args)
@@ -686,6 +705,18 @@ void spey_binding_deinit(spey_binding *binding)
     *binding = (spey_binding){ 0 };
 }
 
+/* The encoder's nodes, or all others. */
+static spey_status bind_part(binder *b, bool encoder)
+{
+    const spey_graph *graph = b->program->graph;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const spey_node *node = &graph->nodes[i];
+        if ((node_rows(b, node) == SPEY_ROWS_SOURCE) != encoder) continue;
+        SPEY_TRY_CTX(bind_node(b, node), "node %d (%s)", i, spey_graph_op_name(node->op));
+    }
+    return SPEY_OK;
+}
+
 static spey_status bind_all(binder *b)
 {
     const spey_graph *graph = b->program->graph;
@@ -699,11 +730,10 @@ static spey_status bind_all(binder *b)
     if (graph->values[logits->storage].cols != graph->values[graph->output].cols ||
         graph->values[logits->storage].rows != SPEY_ROWS_OUTPUTS)
         return SPEY_FAIL(SPEY_INTERNAL, "the logits are placed inside another value");
+    SPEY_TRY(bind_part(b, true));
+    SPEY_TRY(bind_part(b, false));
     for (int i = 0; i < graph->n_nodes; i++)
-        SPEY_TRY_CTX(bind_node(b, &graph->nodes[i]), "node %d (%s)", i,
-                     spey_graph_op_name(graph->nodes[i].op));
-    for (int i = 0; i < graph->n_nodes; i++)
-        count_weights(b, &graph->nodes[i]);
+        if (node_rows(b, &graph->nodes[i]) != SPEY_ROWS_SOURCE) count_weights(b, &graph->nodes[i]);
     return SPEY_OK;
 }
 

@@ -62,6 +62,7 @@ typedef struct spey_binding {
     spey_step *steps;
     spey_any_args *args;   /* of each step */
     spey_rows *rows;       /* of each step */
+    int n_source_steps;    /* the first ones are the encoder's */
     int n_token_steps;     /* steps behind these work on outputs alone */
     int64_t n_ids;         /* ids are below this: rows of the smallest embedding table */
     uint64_t weight_bytes; /* that one token's step reads */

@@ -5,7 +5,7 @@
 #include "base/alloc.h"
 #include "runtime/weights.h"
 
-enum { BLOCK_TOKENS_DEFAULT = 64, STEP_TOKENS_DEFAULT = 512 };
+enum { BLOCK_TOKENS_DEFAULT = 64, STEP_TOKENS_DEFAULT = 512, ENCODER_TOKENS_DEFAULT = 1024 };
 
 /* What window groups keep behind their windows, so that drafts of so many tokens can be taken back. */
 enum { ROLLBACK_TOKENS = 16 };
@@ -64,7 +64,7 @@ static spey_status check_limits(const spey_program *program, const spey_limits_p
 static spey_status choose_kv_dtype(spey_layout *layout, const spey_program *program)
 {
     spey_limits_plan *limits = &layout->plan.limits;
-    layout->kv_dtype = program->info->dtype;
+    layout->kv_dtype = program->info->exact ? SPEY_F32 : program->info->dtype;
     const char *name = limits->kv_dtype;
     if (name && (!spey_dtype_from_name(name, strlen(name), &layout->kv_dtype) ||
                  (layout->kv_dtype != SPEY_F32 && layout->kv_dtype != SPEY_F16 &&
@@ -97,8 +97,9 @@ static void shape_pools(spey_layout *layout, const spey_program *program)
         pool->v_head_bytes = pool->v_token_bytes * tokens;
         pool->k_bytes = pool->k_head_bytes * group->heads;
         pool->layer_bytes = pool->k_bytes + pool->v_head_bytes * group->heads;
-        pool->block_bytes = (pool->layer_bytes * group->layers + 63) & ~(int64_t)63;
-        layout->plan.kv_block_bytes += (uint64_t)pool->block_bytes;
+        pool->block_bytes =
+            (pool->layer_bytes * (group->scratch ? 1 : group->layers) + 63) & ~(int64_t)63;
+        if (!group->source) layout->plan.kv_block_bytes += (uint64_t)pool->block_bytes;
     }
 }
 
@@ -116,6 +117,14 @@ static bool rotates_by_length(const spey_program *program, int64_t sequence_toke
     return false;
 }
 
+/* Every sequence may have an input of its own: admission does not look at these groups. */
+static int32_t cross_blocks(const spey_layout *layout)
+{
+    const spey_limits_plan *limits = &layout->plan.limits;
+    int64_t one = div_up(layout->plan.source_tokens_max, limits->kv_block_tokens);
+    return (int32_t)min64(one * limits->sequences_max, INT32_MAX);
+}
+
 /* How the cache is laid out when groups without a window have n_blocks of it. Groups with one get no more than all
  * sequences can hold. */
 static spey_kv_limits kv_limits(const spey_layout *layout, const spey_program *program,
@@ -124,15 +133,16 @@ static spey_kv_limits kv_limits(const spey_layout *layout, const spey_program *p
     const spey_limits_plan *limits = &layout->plan.limits;
     int64_t all = limits->sequences_max * limits->sequence_tokens_max;
     int64_t step = max64(min64(STEP_TOKENS_DEFAULT, all), limits->sequences_max);
-    spey_kv_limits kv = {
-        .sequences_max = limits->sequences_max,
-        .sequence_tokens_max = limits->sequence_tokens_max,
-        .step_tokens_max = limits->step_tokens_max ? limits->step_tokens_max : step,
-        .rollback_tokens = ROLLBACK_TOKENS,
-        .block_tokens = limits->kv_block_tokens,
-        .n_groups = program->graph->n_caches,
-        .reuse = !limits->no_kv_reuse && !rotates_by_length(program, limits->sequence_tokens_max)
-    };
+    spey_kv_limits kv = { .sequences_max = limits->sequences_max,
+                          .sequence_tokens_max = limits->sequence_tokens_max,
+                          .step_tokens_max =
+                              limits->step_tokens_max ? limits->step_tokens_max : step,
+                          .rollback_tokens = ROLLBACK_TOKENS,
+                          .cross_tokens_max = layout->plan.source_tokens_max,
+                          .block_tokens = limits->kv_block_tokens,
+                          .n_groups = program->graph->n_caches,
+                          .reuse = !limits->no_kv_reuse && !program->has_encoder &&
+                                   !rotates_by_length(program, limits->sequence_tokens_max) };
     for (int g = 0; g < kv.n_groups; g++) {
         const spey_cache_group *group = &program->graph->caches[g];
         spey_kv_group_limits *of = &kv.groups[g];
@@ -142,6 +152,7 @@ static spey_kv_limits kv_limits(const spey_layout *layout, const spey_program *p
                 n_blocks, spey_kv_window_blocks(&kv, group->window, limits->sequences_max));
         if (group->state > 0)
             *of = (spey_kv_group_limits){ SPEY_KV_STATE, limits->sequences_max, 0 };
+        if (group->source) *of = (spey_kv_group_limits){ SPEY_KV_CROSS, cross_blocks(layout), 0 };
     }
     return kv;
 }
@@ -177,6 +188,10 @@ static void plan_kv_groups(spey_layout *layout)
     spey_plan *plan = &layout->plan;
     for (int g = 0; g < layout->kv.n_groups; g++) {
         const spey_kv_group_limits *group = &layout->kv.groups[g];
+        if (group->kind == SPEY_KV_CROSS)
+            plan->source_bytes =
+                add_sat(plan->source_bytes,
+                        mul_sat((uint64_t)group->n_blocks, (uint64_t)layout->pools[g].block_bytes));
         if (group->kind != SPEY_KV_TOKENS) continue;
         plan->kv_groups[plan->n_kv_groups++] =
             (spey_plan_kv_group){ group->n_blocks, (uint64_t)layout->pools[g].block_bytes,
@@ -214,6 +229,16 @@ static spey_status size_pools(spey_layout *layout, const spey_program *program)
     return SPEY_OK;
 }
 
+/* An encoder sees all of its input at once. */
+static void limit_source(spey_layout *layout, int64_t context)
+{
+    spey_limits_plan *limits = &layout->plan.limits;
+    if (!limits->step_tokens_max)
+        limits->step_tokens_max =
+            max64(min64(ENCODER_TOKENS_DEFAULT, context), limits->sequences_max);
+    layout->plan.source_tokens_max = min64(limits->step_tokens_max, context);
+}
+
 static spey_status fill_defaults(spey_layout *layout, const spey_program *program)
 {
     spey_plan *plan = &layout->plan;
@@ -231,6 +256,7 @@ static spey_status fill_defaults(spey_layout *layout, const spey_program *progra
         limits->kv_block_tokens = (int32_t)min64(BLOCK_TOKENS_DEFAULT, longest);
     }
     shape_pools(layout, program);
+    if (program->has_encoder) limit_source(layout, program->info->context_length);
     SPEY_TRY(size_pools(layout, program));
     int64_t most = limits->sequences_max * limits->sequence_tokens_max;
     if (!limits->step_tokens_max)
@@ -264,10 +290,12 @@ static void lay_out_tables(spey_layout *layout)
     tables->token_seq = take(&offset, tokens);
     tables->seq_start = take(&offset, seqs + 1);
     tables->kv_len = take(&offset, seqs);
+    tables->source_len = take(&offset, seqs);
     tables->output_rows = take(&offset, (uint64_t)limits->outputs_max);
     tables->pitch = 1; /* of a state */
     if (layout->plan.kv_block_bytes)
-        tables->pitch = div_up(limits->sequence_tokens_max, limits->kv_block_tokens);
+        tables->pitch = div_up(max64(limits->sequence_tokens_max, layout->plan.source_tokens_max),
+                               limits->kv_block_tokens);
     for (int g = 0; g < layout->kv.n_groups; g++)
         tables->groups[g] = take(&offset, mul_sat(seqs, (uint64_t)tables->pitch));
     tables->bytes = offset;
@@ -294,6 +322,7 @@ static void add_lines(spey_layout *layout, const spey_program *program)
     add_line(plan, "kv cache", plan->limits.kv_bytes, true);
     add_line(plan, "states", mul_sat(plan->state_bytes, (uint64_t)plan->limits.sequences_max),
              true);
+    add_line(plan, "encoder's kv cache", plan->source_bytes, true);
     add_line(plan, "activations", layout->arena_bytes, true);
     add_line(plan, "workspace", layout->sizes.workspace_bytes, true);
     add_line(plan, "logits", layout->logits_bytes, true);

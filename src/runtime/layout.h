@@ -12,7 +12,8 @@
 /* The pool of one cache group, block-major so that a block is one piece of memory in all layers:
  *
  *   [block][layer][K|V][kv_head][token][head_dim]
- *   [block][layer][element]                            of a state group, whose pool has the first two sizes only */
+ *   [block][layer][element]                            of a state group, whose pool has the first two sizes only
+ *   [block][K|V][kv_head][token][head_dim]             of a scratch group: its layers take turns */
 typedef struct spey_kv_pool {
     int64_t block_bytes; /* a multiple of 64 */
     int64_t layer_bytes;
@@ -23,7 +24,7 @@ typedef struct spey_kv_pool {
 
 /* Where the arrays of spey_ragged lie in one piece of memory, in bytes. */
 typedef struct spey_table_layout {
-    size_t ids, positions, token_seq, seq_start, kv_len, output_rows;
+    size_t ids, positions, token_seq, seq_start, kv_len, source_len, output_rows;
     size_t groups[SPEY_CACHE_GROUPS_MAX];
     int64_t pitch; /* of the block tables */
     size_t bytes;

@@ -49,6 +49,8 @@ void spey_plan_write(const spey_plan *plan, spey_strbuf *out)
     write_limit(out, "tokens of a sequence", limits->sequence_tokens_max);
     write_limit(out, "tokens of a step", limits->step_tokens_max);
     write_limit(out, "rows of logits of a step", limits->outputs_max);
+    if (plan->source_tokens_max)
+        write_limit(out, "tokens of an encoder's input", plan->source_tokens_max);
     if (plan->state_bytes)
         spey_strbuf_printf(out, "  a state of %s for each sequence\n",
                            spey_bytes_text(text, plan->state_bytes));

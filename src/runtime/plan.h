@@ -17,17 +17,18 @@ typedef struct spey_limits_plan {
     int threads;             /* CPU worker threads [one per core] */
     int32_t sequences_max;   /* sequences open at once and in one step [1] */
     int64_t step_tokens_max; /* tokens of one step, prefill and decode together [512, or all that
-                                    can come if fewer; at least sequences_max] */
+                                    can come if fewer; at least sequences_max]. An encoder takes
+                                    its input in one step [1024, or the model's context length] */
     int64_t outputs_max;     /* rows of logits of one step [sequences_max]; more than
                                     step_tokens_max means that */
     int64_t sequence_tokens_max; /* prompt + output of one sequence [the model's context length, or
                                     what the KV pool holds if kv_bytes says less or is default] */
-    uint64_t kv_bytes;         /* KV pool [what sequences_max full sequences need, at most a quarter
+    uint64_t kv_bytes;       /* KV pool [what sequences_max full sequences need, at most a quarter
                                     of available memory, at least one sequence of an asked-for
                                     sequence_tokens_max]. It always holds one full sequence */
-    int32_t kv_block_tokens;   /* [64, or the sequence if shorter] */
-    const char *kv_dtype;      /* "f32", "f16", "bf16" [the engine's dtype] */
-    bool no_kv_reuse;          /* forget the blocks of ended sequences */
+    int32_t kv_block_tokens; /* [64, or the sequence if shorter] */
+    const char *kv_dtype; /* "f32", "f16", "bf16" [the engine's dtype; f32 if its model is exact] */
+    bool no_kv_reuse;     /* forget the blocks of ended sequences */
     uint64_t memory_bytes_max; /* cap for the counted lines [what is free] */
     bool no_in_place;          /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;
@@ -39,7 +40,8 @@ enum {
 };
 
 typedef struct spey_plan_line {
-    const char *what; /* "weights (mapped from the file)", "activations", "kv cache", "states",
+    const char *
+        what; /* "weights (mapped from the file)", "activations", "kv cache", "states", "encoder's kv cache",
                          "workspace", "logits", "tables" */
     uint64_t bytes;
     bool counted; /* false: file pages that the kernel may drop */
@@ -67,6 +69,9 @@ typedef struct spey_plan {
     spey_plan_kv_group kv_groups[SPEY_CACHE_GROUPS_MAX]; /* those of tokens */
     int n_kv_groups;
     uint64_t state_bytes; /* of one sequence, whatever its length */
+    int64_t
+        source_tokens_max; /* of an encoder's input: a step's, or what the model was made for; 0: no encoder */
+    uint64_t source_bytes; /* keys and values of the encoder's tokens, of all sequences */
 } spey_plan;
 
 enum { SPEY_BYTES_TEXT = 24 };

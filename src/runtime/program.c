@@ -99,8 +99,7 @@ static spey_status read_graph(spey_program *program)
     for (int i = 0; i < graph->n_nodes; i++)
         for (int w = 0; w < graph->nodes[i].n_weights; w++)
             SPEY_TRY(resolve_all(program, graph->nodes[i].weights[w]));
-    if (spey_graph_has_encoder(graph))
-        return SPEY_FAIL(SPEY_UNSUPPORTED, "the graph has an encoder, which cannot run yet");
+    program->has_encoder = spey_graph_has_encoder(graph);
     const spey_value_info *output = &graph->values[graph->output];
     if (output->rows != SPEY_ROWS_OUTPUTS || output->cols != program->info->vocab_size)
         return SPEY_FAIL(SPEY_FORMAT, "the graph's output has %lld columns, the vocabulary %lld",
@@ -108,14 +107,15 @@ static spey_status read_graph(spey_program *program)
     return SPEY_OK;
 }
 
-/* On the CPU FP32 costs nothing beside the weights. Elsewhere too where states are carried on: what a recurrence gets in 16
- * bits it amplifies. */
+/* On the CPU FP32 costs nothing beside the weights. Elsewhere too where the model says so, and where states are carried on:
+ * what a recurrence gets in 16 bits it amplifies. */
 static spey_dtype choose_activation_dtype(const spey_program *program, spey_dtype dtype)
 {
     bool states = false;
     for (int g = 0; g < program->graph->n_caches; g++)
         states |= program->graph->caches[g].state > 0;
-    return program->device_info.host_memory || states ? SPEY_F32 : dtype;
+    bool wide = program->device_info.host_memory || program->info->exact || states;
+    return wide ? SPEY_F32 : dtype;
 }
 
 spey_status spey_program_init(spey_program *program, const spey_engine_file *engine,
@@ -136,7 +136,8 @@ spey_status spey_program_init(spey_program *program, const spey_engine_file *eng
         spey_program_deinit(program);
         return status;
     }
-    program->precision = dtype == SPEY_F32 ? SPEY_PRECISION_F32 : SPEY_PRECISION_16;
+    bool exact = dtype == SPEY_F32 || (program->info->exact && program->device_info.host_memory);
+    program->precision = exact ? SPEY_PRECISION_F32 : SPEY_PRECISION_16;
     program->activation_dtype = choose_activation_dtype(program, dtype);
     return SPEY_OK;
 }

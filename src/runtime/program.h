@@ -20,6 +20,7 @@ typedef struct spey_program {
     spey_graph *graph;
     const spey_engine_tensor **tensors; /* one per weight of the graph; NULL: no node reads it */
     bool has_virtual_weights;           /* some tensor that is read has no data */
+    bool has_encoder;
     spey_dtype activation_dtype;
     spey_precision precision;
 } spey_program;

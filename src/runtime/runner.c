@@ -97,6 +97,7 @@ static void point_batch(spey_runner *r)
                               .seq_start = device_table(r, tables->seq_start),
                               .kv_len = device_table(r, tables->kv_len),
                               .output_rows = device_table(r, tables->output_rows) };
+    if (r->program.has_encoder) r->batch.source_len = device_table(r, tables->source_len);
     for (int g = 0; g < r->layout.kv.n_groups; g++)
         r->batch.groups[g] = (spey_block_table){ .blocks = device_table(r, tables->groups[g]),
                                                  .pitch = tables->pitch };
@@ -248,6 +249,8 @@ static spey_status check_sequence(spey_runner *r, const spey_step_seq *s)
     if (r->seen_in[s->seq] == r->step)
         return SPEY_FAIL(SPEY_INVALID, "sequence %d is there twice", s->seq);
     r->seen_in[s->seq] = r->step;
+    if (r->program.has_encoder && !spey_kv_cross_length(r->kv, s->seq))
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d: its input was not encoded", s->seq);
     if (s->n_ids < 1 || s->n_outputs < 0 || s->n_outputs > s->n_ids)
         return SPEY_FAIL(SPEY_INVALID, "sequence %d: logits of the last %d of %d tokens wanted",
                          s->seq, s->n_outputs, s->n_ids);
@@ -304,14 +307,29 @@ static int32_t *host_table(const spey_runner *r, size_t at)
     return (int32_t *)(void *)(r->host_tables + at);
 }
 
-static void fill_sequence(spey_runner *r, const spey_step_seq *s, int row)
+/* Blocks of the sequence in a group for `length` tokens. A step of the encoder sees nothing of the decoder's. */
+static void fill_blocks(spey_runner *r, int g, spey_seq_id seq, int row, int64_t length)
+{
+    const spey_table_layout *tables = &r->layout.tables;
+    bool cross = r->layout.kv.groups[g].kind == SPEY_KV_CROSS;
+    if (cross) length = spey_kv_cross_length(r->kv, seq);
+    int64_t n, used = spey_kv_blocks_for(r->kv, g, length);
+    int64_t first = spey_kv_first_block(r->kv, g, seq);
+    const int32_t *blocks = spey_kv_blocks(r->kv, g, seq, &n);
+    SPEY_ASSERT(used <= n);
+    SPEY_ASSERT(used <= tables->pitch);
+    memcpy(host_table(r, tables->groups[g]) + row * tables->pitch + first, blocks + first,
+           (size_t)(used - first) * sizeof(*blocks));
+}
+
+static void fill_sequence(spey_runner *r, const spey_step_seq *s, int row, bool encodes)
 {
     const spey_table_layout *tables = &r->layout.tables;
     int32_t *start = host_table(r, tables->seq_start) + row;
     int32_t *ids = host_table(r, tables->ids) + *start;
     int32_t *positions = host_table(r, tables->positions) + *start;
     int32_t *token_seq = host_table(r, tables->token_seq) + *start;
-    int32_t length = (int32_t)spey_kv_length(r->kv, s->seq);
+    int32_t length = encodes ? 0 : (int32_t)spey_kv_length(r->kv, s->seq);
     memcpy(ids, s->ids, (size_t)s->n_ids * sizeof(*ids));
     for (int32_t i = 0; i < s->n_ids; i++) {
         positions[i] = length + i;
@@ -319,25 +337,19 @@ static void fill_sequence(spey_runner *r, const spey_step_seq *s, int row)
     }
     start[1] = *start + s->n_ids;
     host_table(r, tables->kv_len)[row] = length + s->n_ids;
-    for (int g = 0; g < r->layout.kv.n_groups; g++) {
-        int64_t n, used = spey_kv_blocks_for(r->kv, g, length + s->n_ids);
-        int64_t first = spey_kv_first_block(r->kv, g, s->seq);
-        const int32_t *blocks = spey_kv_blocks(r->kv, g, s->seq, &n);
-        SPEY_ASSERT(used <= n);
-        SPEY_ASSERT(used <= tables->pitch);
-        memcpy(host_table(r, tables->groups[g]) + row * tables->pitch + first, blocks + first,
-               (size_t)(used - first) * sizeof(*blocks));
-    }
+    host_table(r, tables->source_len)[row] = (int32_t)spey_kv_cross_length(r->kv, s->seq);
+    for (int g = 0; g < r->layout.kv.n_groups; g++)
+        fill_blocks(r, g, s->seq, row, encodes ? 0 : length + s->n_ids);
 }
 
-static void fill_tables(spey_runner *r, const spey_step_seq *seqs, int n_seqs)
+static void fill_tables(spey_runner *r, const spey_step_seq *seqs, int n_seqs, bool encodes)
 {
     int32_t *output_rows = host_table(r, r->layout.tables.output_rows);
     int32_t *seq_start = host_table(r, r->layout.tables.seq_start);
     seq_start[0] = 0;
     for (int s = 0; s < n_seqs; s++) {
-        fill_sequence(r, &seqs[s], s);
-        for (int32_t i = seqs[s].n_outputs; i > 0; i--)
+        fill_sequence(r, &seqs[s], s, encodes);
+        for (int32_t i = encodes ? 0 : seqs[s].n_outputs; i > 0; i--)
             *output_rows++ = seq_start[s + 1] - i;
     }
 }
@@ -358,6 +370,7 @@ static spey_status upload_tables(spey_runner *r)
     SPEY_TRY(upload(r, tables->token_seq, r->batch.n_tokens));
     SPEY_TRY(upload(r, tables->seq_start, r->batch.n_seqs + 1));
     SPEY_TRY(upload(r, tables->kv_len, r->batch.n_seqs));
+    if (r->program.has_encoder) SPEY_TRY(upload(r, tables->source_len, r->batch.n_seqs));
     SPEY_TRY(upload(r, tables->output_rows, r->batch.n_outputs));
     for (int g = 0; g < r->layout.kv.n_groups; g++)
         SPEY_TRY(upload(r, tables->groups[g], r->batch.n_seqs * tables->pitch));
@@ -390,31 +403,39 @@ spey_status spey_runner_observe(spey_runner *r, spey_observer observer, void *us
     return SPEY_OK;
 }
 
-static spey_status run_observed(spey_runner *r, int n)
+static spey_status run_observed(spey_runner *r, int begin, int end)
 {
     const spey_step *steps = r->binding.steps;
-    for (int i = 0; i < n; i++) {
+    for (int i = begin; i < end; i++) {
         SPEY_TRY(r->program.backend->run(r->program.device, &steps[i], 1));
         r->observer(r->observer_user, i, &steps[i]);
     }
     return SPEY_OK;
 }
 
-static spey_status run_steps(spey_runner *r)
+/* Steps [begin, end) of the binding. */
+static spey_status run_bound(spey_runner *r, int begin, int end)
 {
     const spey_backend *backend = r->program.backend;
     spey_binding *binding = &r->binding;
-    int n = r->batch.n_outputs ? binding->sizes.n_steps : binding->n_token_steps;
-    for (int i = 0; i < n; i++)
+    for (int i = begin; i < end; i++)
         binding->args[i].rows =
-            binding->rows[i] == SPEY_ROWS_TOKENS ? r->batch.n_tokens : r->batch.n_outputs;
+            binding->rows[i] == SPEY_ROWS_OUTPUTS ? r->batch.n_outputs : r->batch.n_tokens;
     SPEY_TRY(copy_blocks(r));
     SPEY_TRY(upload_tables(r));
     if (r->observer)
-        SPEY_TRY(run_observed(r, n));
+        SPEY_TRY(run_observed(r, begin, end));
     else
-        SPEY_TRY(backend->run(r->program.device, binding->steps, n));
-    SPEY_TRY(backend->sync(r->program.device));
+        SPEY_TRY(backend->run(r->program.device, binding->steps + begin, end - begin));
+    return backend->sync(r->program.device);
+}
+
+static spey_status run_steps(spey_runner *r)
+{
+    const spey_backend *backend = r->program.backend;
+    const spey_binding *binding = &r->binding;
+    SPEY_TRY(run_bound(r, binding->n_source_steps,
+                       r->batch.n_outputs ? binding->sizes.n_steps : binding->n_token_steps));
     if (r->program.device_info.host_memory || !r->batch.n_outputs) return SPEY_OK;
     size_t bytes = (size_t)r->batch.n_outputs * (size_t)r->program.info->vocab_size * sizeof(float);
     return backend->download(r->program.device, r->host_logits, r->logits.data, bytes);
@@ -428,12 +449,69 @@ spey_status spey_runner_step(spey_runner *r, const spey_step_seq *seqs, int n_se
         int64_t after = spey_kv_length(r->kv, seqs[s].seq) + seqs[s].n_ids;
         SPEY_TRY(spey_kv_reserve(r->kv, seqs[s].seq, after)); /* there are blocks: checked */
     }
-    fill_tables(r, seqs, n_seqs);
+    fill_tables(r, seqs, n_seqs, false);
     uint64_t begin_ns = spey_clock_ns();
     SPEY_TRY(run_steps(r));
     r->busy_ns += spey_clock_ns() - begin_ns;
     for (int s = 0; s < n_seqs; s++)
         spey_kv_advance(r->kv, seqs[s].seq, seqs[s].ids, seqs[s].n_ids);
     *logits = r->host_logits;
+    return SPEY_OK;
+}
+
+/* ---- a step of the encoder ---- */
+
+static spey_status check_input(spey_runner *r, const spey_step_seq *s)
+{
+    int64_t most = r->layout.plan.source_tokens_max;
+    if (!spey_kv_is_open(r->kv, s->seq))
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d is not open", s->seq);
+    if (spey_kv_length(r->kv, s->seq) || spey_kv_cross_length(r->kv, s->seq) ||
+        r->seen_in[s->seq] == r->step)
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d: its input was encoded before", s->seq);
+    r->seen_in[s->seq] = r->step;
+    if (s->n_ids < 1)
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d: the encoder's input is empty", s->seq);
+    if (s->n_ids > most)
+        return SPEY_FAIL(SPEY_LIMIT,
+                         "the encoder's input has %d tokens, %lld are the most: it takes them in "
+                         "one step, of at most %lld tokens, and was made for %lld",
+                         s->n_ids, (long long)most,
+                         (long long)r->layout.plan.limits.step_tokens_max,
+                         (long long)r->program.info->context_length);
+    return check_ids(r, s);
+}
+
+static spey_status check_encode(spey_runner *r, const spey_step_seq *seqs, int n_seqs)
+{
+    const spey_limits_plan *limits = &r->layout.plan.limits;
+    if (!r->program.has_encoder) return SPEY_FAIL(SPEY_INVALID, "the model has no encoder");
+    if (n_seqs < 1 || n_seqs > limits->sequences_max)
+        return SPEY_FAIL(SPEY_INVALID, "a step of %d sequences, %d are the most", n_seqs,
+                         limits->sequences_max);
+    int64_t n_tokens = 0;
+    r->step++;
+    for (int s = 0; s < n_seqs; s++) {
+        SPEY_TRY(check_input(r, &seqs[s]));
+        n_tokens += seqs[s].n_ids;
+    }
+    if (n_tokens > limits->step_tokens_max)
+        return SPEY_FAIL(SPEY_INVALID, "a step of %lld tokens, %lld are the most",
+                         (long long)n_tokens, (long long)limits->step_tokens_max);
+    r->batch.n_tokens = (int32_t)n_tokens;
+    r->batch.n_seqs = n_seqs;
+    r->batch.n_outputs = 0;
+    return SPEY_OK;
+}
+
+spey_status spey_runner_encode(spey_runner *r, const spey_step_seq *seqs, int n_seqs)
+{
+    SPEY_TRY(check_encode(r, seqs, n_seqs));
+    for (int s = 0; s < n_seqs; s++)
+        SPEY_TRY(spey_kv_reserve_cross(r->kv, seqs[s].seq, seqs[s].n_ids));
+    fill_tables(r, seqs, n_seqs, true);
+    uint64_t begin_ns = spey_clock_ns();
+    SPEY_TRY(run_bound(r, 0, r->binding.n_source_steps));
+    r->busy_ns += spey_clock_ns() - begin_ns;
     return SPEY_OK;
 }

@@ -39,6 +39,12 @@ typedef struct spey_step_seq {
     int32_t n_outputs;  /* logits wanted for the last n_outputs of them; may be 0 */
 } spey_step_seq;
 
+/* Run the encoder over the whole inputs `ids` of sequences that have no tokens and were not encoded before; n_outputs is
+ * not read. A sequence of a model with an encoder takes steps only after this. An input of more than the plan's
+ * source_tokens_max is SPEY_LIMIT; more tokens together than a step has, SPEY_INVALID, as is a model without an encoder.
+ * After a failure close them. */
+spey_status spey_runner_encode(spey_runner *runner, const spey_step_seq *seqs, int n_seqs);
+
 /* Run one step. Reserves blocks, for all sequences or for none (SPEY_LIMIT as spey_kv_reserve says), and advances the
  * sequences. *logits: the rows, [sum of n_outputs][vocab_size] F32, in order, the caller's to change, valid until the
  * next step. More tokens, outputs or sequences than the limits, an id outside the vocabulary, a closed sequence or one

@@ -64,15 +64,22 @@ void e2e_feed(spey_runner *runner, spey_seq_id seq, const int32_t *ids, int64_t 
     }
 }
 
-void e2e_logits(spey_runner *runner, const int32_t *ids, int64_t n, int64_t chunk, int64_t vocab,
-                float *out)
+spey_seq_id e2e_open(spey_runner *runner, const int32_t *source, int64_t n_source)
 {
-    spey_kv_cache *kv = spey_runner_kv(runner);
     spey_seq_id seq;
-    e2e_ok(spey_kv_open(kv, &seq), "sequence");
-    e2e_feed(runner, seq, ids, n, chunk, vocab, out);
-    e2e_ok(spey_kv_check(kv), "kv cache");
-    spey_kv_close(kv, seq);
+    e2e_ok(spey_kv_open(spey_runner_kv(runner), &seq), "sequence");
+    if (!n_source) return seq;
+    const spey_step_seq input = { .seq = seq, .ids = source, .n_ids = (int32_t)n_source };
+    spey_alloc_seal(true);
+    e2e_ok(spey_runner_encode(runner, &input, 1), "encoder");
+    spey_alloc_seal(false);
+    return seq;
+}
+
+void e2e_close(spey_runner *runner, spey_seq_id seq)
+{
+    e2e_ok(spey_kv_check(spey_runner_kv(runner)), "kv cache");
+    spey_kv_close(spey_runner_kv(runner), seq);
 }
 
 double e2e_divergence(const float *p, const float *q, int64_t n)
@@ -90,6 +97,14 @@ double e2e_divergence(const float *p, const float *q, int64_t n)
     for (int64_t i = 0; i < n; i++)
         sum += exp((double)p[i] - p_max) / p_sum * ((double)p[i] - (double)q[i] + shift);
     return sum;
+}
+
+void e2e_logits(spey_runner *runner, const int32_t *ids, int64_t n, int64_t chunk, int64_t vocab,
+                float *out)
+{
+    spey_seq_id seq = e2e_open(runner, NULL, 0);
+    e2e_feed(runner, seq, ids, n, chunk, vocab, out);
+    e2e_close(runner, seq);
 }
 
 double e2e_nmse(const float *got, const float *wanted, int64_t n)

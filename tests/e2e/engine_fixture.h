@@ -23,12 +23,17 @@ spey_runner *e2e_runner(const spey_engine_file *engine, const spey_limits_plan *
 void e2e_feed(spey_runner *runner, spey_seq_id seq, const int32_t *ids, int64_t n, int64_t chunk,
               int64_t vocab, float *out);
 
-/* As one sequence from nothing; closes it again. */
-void e2e_logits(spey_runner *runner, const int32_t *ids, int64_t n, int64_t chunk, int64_t vocab,
-                float *out);
+/* Open a sequence; with n_source > 0 the encoder's input is encoded, sealed too. */
+spey_seq_id e2e_open(spey_runner *runner, const int32_t *source, int64_t n_source);
+/* Check the cache's invariants and close. */
+void e2e_close(spey_runner *runner, spey_seq_id seq);
 
 /* Σ p (log p - log q) of the distributions whose logits these are: what q loses against p, in nats. */
 double e2e_divergence(const float *p, const float *q, int64_t n);
+/* Open, feed and close a sequence without an encoder. */
+void e2e_logits(spey_runner *runner, const int32_t *ids, int64_t n, int64_t chunk, int64_t vocab,
+                float *out);
+
 /* sum((got - wanted)²) / sum(wanted²) */
 double e2e_nmse(const float *got, const float *wanted, int64_t n);
 int32_t e2e_argmax(const float *logits, int64_t n);

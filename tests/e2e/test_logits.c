@@ -20,7 +20,7 @@
 #include "engine_fixture.h"
 #include "tensor/safetensors.h"
 
-enum { SEQS = 2, LENGTH = 32, ROWS = SEQS * LENGTH, VOCAB_MAX = 256, MODELS_MAX = 96 };
+enum { SEQS = 2, LENGTH_MAX = 32, ROWS_MAX = SEQS * LENGTH_MAX, VOCAB_MAX = 256, MODELS_MAX = 96 };
 
 static const char root[] = "tests/data/architectures";
 
@@ -48,17 +48,25 @@ typedef struct model {
     bool routes; /* tokens to experts */
     bool whole;  /* rotates by the sequence's length: chunks give other logits than the whole */
     int64_t vocab;
-    int32_t ids[SEQS][LENGTH];
-    float logits[ROWS * VOCAB_MAX]; /* rows of `vocab`, one after the other */
+    int64_t length; /* of the sequences */
+    int32_t ids[SEQS][LENGTH_MAX];
+    int64_t n_source[SEQS]; /* of the encoder's inputs; 0: no encoder */
+    int32_t source[SEQS][LENGTH_MAX];
+    float logits[ROWS_MAX * VOCAB_MAX]; /* rows of `vocab`, one after the other */
 } model;
 
 static model models[MODELS_MAX];
 static int n_models;
-static float got[ROWS * VOCAB_MAX], other[ROWS * VOCAB_MAX];
+static float got[ROWS_MAX * VOCAB_MAX], other[ROWS_MAX * VOCAB_MAX];
+
+static int64_t rows_of(const model *m)
+{
+    return SEQS * m->length;
+}
 
 static size_t logits_bytes(const model *m)
 {
-    return (size_t)(ROWS * m->vocab) * sizeof(float);
+    return (size_t)(rows_of(m) * m->vocab) * sizeof(float);
 }
 
 /* LongRoPE and dynamic scaling behind the positions that they leave alone. */
@@ -71,10 +79,10 @@ static bool rotates_by_length(const json_t *config)
         original = json_object_get(rope, "original_max_position_embeddings");
     if (type && strcmp(type, "dynamic") == 0)
         original = json_object_get(config, "max_position_embeddings");
-    return original && json_integer_value(original) < LENGTH;
+    return original && json_integer_value(original) < LENGTH_MAX;
 }
 
-static int read_config(model *m)
+static int read_config(model *m, bool *encodes)
 {
     char path[600];
     json_t *config;
@@ -82,28 +90,41 @@ static int read_config(model *m)
     if (spey_json_read(path, &config)) return -1;
     m->routes = json_object_get(config, "num_experts_per_tok") != NULL;
     m->whole = rotates_by_length(config);
+    *encodes = json_is_true(json_object_get(config, "is_encoder_decoder"));
     json_decref(config);
     return 0;
 }
 
-static int read_expected(model *m)
+/* i64 [SEQS, n] into rows of out; n, 0 when it is not that. */
+static int64_t read_ids(const spey_safetensor *tensor, int32_t out[SEQS][LENGTH_MAX])
+{
+    if (!tensor || tensor->n_dims != 2 || tensor->dims[0] != SEQS || tensor->dims[1] > LENGTH_MAX)
+        return 0;
+    int64_t n = tensor->dims[1];
+    for (int64_t k = 0; k < SEQS * n; k++) {
+        int64_t id;
+        memcpy(&id, (const char *)tensor->data + k * 8, 8);
+        out[k / n][k % n] = (int32_t)id;
+    }
+    return n;
+}
+
+static int read_expected(model *m, bool encodes)
 {
     char path[600];
     spey_safetensors *file;
     snprintf(path, sizeof(path), "%s/expected.safetensors", m->path);
     if (spey_safetensors_open(path, &file)) return -1;
-    const spey_safetensor *ids = spey_safetensors_find(file, "sequence");
     const spey_safetensor *logits = spey_safetensors_find(file, "logits");
+    m->length = read_ids(spey_safetensors_find(file, "sequence"), m->ids);
+    if (encodes)
+        m->n_source[0] = m->n_source[1] =
+            read_ids(spey_safetensors_find(file, "input_ids"), m->source);
     if (logits) m->vocab = logits->dims[logits->n_dims - 1];
-    if (!ids || !logits || ids->bytes != ROWS * 8 || m->vocab > VOCAB_MAX ||
+    if (!m->length || encodes != (m->n_source[0] > 0) || !logits || m->vocab > VOCAB_MAX ||
         logits->bytes != logits_bytes(m)) {
         print_error("%s has another shape\n", path);
         return -1;
-    }
-    for (int k = 0; k < ROWS; k++) {
-        int64_t id;
-        memcpy(&id, (const char *)ids->data + k * 8, 8);
-        m->ids[k / LENGTH][k % LENGTH] = (int32_t)id;
     }
     memcpy(m->logits, logits->data, logits_bytes(m));
     spey_safetensors_close(file);
@@ -120,7 +141,8 @@ static int load_models(void **state)
         if (wanted) {
             model *m = &models[n_models++];
             snprintf(m->path, sizeof(m->path), "%s/%.200s", root, names[i]->d_name);
-            if (read_expected(m) || read_config(m)) return -1;
+            bool encodes;
+            if (read_config(m, &encodes) || read_expected(m, encodes)) return -1;
         }
         free(names[i]);
     }
@@ -133,11 +155,15 @@ static void run(const spey_engine_file *engine, const model *m, spey_limits_plan
                 int64_t chunk, float *out)
 {
     limits.device = device;
-    limits.outputs_max = LENGTH;
+    limits.outputs_max = m->length;
     if (!limits.threads) limits.threads = 2;
     spey_runner *runner = e2e_runner(engine, &limits);
-    for (int s = 0; s < SEQS; s++)
-        e2e_logits(runner, m->ids[s], LENGTH, chunk, m->vocab, out + s * LENGTH * m->vocab);
+    for (int s = 0; s < SEQS; s++) {
+        spey_seq_id seq = e2e_open(runner, m->source[s], m->n_source[s]);
+        e2e_feed(runner, seq, m->ids[s], m->length, chunk, m->vocab,
+                 out + s * m->length * m->vocab);
+        e2e_close(runner, seq);
+    }
     spey_runner_free(runner);
 }
 
@@ -150,13 +176,14 @@ static int by_size(const void *a, const void *b)
 /* A row that is not a number counts as infinitely wrong. */
 static double median_row(const model *m)
 {
-    double rows[ROWS];
-    for (int i = 0; i < ROWS; i++) {
+    double rows[ROWS_MAX];
+    const int64_t n = rows_of(m);
+    for (int64_t i = 0; i < n; i++) {
         rows[i] = e2e_nmse(got + i * m->vocab, m->logits + i * m->vocab, m->vocab);
         if (isnan(rows[i])) rows[i] = (double)INFINITY;
     }
-    qsort(rows, ROWS, sizeof(double), by_size);
-    return rows[ROWS / 2];
+    qsort(rows, (size_t)n, sizeof(double), by_size);
+    return rows[n / 2];
 }
 
 static bool may_stray(const model *m, double bound)
@@ -181,7 +208,7 @@ static void note(const model *m, const char *what, double nmse, double median, b
 static void check_bound(const model *m, const char *what, double bound)
 {
     double worst = 0, median = -1;
-    for (int64_t s = 0, n = LENGTH * m->vocab; s < SEQS; s++) {
+    for (int64_t s = 0, n = m->length * m->vocab; s < SEQS; s++) {
         double nmse = e2e_nmse(got + s * n, m->logits + s * n, n);
         if (!(nmse <= worst)) worst = nmse;
     }
@@ -217,7 +244,8 @@ static void check_bad(void)
 static void check_greedy(const model *m, double bound)
 {
     int checked = 0, astray = 0;
-    for (int i = 0; i < ROWS; i++) {
+    const int n = (int)rows_of(m);
+    for (int i = 0; i < n; i++) {
         const float *wanted = m->logits + i * m->vocab;
         int32_t best = e2e_argmax(wanted, m->vocab);
         double second = (double)-INFINITY, power = 0;
@@ -229,9 +257,9 @@ static void check_greedy(const model *m, double bound)
         astray += e2e_argmax(got + i * m->vocab, m->vocab) != best;
         checked++;
     }
-    bool good = astray <= (may_stray(m, bound) ? checked / 32 : 0) && checked > ROWS / 2;
+    bool good = astray <= (may_stray(m, bound) ? checked / 32 : 0) && checked > n / 2;
     print_message("  %slikeliest token checked in %d of %d rows, %d are others\n",
-                  good ? "" : "FAIL ", checked, ROWS, astray);
+                  good ? "" : "FAIL ", checked, n, astray);
     n_bad += !good;
 }
 
@@ -240,7 +268,7 @@ static void f32_engines_give_the_expected_logits(void **state)
     (void)state;
     for (int i = 0; i < n_models; i++) {
         spey_engine_file *engine = e2e_build(models[i].path, "f32", NULL);
-        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH_MAX, got);
         check_bound(&models[i], "f32", bound_f32);
         check_greedy(&models[i], bound_f32);
         spey_engine_file_close(engine);
@@ -255,7 +283,7 @@ static void engines_of_16_bits_stay_close(void **state)
     for (int i = 0; i < n_models; i++)
         for (int d = 0; d < 2; d++) {
             spey_engine_file *engine = e2e_build(models[i].path, dtypes[d], NULL);
-            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH_MAX, got);
             check_bound(&models[i], dtypes[d], bound_16);
             check_greedy(&models[i], bound_16);
             spey_engine_file_close(engine);
@@ -268,11 +296,11 @@ static void engines_without_passes_stay_close(void **state)
     (void)state;
     for (int i = 0; i < n_models; i++) {
         spey_engine_file *engine = e2e_build(models[i].path, "f32", "all");
-        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH_MAX, got);
         check_bound(&models[i], "f32 without passes", bound_f32);
         spey_engine_file_close(engine);
         engine = e2e_build(models[i].path, "bf16", "all");
-        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+        run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH_MAX, got);
         check_bound(&models[i], "bf16 without passes", bound_16);
         spey_engine_file_close(engine);
     }
@@ -287,7 +315,7 @@ static void chunks_give_the_same_bits(void **state)
     for (int i = 0; i < n_models; i++)
         for (int d = 0; d < 2 && !models[i].whole; d++) {
             spey_engine_file *engine = e2e_build(models[i].path, dtypes[d], NULL);
-            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH_MAX, got);
             for (int c = 0; c < 2; c++) {
                 run(engine, &models[i], (spey_limits_plan){ 0 }, chunks[c], other);
                 check_same(&models[i], d ? "bf16 in chunks" : "f32 in chunks",
@@ -309,16 +337,16 @@ static void small_window_pools_give_the_same_bits(void **state)
             .threads = 2,
             .kv_block_tokens = 1,
             .step_tokens_max = 5,
-            .outputs_max = LENGTH,
+            .outputs_max = LENGTH_MAX,
         };
         spey_engine_file *engine = e2e_build(models[i].path, "bf16", NULL);
         spey_plan plan;
         e2e_ok(spey_runner_plan(engine, &limits, &plan), "plan");
         bool smaller = false;
         for (int g = 0; g < plan.n_kv_groups; g++)
-            smaller = smaller || plan.kv_groups[g].n_blocks < LENGTH;
+            smaller = smaller || plan.kv_groups[g].n_blocks < models[i].length;
         if (smaller && !models[i].whole) {
-            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH, got);
+            run(engine, &models[i], (spey_limits_plan){ 0 }, LENGTH_MAX, got);
             for (int64_t chunk = 5; chunk > 0; chunk -= 2) {
                 run(engine, &models[i], limits, chunk, other);
                 check_same(&models[i], "bf16, small pools", bound_16);
@@ -338,20 +366,21 @@ static int64_t reuse(const spey_engine_file *engine, const model *m, bool on)
 {
     enum { COMMON = 23 };
     const spey_limits_plan limits = {
-        .threads = 2, .outputs_max = LENGTH, .kv_block_tokens = 3, .no_kv_reuse = !on
+        .threads = 2, .outputs_max = LENGTH_MAX, .kv_block_tokens = 3, .no_kv_reuse = !on
     };
     spey_runner *runner = e2e_runner(engine, &limits);
     spey_kv_cache *kv = spey_runner_kv(runner);
-    int32_t ids[LENGTH];
+    int32_t ids[LENGTH_MAX];
     int64_t n, reused = 0;
     memcpy(ids, m->ids[1], sizeof(ids));
     memcpy(ids, m->ids[0], COMMON * sizeof(*ids));
     for (int s = 0; s < 2; s++) {
-        const spey_kv_key key = { .ids = s ? ids : m->ids[0], .n = LENGTH };
+        const spey_kv_key key = { .ids = s ? ids : m->ids[0], .n = LENGTH_MAX };
         spey_seq_id seq;
         e2e_ok(spey_kv_open(kv, &seq), "sequence");
         e2e_ok(spey_kv_match(kv, seq, &key, &n), "match");
-        e2e_feed(runner, seq, key.ids + n, LENGTH - n, LENGTH, m->vocab, other + n * m->vocab);
+        e2e_feed(runner, seq, key.ids + n, LENGTH_MAX - n, LENGTH_MAX, m->vocab,
+                 other + n * m->vocab);
         e2e_ok(spey_kv_check(kv), "kv cache");
         spey_kv_close(kv, seq);
         if (s) reused = n;
@@ -367,6 +396,7 @@ static void reused_beginnings_give_the_same_bits(void **state)
     int n_reused = 0;
     for (int i = 0; i < n_models; i++) {
         const model *m = &models[i];
+        if (m->n_source[0]) continue; /* what the decoder keeps is the encoder's too */
         spey_engine_file *engine = e2e_build(m->path, "bf16", NULL);
         memset(other, 0, sizeof(other));
         assert_int_equal(reuse(engine, m, false), 0);
@@ -381,38 +411,46 @@ static void reused_beginnings_give_the_same_bits(void **state)
     assert_true(n_reused > n_models * 3 / 4);
 }
 
-/* One ragged step of both, 19 tokens and 7, then the rest of the first beside single tokens of the second. */
-static void check_ragged(const model *m)
+/* One ragged step of both, then the rest of the first beside single tokens of the second; for sequences of 32 tokens, and
+ * of 13. An encoder runs once, over inputs of different lengths. */
+static void check_ragged(const model *whole)
 {
+    static const int32_t pieces[][5][2] = { { { 19, 7 }, { 1, 1 }, { 10, 1 }, { 1, 20 }, { 1, 3 } },
+                                            { { 8, 3 }, { 1, 1 }, { 2, 1 }, { 1, 6 }, { 1, 2 } } };
+    static model shorter;
+    const model *m = &shorter;
+    shorter = *whole;
+    if (!device) shorter.n_source[1] /= 2; /* there it is compared with what was expected */
     spey_engine_file *engine = e2e_build(m->path, "bf16", NULL);
-    run(engine, m, (spey_limits_plan){ 0 }, LENGTH, got);
+    run(engine, m, (spey_limits_plan){ 0 }, LENGTH_MAX, got);
     const spey_limits_plan limits = {
         .device = device, .threads = 2, .sequences_max = 2, .outputs_max = 64
     };
     spey_runner *runner = e2e_runner(engine, &limits);
-    spey_seq_id seqs[2];
-    for (int s = 0; s < 2; s++)
-        e2e_ok(spey_kv_open(spey_runner_kv(runner), &seqs[s]), "sequence");
-    static const int32_t pieces[][2] = { { 19, 7 }, { 1, 1 }, { 10, 1 }, { 1, 20 }, { 1, 3 } };
+    spey_step_seq batch[2];
+    for (int s = 0; s < 2; s++) {
+        batch[s] = (spey_step_seq){ .seq = e2e_open(runner, NULL, 0),
+                                    .ids = m->source[s],
+                                    .n_ids = (int32_t)m->n_source[s] };
+    }
+    if (m->n_source[0]) e2e_ok(spey_runner_encode(runner, batch, 2), "encoder");
     int32_t at[2] = { 0, 0 };
-    for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
-        spey_step_seq batch[2];
-        for (int s = 0; s < 2; s++)
-            batch[s] = (spey_step_seq){ .seq = seqs[s],
-                                        .ids = m->ids[s] + at[s],
-                                        .n_ids = pieces[i][s],
-                                        .n_outputs = pieces[i][s] };
+    for (int i = 0; i < 5; i++) {
+        for (int s = 0; s < 2; s++) {
+            batch[s].ids = m->ids[s] + at[s];
+            batch[s].n_ids = batch[s].n_outputs = pieces[m->length < 32][i][s];
+        }
         float *logits;
         e2e_ok(spey_runner_step(runner, batch, 2, &logits), "step");
         for (int s = 0; s < 2; s++) {
-            size_t n = (size_t)(pieces[i][s] * m->vocab);
-            memcpy(other + (s * LENGTH + at[s]) * m->vocab, logits, n * sizeof(float));
+            size_t n = (size_t)(batch[s].n_ids * m->vocab);
+            memcpy(other + (s * m->length + at[s]) * m->vocab, logits, n * sizeof(float));
             logits += n;
-            at[s] += pieces[i][s];
+            at[s] += batch[s].n_ids;
         }
     }
-    assert_int_equal(at[0], LENGTH);
-    assert_int_equal(at[1], LENGTH);
+    assert_int_equal(at[0], m->length);
+    assert_int_equal(at[1], m->length);
     check_same(m, "bf16, ragged", bound_16);
     spey_runner_free(runner);
     spey_engine_file_close(engine);
@@ -432,7 +470,7 @@ static void block_sizes_and_threads_give_the_same_bits(void **state)
     static const int32_t blocks[] = { 1, 7, 16, 32 };
     for (int i = 0; i < n_models; i++) {
         spey_engine_file *engine = e2e_build(models[i].path, "bf16", NULL);
-        const int64_t chunk = device && models[i].whole ? LENGTH : 11;
+        const int64_t chunk = device && models[i].whole ? LENGTH_MAX : 11;
         run(engine, &models[i], (spey_limits_plan){ 0 }, chunk, got);
         for (int b = 0; b < 4; b++)
             for (int threads = 1; threads <= (device ? 1 : 2); threads++) {
@@ -458,11 +496,13 @@ static void kv_dtypes_stay_close(void **state)
     for (int i = 0; i < n_models; i++) {
         spey_engine_file *engine = e2e_build(models[i].path, "f32", NULL);
         for (int k = 0; k < 3; k++) {
-            const int64_t chunk = models[i].whole ? LENGTH : 9;
+            const int64_t chunk = models[i].whole ? LENGTH_MAX : 9;
             run(engine, &models[i], (spey_limits_plan){ .kv_dtype = kinds[k].dtype }, chunk, got);
             char what[32];
             snprintf(what, sizeof(what), "f32, cache %s", kinds[k].dtype);
-            check_bound(&models[i], what, kinds[k].bound);
+            /* Scores that are not scaled carry the cache's rounding into other softmaxes. */
+            bool exact = spey_engine_file_info(engine)->exact && k > 0;
+            check_bound(&models[i], what, kinds[k].bound * (exact ? 100 : 1));
         }
         spey_engine_file_close(engine);
     }

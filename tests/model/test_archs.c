@@ -27,6 +27,8 @@ typedef struct fixture {
     int64_t n_prompt, n_tokens, vocab; /* of each sequence */
     int64_t n_first;                   /* tokens of the first step */
     const int64_t *ids;                /* [N_SEQS, n_tokens] */
+    int64_t n_source;                  /* of the encoder's input; 0: no encoder */
+    const int64_t *source;             /* [N_SEQS, n_source] */
     const float *logits;               /* [N_SEQS, n_tokens, vocab] */
 } fixture;
 
@@ -44,9 +46,15 @@ static void open_fixture(fixture *f, const char *name)
     snprintf(path, sizeof path, "%s/expected.safetensors", f->folder);
     if (spey_safetensors_open(path, &f->expected)) fail_msg("%s", spey_last_error());
     const spey_safetensor *logits = spey_safetensors_find(f->expected, "logits");
-    f->n_prompt = spey_safetensors_find(f->expected, "input_ids")->dims[1];
+    const spey_safetensor *input = spey_safetensors_find(f->expected, "input_ids");
+    f->n_prompt = input->dims[1];
     assert_int_equal(logits->dims[0], N_SEQS);
     f->n_tokens = logits->dims[1];
+    spey_model_info info;
+    spey_model_get_info(f->model, &info);
+    f->n_source = info.decoder_start_id >= 0 ? input->dims[1] : 0;
+    f->source = input->data;
+    if (f->n_source) f->n_prompt = f->n_tokens / 2;
     f->vocab = logits->dims[2];
     f->ids = spey_safetensors_find(f->expected, "sequence")->data;
     f->logits = logits->data;
@@ -57,6 +65,11 @@ static void close_fixture(fixture *f)
     spey_safetensors_close(f->weights);
     spey_safetensors_close(f->expected);
     spey_model_free(f->model);
+}
+
+static int64_t tokens_max(const fixture *f)
+{
+    return N_SEQS * (f->n_source > f->n_tokens ? f->n_source : f->n_tokens);
 }
 
 /* Tokens [begin, end) of both sequences in one step, all logits; the largest difference to the fixture's. */
@@ -84,15 +97,30 @@ static double step(const fixture *f, interpreter *in, int64_t begin, int64_t end
     return worst;
 }
 
+/* The encoder's input of both sequences. */
+static void encode(const fixture *f, interpreter *in)
+{
+    int64_t ids[256];
+    int seqs[256], n = (int)(N_SEQS * f->n_source);
+    assert_true(n <= 256);
+    for (int i = 0; i < n; i++) {
+        ids[i] = f->source[i];
+        seqs[i] = i / (int)f->n_source;
+    }
+    interpreter_step(
+        in, &(interpreter_step_args){ .n_tokens = n, .ids = ids, .seqs = seqs, .encode = true });
+}
+
 /* The prompt in two pieces, then token by token up to `end`. */
 static double run(const fixture *f, const spey_graph *graph, const spey_memplan *plan, int64_t end)
 {
     interpreter_options options = { .read = read_checkpoint_weight,
                                     .context = f->weights,
                                     .n_seqs = N_SEQS,
-                                    .tokens_max = N_SEQS * f->n_tokens,
+                                    .tokens_max = tokens_max(f),
                                     .plan = plan };
     interpreter *in = interpreter_new(graph, &options);
+    if (f->n_source) encode(f, in);
     double worst = step(f, in, 0, f->n_first);
     if (f->n_first < f->n_prompt) worst = fmax(worst, step(f, in, f->n_first, f->n_prompt));
     for (int64_t t = f->n_prompt; t < end; t++)
@@ -106,7 +134,7 @@ static double run_planned(const fixture *f, const char *disabled, int64_t end)
 {
     spey_graph *graph;
     spey_memplan *plan;
-    spey_memplan_limits limits = { .tokens_max = N_SEQS * f->n_tokens,
+    spey_memplan_limits limits = { .tokens_max = tokens_max(f),
                                    .outputs_max = N_SEQS * f->n_tokens,
                                    .element_bytes = sizeof(double),
                                    .in_place = true };
@@ -205,6 +233,8 @@ int main(void)
         FIXTURE("opt"),
         FIXTURE("starcoder"),
         FIXTURE("mamba"),
+        FIXTURE("t5"),
+        FIXTURE("bart"),
         FIXTURE("odd-llama"),
         FIXTURE("odd-llama-linear"),
         FIXTURE_WHOLE("odd-llama-dynamic"),

@@ -179,7 +179,9 @@ static void base_models_have_shorter_names(void **state)
     assert_true(spey_model_tensor_alias("model.layers.0.mlp.up_proj.weight", 0, name));
     assert_string_equal(name, "layers.0.mlp.up_proj.weight");
     assert_false(spey_model_tensor_alias("model.norm.weight", 1, name));
-    assert_false(spey_model_tensor_alias("lm_head.weight", 0, name));
+    assert_true(spey_model_tensor_alias("lm_head.weight", 0, name));
+    assert_string_equal(name, "shared.weight");
+    assert_false(spey_model_tensor_alias("shared.weight", 0, name));
 }
 
 /* ---- absurd values ---- */
@@ -328,6 +330,19 @@ static const struct {
     { "{'architectures': ['DeepseekV3ForCausalLM'], 'n_routed_experts': 4, "
       "'num_experts_per_tok': 3, 'n_group': 2, 'topk_group': 1, 'first_k_dense_replace': 0}",
       "3 of 4 experts in the best 1 of 2 groups by 2" },
+    { "{'architectures': ['T5ForConditionalGeneration'], 'd_ff': 8, 'feed_forward_proj': 'gated-maxout'}",
+      "\"feed_forward_proj\" is \"maxout\"; supported are silu" },
+    { "{'architectures': ['T5ForConditionalGeneration'], 'd_ff': 8, "
+      "'relative_attention_num_buckets': 5, 'pad_token_id': 0}",
+      "distance 128 and weight encoder.relative of f32 [5,4]" },
+    { "{'architectures': ['T5ForConditionalGeneration'], 'd_ff': 8}",
+      "decoder_start_token_id is missing" },
+    { "{'architectures': ['BartForConditionalGeneration'], 'normalize_before': true}",
+      "\"normalize_before\" is true" },
+    { "{'architectures': ['BartForConditionalGeneration'], 'tie_word_embeddings': false}",
+      "tie_word_embeddings is false" },
+    { "{'architectures': ['BartForConditionalGeneration'], 'decoder_attention_heads': 7}",
+      "d_model is 64, which 4 or 7 heads do not divide" },
 };
 
 static void what_is_not_drawn_is_refused(void **state)

@@ -195,6 +195,30 @@ static void a_state_is_seen_behind_the_other_groups(void **state)
     close_binding(&f);
 }
 
+static void the_encoder_comes_first_and_its_layers_take_turns(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.encodes = true;
+    fixture f;
+    open_binding(&f, &shape,
+                 (spey_limits_plan){ .sequence_tokens_max = 40, .step_tokens_max = 30 });
+    assert_int_equal(f.binding.n_source_steps, 6); /* embed, three kv_append, two attention */
+    for (int i = 0; i < f.binding.sizes.n_steps; i++)
+        assert_int_equal(f.binding.rows[i] == SPEY_ROWS_SOURCE, i < 6);
+    const spey_attention_args *first = &step_of(&f, "attention/", 0)->attention;
+    const spey_attention_args *second = &step_of(&f, "attention/", 1)->attention;
+    const spey_attention_args *cross = &step_of(&f, "attention/", 2)->attention;
+    assert_ptr_equal(first->kv.base, f.bases.kv[2]);
+    assert_int_equal(first->kv.k_offset, second->kv.k_offset);
+    assert_false(first->cross || first->causal);
+    assert_ptr_equal(cross->kv.base, f.bases.kv[1]);
+    assert_true(cross->cross && !cross->causal);
+    assert_int_equal(cross->kv_len_max, 30);
+    assert_false(step_of(&f, "attention/", 3)->attention.cross);
+    close_binding(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +227,7 @@ int main(void)
         cmocka_unit_test(sequences_end_within_the_learned_positions),
         cmocka_unit_test(a_state_is_seen_behind_the_other_groups),
         cmocka_unit_test(caches_are_seen_layer_by_layer),
+        cmocka_unit_test(the_encoder_comes_first_and_its_layers_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,6 +60,26 @@ static void states_have_a_line_of_their_own(void **state)
     assert_int_equal(plan.kv_blocks, without.kv_blocks);
 }
 
+static void an_encoders_cache_has_a_line_of_its_own(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    const spey_limits_plan limits = { .sequences_max = 3, .kv_block_tokens = 16 };
+    spey_plan without = plan_of(&shape, limits);
+    shape.encodes = true;
+    spey_plan plan = plan_of(&shape, limits);
+    assert_int_equal(without.source_tokens_max, 0);
+    assert_int_equal(plan.limits.step_tokens_max,
+                     64); /* the context: an encoder takes it at once */
+    assert_int_equal(plan.source_tokens_max, 64);
+    /* K and V of a cross layer, and of one layer for the two that take turns. */
+    assert_int_equal(plan_line(&plan, "encoder's kv cache"), 3 * 64 * 2 * (2 * 32) * 4);
+    assert_int_equal(plan_line(&plan, "kv cache"), plan_line(&without, "kv cache"));
+    assert_int_equal(plan.kv_block_bytes, without.kv_block_bytes);
+    plan = plan_of(&shape, (spey_limits_plan){ .sequences_max = 3, .step_tokens_max = 10 });
+    assert_int_equal(plan.source_tokens_max, 10);
+}
+
 static void cache_groups_have_shapes_of_their_own(void **state)
 {
     (void)state;
@@ -230,6 +250,7 @@ int main(void)
         cmocka_unit_test(defaults_are_one_full_sequence),
         cmocka_unit_test(the_total_is_the_sum_of_counted_lines),
         cmocka_unit_test(states_have_a_line_of_their_own),
+        cmocka_unit_test(an_encoders_cache_has_a_line_of_its_own),
         cmocka_unit_test(cache_groups_have_shapes_of_their_own),
         cmocka_unit_test(window_groups_get_what_sequences_can_hold),
         cmocka_unit_test(a_small_kv_pool_shortens_the_default_sequence),

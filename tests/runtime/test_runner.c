@@ -370,6 +370,107 @@ static void faulty_steps_change_nothing(void **state)
     close_runner(&f);
 }
 
+static spey_status encode(fixture *f, const spey_step_seq *seqs, int n)
+{
+    spey_alloc_seal(true);
+    spey_status status = spey_runner_encode(f->runner, seqs, n);
+    spey_alloc_seal(false);
+    return status;
+}
+
+static fixture open_encoder(spey_limits_plan limits)
+{
+    tiny_shape shape = tiny_default;
+    shape.encodes = true;
+    return open_runner(&shape, limits);
+}
+
+static void what_was_encoded_is_each_sequences_own(void **state)
+{
+    (void)state;
+    static float alone[2][LONGEST][VOCAB];
+    int32_t ids[LONGEST], source[LONGEST];
+    make_ids(21, ids);
+    make_ids(22, source);
+    fixture f = open_encoder(
+        (spey_limits_plan){ .sequences_max = 3, .outputs_max = LONGEST, .kv_block_tokens = 8 });
+    const int32_t lengths[2] = { 17, 3 };
+    float *logits;
+    for (int s = 0; s < 2; s++) {
+        spey_step_seq one = { open_sequence(&f), source + s, lengths[s], 0 };
+        assert_int_equal(encode(&f, &one, 1), SPEY_OK);
+        one = (spey_step_seq){ one.seq, ids, 9, 9 };
+        assert_int_equal(step(&f, &one, 1, &logits), SPEY_OK);
+        memcpy(alone[s], logits, 9 * sizeof(alone[0][0]));
+        spey_kv_close(spey_runner_kv(f.runner), one.seq);
+    }
+    assert_memory_not_equal(alone[0], alone[1], 9 * sizeof(alone[0][0]));
+    spey_step_seq both[2];
+    for (int s = 0; s < 2; s++)
+        both[s] = (spey_step_seq){ open_sequence(&f), source + s, lengths[s], 0 };
+    assert_int_equal(encode(&f, both, 2), SPEY_OK);
+    for (int s = 0; s < 2; s++)
+        both[s] = (spey_step_seq){ both[s].seq, ids, 9, 9 };
+    assert_int_equal(step(&f, both, 2, &logits), SPEY_OK);
+    assert_memory_equal(logits, alone[0], 9 * sizeof(alone[0][0]));
+    assert_memory_equal(logits + 9 * VOCAB, alone[1], 9 * sizeof(alone[0][0]));
+    /* A fork attends to what its parent does. */
+    spey_seq_id child;
+    assert_int_equal(spey_kv_truncate(spey_runner_kv(f.runner), both[0].seq, 0), SPEY_OK);
+    assert_int_equal(spey_kv_fork(spey_runner_kv(f.runner), both[0].seq, &child), SPEY_OK);
+    const spey_step_seq forked = { child, ids, 9, 9 };
+    assert_int_equal(step(&f, &forked, 1, &logits), SPEY_OK);
+    assert_memory_equal(logits, alone[0], 9 * sizeof(alone[0][0]));
+    assert_int_equal(spey_kv_check(spey_runner_kv(f.runner)), SPEY_OK);
+    close_runner(&f);
+}
+
+static void encoding_comes_once_and_first(void **state)
+{
+    (void)state;
+    int32_t ids[LONGEST], bad[2] = { 1, VOCAB };
+    make_ids(23, ids);
+    fixture f = open_encoder((spey_limits_plan){ .sequences_max = 2, .step_tokens_max = 20 });
+    assert_int_equal(spey_runner_get_plan(f.runner)->source_tokens_max, 20);
+    spey_seq_id a = open_sequence(&f), b = open_sequence(&f);
+    float *logits;
+    const spey_step_seq early = { a, ids, 2, 1 };
+    assert_int_equal(step(&f, &early, 1, &logits), SPEY_INVALID);
+    assert_non_null(strstr(spey_last_error(), "its input was not encoded"));
+    const struct {
+        spey_step_seq seqs[3];
+        int n;
+        spey_status status;
+        const char *error;
+    } cases[] = {
+        { { { a, ids, 21, 0 } }, 1, SPEY_LIMIT, "has 21 tokens, 20 are the most" },
+        { { { a, ids, 0, 0 } }, 1, SPEY_INVALID, "the encoder's input is empty" },
+        { { { a, bad, 2, 0 } }, 1, SPEY_INVALID, "id 50 is not in the vocabulary" },
+        { { { a, ids, 2, 0 }, { a, ids, 2, 0 } }, 2, SPEY_INVALID, "was encoded before" },
+        { { { a, ids, 11, 0 }, { b, ids, 10, 0 } }, 2, SPEY_INVALID, "a step of 21 tokens" },
+        { { { a, ids, 1, 0 }, { b, ids, 1, 0 }, { 2, ids, 1, 0 } },
+          3,
+          SPEY_INVALID,
+          "3 sequences" },
+        { { { a, ids, 1, 0 } }, 0, SPEY_INVALID, "0 sequences" },
+        { { { -1, ids, 1, 0 } }, 1, SPEY_INVALID, "is not open" },
+        { { { a, ids, 20, 0 } }, 1, SPEY_OK, NULL },
+        { { { a, ids, 2, 0 } }, 1, SPEY_INVALID, "was encoded before" },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(encode(&f, cases[i].seqs, cases[i].n), cases[i].status);
+        if (cases[i].error) assert_non_null(strstr(spey_last_error(), cases[i].error));
+        assert_int_equal(spey_kv_check(spey_runner_kv(f.runner)), SPEY_OK);
+    }
+    assert_int_equal(step(&f, &early, 1, &logits), SPEY_OK);
+    close_runner(&f);
+    f = open_runner(&tiny_default, (spey_limits_plan){ 0 });
+    const spey_step_seq none = { open_sequence(&f), ids, 2, 0 };
+    assert_int_equal(encode(&f, &none, 1), SPEY_INVALID);
+    assert_non_null(strstr(spey_last_error(), "the model has no encoder"));
+    close_runner(&f);
+}
+
 static void a_sequence_ends_at_its_limit(void **state)
 {
     (void)state;
@@ -477,6 +578,8 @@ int main(void)
         cmocka_unit_test(windows_give_the_same_bits_in_a_small_pool),
         cmocka_unit_test(forks_go_their_own_ways),
         cmocka_unit_test(faulty_steps_change_nothing),
+        cmocka_unit_test(what_was_encoded_is_each_sequences_own),
+        cmocka_unit_test(encoding_comes_once_and_first),
         cmocka_unit_test(a_sequence_ends_at_its_limit),
         cmocka_unit_test(a_device_with_its_own_memory_gives_the_same_bits),
         cmocka_unit_test(rows_and_weights_are_counted),

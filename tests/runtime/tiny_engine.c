@@ -129,6 +129,44 @@ static int layer(drawing *d, int i, int x, int table)
     return node(d, "add", in2(r, down), "", "tokens", s->hidden, "");
 }
 
+/* Behind the other groups: what the decoder attends to, then the scratch. */
+static int cross_group(const tiny_shape *s)
+{
+    return 1 + s->two_groups + s->scans;
+}
+
+/* Attention of x over its own rows, or over the encoder's; x is queries, keys and values alike. */
+static int attend(drawing *d, int x, int group, int layer, const char *rows)
+{
+    char attrs[160];
+    long long dim = (long long)d->shape->head_dim, heads = (long long)d->shape->hidden / dim;
+    snprintf(attrs, sizeof(attrs),
+             " {scale=0.25 heads=%lld kv_heads=%lld k_dim=%lld v_dim=%lld cache=%d layer=%d "
+             "causal=0}",
+             heads, heads, dim, dim, group, layer);
+    return node(d, "attention", in(x), "", rows, d->shape->hidden, attrs);
+}
+
+static void store(drawing *d, int x, int group, int layer)
+{
+    long long dim = (long long)d->shape->head_dim, heads = (long long)d->shape->hidden / dim;
+    spey_strbuf_printf(&d->nodes,
+                       "kv_append(%%%d, %%%d) {heads=%lld k_dim=%lld v_dim=%lld cache=%d "
+                       "layer=%d}\n",
+                       x, x, heads, dim, dim, group, layer);
+}
+
+static void draw_encoder(drawing *d)
+{
+    int cross = cross_group(d->shape);
+    int x = node(d, "embed", "", "embed", "source", d->shape->hidden, " {encoder=1}");
+    for (int i = 0; i < 2; i++) {
+        store(d, x, cross + 1, i);
+        x = attend(d, x, cross + 1, i, "source");
+    }
+    store(d, x, cross, 0);
+}
+
 static void draw(drawing *d)
 {
     const tiny_shape *s = d->shape;
@@ -136,7 +174,12 @@ static void draw(drawing *d)
         d->inv_freq[i] = (float)pow(10000, -2.0 * (double)i / (double)s->head_dim);
     weight(d, s->dtype, s->vocab, s->hidden, NULL, "embed");
     weight(d, SPEY_F32, s->head_dim / 2, 0, d->inv_freq, "inv_freq");
+    if (s->encodes) draw_encoder(d);
     int x = node(d, "embed", "", "embed", "tokens", s->hidden, "");
+    if (s->encodes) {
+        int c = attend(d, x, cross_group(s), 0, "tokens");
+        x = node(d, "add", in2(x, c), "", "tokens", s->hidden, "");
+    }
     if (s->positions) {
         weight(d, s->dtype, s->positions, s->hidden, NULL, "positions");
         int p =
@@ -176,6 +219,10 @@ static void write_caches(drawing *d)
     if (s->scans)
         spey_strbuf_printf(&d->all, "cache %d state layers=1 elements=%lld\n",
                            s->two_groups ? 2 : 1, (long long)(s->hidden * s->hidden));
+    for (int g = 0; s->encodes && g < 2; g++)
+        spey_strbuf_printf(&d->all, "cache %d %s layers=%d heads=%lld k_dim=%lld v_dim=%lld\n",
+                           cross_group(s) + g, g ? "scratch" : "cross", g + 1,
+                           (long long)s->hidden / dim, dim, dim);
 }
 
 static void damage(drawing *d, spey_model_info *info)

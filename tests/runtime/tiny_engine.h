@@ -24,6 +24,7 @@ typedef struct tiny_shape {
         scans; /* a selective_scan behind the embedding: a state group of one layer, hidden² elements */
     bool two_groups; /* odd layers: a second cache group, in which every head has its own K and V */
     int64_t window;  /* of the second group; 0: none */
+    bool encodes; /* an encoder of two layers, and a decoder that attends to it in the beginning */
     tiny_fault fault;
 } tiny_shape;
 
