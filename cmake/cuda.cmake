@@ -53,6 +53,7 @@ function(spey_cuda_object out source)
 endfunction()
 
 set(spey_cuda_sources
+    src/kernels/argmax/argmax_sm80.cu
     src/kernels/attention/attention_sm80.cu
     src/kernels/causal_conv/causal_conv_sm80.cu
     src/kernels/concat/concat_sm80.cu

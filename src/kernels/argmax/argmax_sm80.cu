@@ -1,0 +1,83 @@
+/* argmax on sm_80 and later.
+ *
+ * who       One CTA of 1024 threads per row. A float becomes a number of the same order whose low half is the complement of
+ *           its index, so that one comparison of 64 bits decides; NaN is above everything.
+ * moves     x once, four packs of 16 bytes in flight per thread.
+ * bound by  memory for many rows; for one by what a single SM reads: a vocabulary of 128k takes some 5 µs. */
+#include "kernels/argmax/argmax.h"
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/element.cuh"
+
+enum { THREADS = 1024, PACKS = 4 };
+
+/* Larger for a larger x, then for a lower index. */
+static __device__ __forceinline__ uint64_t order_of(float x, uint32_t index)
+{
+    const uint32_t bits = __float_as_uint(x == 0.0f ? 0.0f : x); /* the zeros are equal */
+    uint32_t high = bits >> 31 ? ~bits : bits | 0x80000000u;
+    if (isnan(x)) high = 0xffffffffu;
+    return static_cast<uint64_t>(high) << 32 | ~index;
+}
+
+static __device__ __forceinline__ uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static __device__ __forceinline__ uint64_t warp_largest(uint64_t x)
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2)
+        x = larger(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    return x;
+}
+
+template <bool PACKED>
+static __global__ void __launch_bounds__(THREADS) argmax_rows(const spey_argmax_args a)
+{
+    constexpr int N = PACKED ? 4 : 1, STEP = THREADS * N;
+    __shared__ uint64_t shared[THREADS / 32];
+    const float *x = a.x + blockIdx.x * a.x_pitch;
+    const uint32_t cols = static_cast<uint32_t>(a.cols);
+    uint64_t best = 0;
+    for (uint32_t c = threadIdx.x * N; c < cols; c += PACKS * STEP) {
+        float values[PACKS][N];
+#pragma unroll
+        for (int i = 0; i < PACKS; i++)
+            load_pack<N>(x + c + i * STEP, c + i * STEP < cols, values[i]);
+#pragma unroll
+        for (int i = 0; i < PACKS; i++) {
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                if (c + i * STEP < cols) best = larger(best, order_of(values[i][j], c + i * STEP + j));
+        }
+    }
+    best = warp_largest(best);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = best;
+    __syncthreads();
+    if (threadIdx.x >= 32) return;
+    best = warp_largest(shared[threadIdx.x]);
+    const uint32_t high = static_cast<uint32_t>(best >> 32);
+    const bool none = high == 0xffffffffu || high <= 0x007fffffu; /* NaN; -infinity or no column */
+    if (threadIdx.x == 0) a.out[blockIdx.x] = none ? -1 : static_cast<int32_t>(~static_cast<uint32_t>(best));
+}
+
+static bool supports(const void *args)
+{
+    const spey_argmax_args *a = static_cast<const spey_argmax_args *>(args);
+    return a->cols <= INT32_MAX / 2 && a->rows <= INT32_MAX;
+}
+
+static void run(const void *args, const spey_lane *lane)
+{
+    const spey_argmax_args *a = static_cast<const spey_argmax_args *>(args);
+    if (a->rows == 0) return;
+    const unsigned rows = static_cast<unsigned>(a->rows);
+    if (is_aligned16(a->x) && a->x_pitch % 4 == 0 && a->cols % 4 == 0)
+        argmax_rows<true><<<rows, THREADS, 0, spey_cuda_stream(lane)>>>(*a);
+    else
+        argmax_rows<false><<<rows, THREADS, 0, spey_cuda_stream(lane)>>>(*a);
+}
+
+extern "C" const spey_kernel spey_argmax_sm80;
+const spey_kernel spey_argmax_sm80 = { "argmax/sm80", 0, supports, nullptr, run, false };
