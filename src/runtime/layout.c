@@ -298,6 +298,7 @@ static void lay_out_tables(spey_layout *layout)
                                limits->kv_block_tokens);
     for (int g = 0; g < layout->kv.n_groups; g++)
         tables->groups[g] = take(&offset, mul_sat(seqs, (uint64_t)tables->pitch));
+    tables->best = take(&offset, (uint64_t)limits->outputs_max);
     tables->bytes = offset;
 }
 

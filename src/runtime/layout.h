@@ -27,6 +27,8 @@ typedef struct spey_table_layout {
     size_t ids, positions, token_seq, seq_start, kv_len, source_len, output_rows;
     size_t groups[SPEY_CACHE_GROUPS_MAX];
     int64_t pitch; /* of the block tables */
+    size_t
+        best; /* [outputs_max] what argmax found; written by the device, behind all that it reads */
     size_t bytes;
 } spey_table_layout;
 

@@ -5,9 +5,12 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "kernels/argmax/argmax.h"
+#include "kernels/registry.h"
 #include "runtime/bind.h"
 #include "runtime/layout.h"
 #include "runtime/program.h"
+#include "runtime/replay.h"
 #include "runtime/weights.h"
 
 /* A piece of device memory. */
@@ -26,6 +29,9 @@ struct spey_runner {
     spey_ragged batch;    /* its arrays lie in `tables` */
     spey_kv_cache *kv;
     spey_binding binding;
+    spey_argmax_args argmax;
+    const spey_kernel *argmax_row;
+    spey_replay replay;
     uint64_t step;          /* number of the current step */
     spey_observer observer; /* NULL: none */
     void *observer_user;
@@ -123,6 +129,17 @@ static spey_status load_and_bind(spey_runner *r)
     return status;
 }
 
+static spey_status choose_argmax(spey_runner *r)
+{
+    r->argmax = (spey_argmax_args){ .rows = r->layout.plan.limits.outputs_max,
+                                    .cols = r->program.info->vocab_size,
+                                    .x = r->logits.data,
+                                    .x_pitch = r->program.info->vocab_size,
+                                    .out = (int32_t *)(void *)((uint8_t *)r->tables.data +
+                                                               r->layout.tables.best) };
+    return spey_kernel_choose(r->program.backend, "argmax", &r->argmax, &r->argmax_row);
+}
+
 static spey_status load(spey_runner *r, const spey_engine_file *engine,
                         const spey_limits_plan *limits)
 {
@@ -135,6 +152,7 @@ static spey_status load(spey_runner *r, const spey_engine_file *engine,
     SPEY_TRY(take_host_memory(r));
     point_batch(r);
     SPEY_TRY(load_and_bind(r));
+    SPEY_TRY(choose_argmax(r));
     spey_program_drop_graph(&r->program);
     spey_memplan_free(r->layout.memplan);
     r->layout.memplan = NULL;
@@ -162,6 +180,7 @@ void spey_runner_free(spey_runner *r)
         spey_free(r->host_tables);
         spey_free(r->host_logits);
     }
+    if (r->program.device) spey_replay_deinit(&r->replay, r->program.backend, r->program.device);
     spey_binding_deinit(&r->binding);
     spey_kv_cache_free(r->kv);
     spey_free(r->seen_in);
@@ -361,10 +380,18 @@ static spey_status upload(spey_runner *r, size_t at, int64_t n)
                                       r->host_tables + at, (size_t)n * sizeof(int32_t));
 }
 
+/* Up to this many bytes go faster in one copy, with what nobody reads in between, than in pieces. */
+enum { TABLES_AT_ONCE = 256 << 10 };
+
 static spey_status upload_tables(spey_runner *r)
 {
     const spey_table_layout *tables = &r->layout.tables;
+    const int64_t used = r->batch.n_seqs * tables->pitch;
     if (r->program.device_info.host_memory) return SPEY_OK;
+    size_t end = tables->output_rows + (size_t)r->batch.n_outputs * sizeof(int32_t);
+    if (r->layout.kv.n_groups > 0)
+        end = tables->groups[r->layout.kv.n_groups - 1] + (size_t)used * sizeof(int32_t);
+    if (end <= TABLES_AT_ONCE) return upload(r, 0, (int64_t)(end / sizeof(int32_t)));
     SPEY_TRY(upload(r, tables->ids, r->batch.n_tokens));
     SPEY_TRY(upload(r, tables->positions, r->batch.n_tokens));
     SPEY_TRY(upload(r, tables->token_seq, r->batch.n_tokens));
@@ -373,7 +400,7 @@ static spey_status upload_tables(spey_runner *r)
     if (r->program.has_encoder) SPEY_TRY(upload(r, tables->source_len, r->batch.n_seqs));
     SPEY_TRY(upload(r, tables->output_rows, r->batch.n_outputs));
     for (int g = 0; g < r->layout.kv.n_groups; g++)
-        SPEY_TRY(upload(r, tables->groups[g], r->batch.n_seqs * tables->pitch));
+        SPEY_TRY(upload(r, tables->groups[g], used));
     return SPEY_OK;
 }
 
@@ -413,37 +440,56 @@ static spey_status run_observed(spey_runner *r, int begin, int end)
     return SPEY_OK;
 }
 
-/* Steps [begin, end) of the binding. */
+/* Queue steps [begin, end) of the binding; what they leave stays where it is. */
 static spey_status run_bound(spey_runner *r, int begin, int end)
 {
-    const spey_backend *backend = r->program.backend;
     spey_binding *binding = &r->binding;
     for (int i = begin; i < end; i++)
         binding->args[i].rows =
             binding->rows[i] == SPEY_ROWS_OUTPUTS ? r->batch.n_outputs : r->batch.n_tokens;
     SPEY_TRY(copy_blocks(r));
     SPEY_TRY(upload_tables(r));
-    if (r->observer)
-        SPEY_TRY(run_observed(r, begin, end));
-    else
-        SPEY_TRY(backend->run(r->program.device, binding->steps + begin, end - begin));
-    return backend->sync(r->program.device);
+    if (r->observer) return run_observed(r, begin, end);
+    return spey_replay_run(&r->replay, r->program.backend, r->program.device, &r->batch,
+                           binding->steps + begin, end - begin);
 }
 
 static spey_status run_steps(spey_runner *r)
 {
-    const spey_backend *backend = r->program.backend;
     const spey_binding *binding = &r->binding;
-    SPEY_TRY(run_bound(r, binding->n_source_steps,
-                       r->batch.n_outputs ? binding->sizes.n_steps : binding->n_token_steps));
-    if (r->program.device_info.host_memory || !r->batch.n_outputs) return SPEY_OK;
-    size_t bytes = (size_t)r->batch.n_outputs * (size_t)r->program.info->vocab_size * sizeof(float);
-    return backend->download(r->program.device, r->host_logits, r->logits.data, bytes);
+    return run_bound(r, binding->n_source_steps,
+                     r->batch.n_outputs ? binding->sizes.n_steps : binding->n_token_steps);
 }
 
-spey_status spey_runner_step(spey_runner *r, const spey_step_seq *seqs, int n_seqs, float **logits)
+static spey_status fetch_logits(spey_runner *r, float **logits)
 {
-    *logits = NULL;
+    const spey_backend *backend = r->program.backend;
+    size_t bytes = (size_t)r->batch.n_outputs * (size_t)r->program.info->vocab_size * sizeof(float);
+    if (!r->program.device_info.host_memory && bytes)
+        SPEY_TRY(backend->download(r->program.device, r->host_logits, r->logits.data, bytes));
+    *logits = r->host_logits;
+    return SPEY_OK;
+}
+
+/* Queue a search for the largest logits, bring what it finds. */
+static spey_status fetch_best(spey_runner *r, const int32_t **best)
+{
+    const spey_backend *backend = r->program.backend;
+    const spey_step search = { .kernel = r->argmax_row, .args = &r->argmax };
+    int32_t *found = host_table(r, r->layout.tables.best);
+    size_t bytes = (size_t)r->batch.n_outputs * sizeof(*found);
+    r->argmax.rows = r->batch.n_outputs;
+    SPEY_TRY(backend->run(r->program.device, &search, 1));
+    if (!r->program.device_info.host_memory && bytes)
+        SPEY_TRY(backend->download(r->program.device, found, r->argmax.out, bytes));
+    *best = found;
+    return SPEY_OK;
+}
+
+/* A step whose rows come back through one of the two, the other NULL. */
+static spey_status step(spey_runner *r, const spey_step_seq *seqs, int n_seqs, float **logits,
+                        const int32_t **best)
+{
     SPEY_TRY(check_step(r, seqs, n_seqs));
     for (int s = 0; s < n_seqs; s++) {
         int64_t after = spey_kv_length(r->kv, seqs[s].seq) + seqs[s].n_ids;
@@ -452,11 +498,30 @@ spey_status spey_runner_step(spey_runner *r, const spey_step_seq *seqs, int n_se
     fill_tables(r, seqs, n_seqs, false);
     uint64_t begin_ns = spey_clock_ns();
     SPEY_TRY(run_steps(r));
+    SPEY_TRY(logits ? fetch_logits(r, logits) : fetch_best(r, best));
+    SPEY_TRY(r->program.backend->sync(r->program.device));
     r->busy_ns += spey_clock_ns() - begin_ns;
     for (int s = 0; s < n_seqs; s++)
         spey_kv_advance(r->kv, seqs[s].seq, seqs[s].ids, seqs[s].n_ids);
-    *logits = r->host_logits;
     return SPEY_OK;
+}
+
+spey_status spey_runner_step(spey_runner *r, const spey_step_seq *seqs, int n_seqs, float **logits)
+{
+    *logits = NULL;
+    return step(r, seqs, n_seqs, logits, NULL);
+}
+
+spey_status spey_runner_step_best(spey_runner *r, const spey_step_seq *seqs, int n_seqs,
+                                  const int32_t **best)
+{
+    *best = NULL;
+    return step(r, seqs, n_seqs, NULL, best);
+}
+
+spey_status spey_runner_logits(spey_runner *r, float **logits)
+{
+    return fetch_logits(r, logits);
 }
 
 /* ---- a step of the encoder ---- */
@@ -512,6 +577,7 @@ spey_status spey_runner_encode(spey_runner *r, const spey_step_seq *seqs, int n_
     fill_tables(r, seqs, n_seqs, true);
     uint64_t begin_ns = spey_clock_ns();
     SPEY_TRY(run_bound(r, 0, r->binding.n_source_steps));
+    SPEY_TRY(r->program.backend->sync(r->program.device));
     r->busy_ns += spey_clock_ns() - begin_ns;
     return SPEY_OK;
 }

@@ -57,6 +57,14 @@ spey_status spey_runner_step(spey_runner *runner, const spey_step_seq *seqs, int
 typedef void (*spey_observer)(void *user, int number, const spey_step *step);
 spey_status spey_runner_observe(spey_runner *runner, spey_observer observer, void *user);
 
+/* As spey_runner_step, but of every row only the number of its largest logit comes back, of equal ones the lowest: the next
+ * token of greedy decoding, without the rows' way to the host. -1: there is none (a NaN, or all are -infinity).
+ * *best is valid until the next step. */
+spey_status spey_runner_step_best(spey_runner *runner, const spey_step_seq *seqs, int n_seqs,
+                                  const int32_t **best);
+/* The rows of the last step after all, as spey_runner_step gives them. */
+spey_status spey_runner_logits(spey_runner *runner, float **logits);
+
 /* Time that steps have spent in the model so far, transfers and waiting included. */
 uint64_t spey_runner_busy_ns(const spey_runner *runner);
 /* Bytes of weights that a step of one token reads: for bandwidth figures. */

@@ -522,6 +522,36 @@ static void rows_and_weights_are_counted(void **state)
 }
 
 /* What a plan says is what is taken: the host's allocations, here. */
+static void the_best_ids_are_those_of_the_largest_logits(void **state)
+{
+    (void)state;
+    static float wanted[LONGEST][VOCAB];
+    int32_t ids[LONGEST];
+    make_ids(13, ids);
+    for (int device = 0; device < 2; device++) {
+        spey_limits_plan limits = wide;
+        limits.device = device ? "fake:0" : NULL;
+        fixture f = open_runner(&tiny_default, limits);
+        run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
+        const spey_step_seq s = { open_sequence(&f), ids, LONGEST, LONGEST };
+        const int32_t *best;
+        float *logits;
+        spey_alloc_seal(true);
+        assert_int_equal(spey_runner_step_best(f.runner, &s, 1, &best), SPEY_OK);
+        assert_int_equal(spey_runner_logits(f.runner, &logits), SPEY_OK);
+        spey_alloc_seal(false);
+        assert_memory_equal(logits, wanted, sizeof(wanted));
+        for (int i = 0; i < LONGEST; i++)
+            for (int k = 0; k < VOCAB; k++)
+                assert_true(k < best[i] ? wanted[i][k] < wanted[i][best[i]]
+                                        : wanted[i][k] <= wanted[i][best[i]]);
+        const spey_step_seq bad = { s.seq, ids, -1, 0 };
+        assert_int_equal(spey_runner_step_best(f.runner, &bad, 1, &best), SPEY_INVALID);
+        assert_null(best);
+        close_runner(&f);
+    }
+}
+
 static void an_executor_allocates_what_its_plan_says(void **state)
 {
     (void)state;
@@ -583,6 +613,7 @@ int main(void)
         cmocka_unit_test(a_sequence_ends_at_its_limit),
         cmocka_unit_test(a_device_with_its_own_memory_gives_the_same_bits),
         cmocka_unit_test(rows_and_weights_are_counted),
+        cmocka_unit_test(the_best_ids_are_those_of_the_largest_logits),
         cmocka_unit_test(an_executor_allocates_what_its_plan_says),
         cmocka_unit_test(every_failed_allocation_is_survived),
     };

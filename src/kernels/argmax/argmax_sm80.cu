@@ -49,7 +49,8 @@ static __global__ void __launch_bounds__(THREADS) argmax_rows(const spey_argmax_
         for (int i = 0; i < PACKS; i++) {
 #pragma unroll
             for (int j = 0; j < N; j++)
-                if (c + i * STEP < cols) best = larger(best, order_of(values[i][j], c + i * STEP + j));
+                if (c + i * STEP < cols)
+                    best = larger(best, order_of(values[i][j], c + i * STEP + j));
         }
     }
     best = warp_largest(best);
@@ -59,7 +60,8 @@ static __global__ void __launch_bounds__(THREADS) argmax_rows(const spey_argmax_
     best = warp_largest(shared[threadIdx.x]);
     const uint32_t high = static_cast<uint32_t>(best >> 32);
     const bool none = high == 0xffffffffu || high <= 0x007fffffu; /* NaN; -infinity or no column */
-    if (threadIdx.x == 0) a.out[blockIdx.x] = none ? -1 : static_cast<int32_t>(~static_cast<uint32_t>(best));
+    if (threadIdx.x == 0)
+        a.out[blockIdx.x] = none ? -1 : static_cast<int32_t>(~static_cast<uint32_t>(best));
 }
 
 static bool supports(const void *args)
