@@ -177,8 +177,8 @@ static spey_status bench_engine(bench_options *o, const spey_engine *engine)
 static spey_status run_bench(bench_options *o)
 {
     spey_engine *engine;
-    SPEY_TRY(o->shape ? spey_open_shape(o->shape, o->runtime.dtype, &engine)
-                      : spey_open_model(o->model, o->runtime.dtype, &engine));
+    SPEY_TRY(o->shape ? spey_open_shape(o->shape, &o->runtime, &engine)
+                      : spey_open_model(o->model, &o->runtime, &engine));
     spey_status status = bench_engine(o, engine);
     spey_engine_close(engine);
     return status;
@@ -259,6 +259,7 @@ int spey_cmd_bench(int argc, char **argv)
             "  spey bench latency models/demo --isl 128 --osl 64\n"
             "  spey bench latency --shape llama-3.2-1b --dtype bf16 --isl 512 --osl 32\n"
             "  spey bench throughput --shape tinyllama-1.1b --batch 16 --isl 128 --osl 128 --json\n"
+            "  spey bench throughput --shape llama-2-70b --quant fp8 --device cuda --batch 512 --isl 128 --osl 128\n"
             "  spey bench throughput models/demo --batch 16 --requests 200 --osl lognormal:60:10\n"
             "  spey bench throughput models/demo --batch 32 --requests 100 --arrival poisson:20",
         .options = table,

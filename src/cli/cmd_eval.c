@@ -142,7 +142,7 @@ static spey_status dump_logits(const eval_options *o, const spey_engine *engine,
 static spey_status evaluate(const eval_options *o, const char *path)
 {
     spey_engine *engine;
-    SPEY_TRY(spey_open_model(path, o->runtime.dtype, &engine));
+    SPEY_TRY(spey_open_model(path, &o->runtime, &engine));
     spey_context_options options;
     spey_context_options_from(&o->runtime, &options);
     if (o->perplexity && !o->runtime.context) options.sequence_tokens_max = o->window;

@@ -196,7 +196,7 @@ static spey_status run_engine(const run_options *o, const spey_engine *engine, s
 static spey_status run_model(const run_options *o, const char *path)
 {
     spey_engine *engine;
-    SPEY_TRY(spey_open_model(path, o->runtime.dtype, &engine));
+    SPEY_TRY(spey_open_model(path, &o->runtime, &engine));
     spey_arena arena;
     spey_arena_init(&arena, SPEY_PURPOSE_GENERAL);
     spey_status status = run_engine(o, engine, &arena);

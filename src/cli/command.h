@@ -35,19 +35,12 @@ int spey_report_usage(void);
 bool spey_command_begin(const spey_command *command, int argc, char **argv, spey_args *args,
                         int *exit_code);
 
-/* ---- models ---- */
-
-/* MODEL as users give it: an engine file, or a checkpoint folder, which is built into the cache on first use. */
-spey_status spey_open_model(const char *path, const char *dtype, spey_engine **out);
-/* A published shape with random weights. */
-spey_status spey_open_shape(const char *name, const char *dtype, spey_engine **out);
-
 /* ---- options that several commands have ---- */
 
 typedef struct spey_runtime_flags {
     int64_t threads, context, block, sequences, step_tokens;
     uint64_t kv_bytes, memory;
-    const char *kv_dtype, *device, *dtype;
+    const char *kv_dtype, *device, *dtype, *quant;
 } spey_runtime_flags;
 
 /* clang-format off */
@@ -62,10 +55,18 @@ typedef struct spey_runtime_flags {
     { "step-tokens", SPEY_OPTION_INT, &(f)->step_tokens, "N", "tokens of one step (default: 512)", 0, 1048576 }, \
     { "device", SPEY_OPTION_TEXT, &(f)->device, "NAME", "cpu or cuda (default: cpu)", 0, 0 },               \
     { "dtype", SPEY_OPTION_TEXT, &(f)->dtype, "TYPE",                                                       \
-      "f32, f16 or bf16, when MODEL is a checkpoint\n(default: as its config says)", 0, 0 }
+      "f32, f16 or bf16, when MODEL is a checkpoint\n(default: as its config says)", 0, 0 },                                          \
+    { "quant", SPEY_OPTION_TEXT, &(f)->quant, "NAME", "fp8, when MODEL is a checkpoint or a shape (default: none)", 0, 0 }
 /* clang-format on */
 
 void spey_context_options_from(const spey_runtime_flags *flags, spey_context_options *out);
+
+/* ---- models ---- */
+
+/* MODEL as users give it: an engine file, or a checkpoint folder, which is built into the cache on first use. */
+spey_status spey_open_model(const char *path, const spey_runtime_flags *flags, spey_engine **out);
+/* A published shape with random weights. */
+spey_status spey_open_shape(const char *name, const spey_runtime_flags *flags, spey_engine **out);
 
 /* The whole of stdin, or of a file, as text. */
 spey_status spey_read_input(const char *path_or_null, spey_strbuf *out);

@@ -37,7 +37,7 @@ static spey_status open_side(const spey_compare_options *o, const char *path, si
     spey_context_options options;
     spey_context_options_from(o->runtime, &options);
     if (!o->runtime->context) options.sequence_tokens_max = o->window;
-    SPEY_TRY(spey_open_model(path, o->runtime->dtype, &out->engine));
+    SPEY_TRY(spey_open_model(path, o->runtime, &out->engine));
     return spey_context_new(out->engine, &options, &out->context);
 }
 

@@ -50,28 +50,28 @@ static spey_status cached_engine(const char *checkpoint, const spey_build_option
     return spey_build_engine(checkpoint, path, options, NULL);
 }
 
-spey_status spey_open_model(const char *path, const char *dtype, spey_engine **out)
+spey_status spey_open_model(const char *path, const spey_runtime_flags *flags, spey_engine **out)
 {
     *out = NULL;
     if (!spey_file_is_dir(path)) {
-        if (dtype)
+        if (flags->dtype || flags->quant)
             return SPEY_FAIL(
                 SPEY_INVALID,
-                "--dtype is for checkpoint folders; %s is not one, and an engine's dtype is fixed "
-                "when it is built",
+                "--dtype and --quant are for checkpoint folders; %s is not one, and an engine's "
+                "types are fixed when it is built",
                 path);
         return spey_engine_open(path, out);
     }
     char engine[SPEY_PATH_BYTES_MAX];
-    spey_build_options options = { .dtype = dtype };
+    spey_build_options options = { .dtype = flags->dtype, .quant = flags->quant };
     SPEY_TRY(cached_engine(path, &options, engine));
     return spey_engine_open(engine, out);
 }
 
-spey_status spey_open_shape(const char *name, const char *dtype, spey_engine **out)
+spey_status spey_open_shape(const char *name, const spey_runtime_flags *flags, spey_engine **out)
 {
     *out = NULL;
-    spey_build_options options = { .dtype = dtype };
+    spey_build_options options = { .dtype = flags->dtype, .quant = flags->quant };
     spey_engine_file *file;
     SPEY_TRY(spey_build_shape(name, &options, &file));
     spey_status status = spey_engine_from_file(file, out);

@@ -45,6 +45,19 @@ class Behaviour(SpeyTest):
         self.assertEqual(c["finish_reason"], "eos")
         self.assertEqual(len(set(os.listdir(cache)) - before), 2)
 
+    def test_quant_builds_a_folder_as_build_does_and_fits_no_engine(self):
+        engine = os.path.join(self.folder, "demo-fp8.spey")
+        run("build", DEMO, "--quant", "fp8", "-o", engine, check=True)
+        flags = ["--json", "--max-tokens", 20, "--logprobs", 0]
+        quantized = run_json("run", DEMO, PROMPT, "--quant", "fp8", *flags)
+        self.assertEqual(quantized["logprobs"], run_json("run", engine, PROMPT, *flags)["logprobs"])
+        self.assertNotEqual(quantized["logprobs"], run_json("run", DEMO, PROMPT, *flags)["logprobs"])
+        self.assertIn("--quant", run("run", engine, PROMPT, "--quant", "fp8").stderr)
+        out = run_json("bench", "latency", "--shape", "demo", "--quant", "fp8", "--isl", 8, "--osl", 2, "--iterations", 1,
+                       "--json")
+        whole = run_json("bench", "latency", "--shape", "demo", "--isl", 8, "--osl", 2, "--iterations", 1, "--json")
+        self.assertLess(out["weight_bytes_per_step"], 0.8 * whole["weight_bytes_per_step"])
+
     def test_stop_strings_end_the_text_before_them(self):
         whole = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 40)["text"]
         stop = whole[20:26]
