@@ -73,15 +73,19 @@ enum { SPEY_PRIORITY_MIN = -4, SPEY_PRIORITY_MAX = 4 };
 typedef struct spey_context_options {
     uint32_t struct_bytes;
     int32_t threads;             /* CPU worker threads; 0: one per core */
-    int32_t sequences_max;       /* requests running at once; 0: 1 */
+    int32_t sequences_max;       /* sequences running at once; 0: 1 */
     int64_t step_tokens_max;     /* tokens of one step; 0: 512 */
     int64_t sequence_tokens_max; /* prompt + output of a request; 0: the model's context length */
     uint64_t kv_bytes;           /* KV cache; 0: what sequences_max full sequences need */
     int32_t kv_block_tokens;     /* 0: 64 */
     const char *kv_dtype;        /* "f32", "f16", "bf16"; NULL: the engine's */
-    bool no_kv_reuse;   /* forget what ended requests leave in the KV cache: see docs/memory.md */
-    const char *device; /* "cpu", "cuda"; NULL: "cpu" */
-    uint64_t memory_bytes_max; /* cap for everything; 0: what is free */
+    bool no_kv_reuse;            /* forget what ended requests leave in the KV cache: docs/memory.md */
+    const char *device;          /* "cpu", "cuda"; NULL: "cpu" */
+    uint64_t memory_bytes_max;   /* cap for everything; 0: what is free */
+    spey_policy policy;
+    int32_t queue_max; /* requests that wait; 0: 1024 */
+    /* Prompt tokens of a step beside running decodes, which bounds the time between tokens; 0: no bound. */
+    int64_t step_prefill_max;
 } spey_context_options;
 
 void spey_context_options_init(spey_context_options *options);
@@ -138,6 +142,10 @@ typedef struct spey_sampling {
     size_t n_stop_ids;
     const spey_logit_bias *logit_bias;
     size_t n_logit_bias;
+    /* Sequences of one prompt, whose KV blocks they share; sequence i draws as a request of its own with seed + i would.
+     * With best_of > n that many are drawn, and the n with the highest mean log-probability are told when all have ended. */
+    int32_t n;
+    int32_t best_of; /* 0: n */
 } spey_sampling;
 
 /* Greedy, 128 tokens, nothing else on. */
@@ -149,7 +157,8 @@ typedef enum spey_finish {
     SPEY_FINISH_STOP,   /* stop string or stop id */
     SPEY_FINISH_LENGTH, /* max_tokens or the sequence limit */
     SPEY_FINISH_CANCELLED,
-    SPEY_FINISH_ERROR, /* see error in the output */
+    SPEY_FINISH_ERROR,   /* see error in the output */
+    SPEY_FINISH_TIMEOUT, /* its deadline passed */
 } spey_finish;
 
 const char *spey_finish_text(spey_finish finish); /* "eos", "stop", "length", … */
@@ -176,8 +185,12 @@ typedef struct spey_output {
     const spey_token_logprob *prompt_top;
     int32_t n_prompt;
     int32_t n_prompt_top;
-    spey_finish finish;
-    const char *error; /* SPEY_FINISH_ERROR: what happened */
+    spey_finish finish; /* of the sequence */
+    const char *error;  /* SPEY_FINISH_ERROR: what happened */
+    int32_t sequence;   /* 0 … n - 1; by rank with best_of */
+    /* Sum of the log-probabilities of the output so far; NaN when nobody asked for them. */
+    double cumulative_logprob;
+    bool last; /* the request has ended: no event follows */
 } spey_output;
 
 /* Called on the thread that steps. Returning non-zero cancels the request. */
@@ -188,6 +201,34 @@ typedef int (*spey_output_fn)(void *user, const spey_output *output);
 spey_status spey_context_submit(spey_context *context, const int32_t *prompt, size_t n,
                                 const spey_sampling *sampling, spey_output_fn on_output, void *user,
                                 uint64_t *out_request);
+
+/* Change the logits [vocab_size] from which the next token of a sequence is drawn; ids: prompt and output so far. Called
+ * before penalties, on the thread that steps. Non-zero ends the request with SPEY_FINISH_ERROR. */
+typedef int (*spey_process_logits_fn)(void *user, uint64_t request, int32_t sequence,
+                                      const int32_t *ids, size_t n, float *logits,
+                                      size_t vocab_size);
+
+/* All that a request can ask for. Borrowed during submit. */
+typedef struct spey_request_options {
+    uint32_t struct_bytes;
+    const int32_t *prompt; /* n_prompt >= 1 ids */
+    size_t n_prompt;
+    const spey_sampling *sampling; /* NULL: as spey_sampling_init says */
+    spey_output_fn on_output;
+    void *user;
+    int32_t priority;    /* SPEY_PRIORITY_MIN … SPEY_PRIORITY_MAX */
+    uint64_t tenant;     /* tenants get equal shares of tokens */
+    uint64_t cache_salt; /* only requests of the same salt share cached prefixes */
+    int64_t deadline_ms; /* from submit on, then it ends with SPEY_FINISH_TIMEOUT; 0: none */
+    spey_process_logits_fn process_logits;
+    void *process_user;
+} spey_request_options;
+
+void spey_request_options_init(spey_request_options *options);
+/* As spey_context_submit. SPEY_LIMIT: too long, or the queue is full. */
+spey_status spey_context_submit_request(spey_context *context, const spey_request_options *options,
+                                        uint64_t *out_request);
+
 /* The request ends with SPEY_FINISH_CANCELLED at the next step; an unknown id is SPEY_NOT_FOUND. */
 spey_status spey_context_cancel(spey_context *context, uint64_t request);
 

@@ -40,6 +40,7 @@ enum {
     SPEY_BAD_WORDS_MAX = 1024,
     SPEY_BEAMS_MAX = 32,
     SPEY_BEAM_CANDIDATES_MAX = 16, /* per beam and step */
+    SPEY_CHOICES_MAX = 256,        /* sequences of one request */
     SPEY_LOGPROBS_MAX = 64,        /* top log-probabilities per token */
 };
 

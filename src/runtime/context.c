@@ -6,16 +6,20 @@
 #include "runtime/context.h"
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "engine/engine_file.h"
 #include "runtime/engine_handle.h"
 #include "runtime/request.h"
 #include "runtime/runner.h"
 #include "runtime/sampler.h"
+#include "runtime/scheduler.h"
 #include "spey/spey.h"
 
 /* Rows of logits beyond one per sequence, for prompt log-probabilities and evaluation: as many as fit in this. */
 enum { LOGITS_BYTES = 8 << 20, OUTPUT_ROWS_MAX = 128 };
+enum { QUEUE_MAX = 1024 };
+#define DEADLINE_MS_MAX ((int64_t)1 << 40)
 
 struct spey_context {
     const spey_engine *engine;
@@ -24,11 +28,14 @@ struct spey_context {
     const spey_plan *plan;
     int64_t vocab_size;
     spey_eos eos;
-    spey_request *queue_head, *queue_tail;
-    spey_request **running; /* [sequences_max], oldest first */
-    int32_t n_running;
-    spey_step_seq *step;       /* [sequences_max] */
-    spey_request **step_owner; /* [sequences_max] */
+    spey_scheduler *scheduler;
+    spey_schedule schedule;
+    spey_request *first, *last; /* all that have not ended, in order of submission */
+    int32_t n_requests;
+    bool any_cancelled;   /* the list is to be searched for such */
+    spey_step_seq *step;  /* [sequences_max] */
+    float **rows;         /* [sequences_max] of one request */
+    spey_growth *growths; /* [sequences_max] */
     uint64_t next_id;
 };
 
@@ -45,7 +52,13 @@ void spey_sampling_init(spey_sampling *sampling)
                                  .typical_p = 1,
                                  .repetition_penalty = 1,
                                  .logprobs = -1,
-                                 .prompt_logprobs = -1 };
+                                 .prompt_logprobs = -1,
+                                 .n = 1 };
+}
+
+void spey_request_options_init(spey_request_options *options)
+{
+    *options = (spey_request_options){ .struct_bytes = sizeof *options };
 }
 
 const char *spey_finish_text(spey_finish finish)
@@ -56,6 +69,7 @@ const char *spey_finish_text(spey_finish finish)
     case SPEY_FINISH_STOP: return "stop";
     case SPEY_FINISH_LENGTH: return "length";
     case SPEY_FINISH_CANCELLED: return "cancelled";
+    case SPEY_FINISH_TIMEOUT: return "timeout";
     case SPEY_FINISH_ERROR: break;
     }
     return "error";
@@ -68,6 +82,24 @@ static int64_t output_rows(int64_t sequences, int64_t vocab_size)
     int64_t rows = LOGITS_BYTES / (4 * vocab_size);
     rows = rows < OUTPUT_ROWS_MAX ? rows : OUTPUT_ROWS_MAX;
     return rows > sequences ? rows : sequences;
+}
+
+static spey_status open_scheduler(spey_context *c, const spey_context_options *o)
+{
+    const spey_limits_plan *plan = &c->plan->limits;
+    spey_scheduler_limits limits = { .policy = o->policy,
+                                     .sequences_max = plan->sequences_max,
+                                     .queue_max = o->queue_max > 0 ? o->queue_max : QUEUE_MAX,
+                                     .step_tokens_max = plan->step_tokens_max,
+                                     .step_outputs_max = plan->outputs_max,
+                                     .step_prefill_max = o->step_prefill_max,
+                                     .kv = *spey_kv_get_limits(spey_runner_kv(c->runner)) };
+    SPEY_TRY(spey_scheduler_new(&limits, &c->scheduler));
+    SPEY_TRY(spey_schedule_init(&c->schedule, &limits));
+    c->step = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_step_seq, limits.sequences_max);
+    c->rows = spey_new_array(SPEY_PURPOSE_RUNTIME, float *, limits.sequences_max);
+    c->growths = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_growth, limits.sequences_max);
+    return c->step && c->rows && c->growths ? SPEY_OK : SPEY_NOMEM;
 }
 
 static spey_status open_runner(spey_context *c, const spey_context_options *o)
@@ -90,10 +122,7 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
     SPEY_TRY(spey_runner_new(c->engine->file, &limits, &c->runner));
     c->plan = spey_runner_get_plan(c->runner);
     SPEY_TRY(spey_sampler_new(c->vocab_size, &c->sampler));
-    c->running = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_request *, sequences);
-    c->step = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_step_seq, sequences);
-    c->step_owner = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_request *, sequences);
-    return c->running && c->step && c->step_owner ? SPEY_OK : SPEY_NOMEM;
+    return open_scheduler(c, o);
 }
 
 spey_status spey_context_new(const spey_engine *engine, const spey_context_options *options,
@@ -122,16 +151,16 @@ spey_status spey_context_new(const spey_engine *engine, const spey_context_optio
 void spey_context_free(spey_context *c)
 {
     if (!c) return;
-    while (c->queue_head) {
-        spey_request *next = c->queue_head->next;
-        spey_request_free(c->queue_head);
-        c->queue_head = next;
+    while (c->first) {
+        spey_request *next = c->first->next;
+        spey_request_free(c->first);
+        c->first = next;
     }
-    for (int32_t i = 0; i < c->n_running; i++)
-        spey_request_free(c->running[i]);
-    spey_free(c->running);
+    spey_scheduler_free(c->scheduler);
+    spey_schedule_deinit(&c->schedule);
     spey_free(c->step);
-    spey_free(c->step_owner);
+    spey_free(c->rows);
+    spey_free(c->growths);
     spey_sampler_free(c->sampler);
     spey_runner_free(c->runner);
     spey_free(c);
@@ -140,6 +169,11 @@ void spey_context_free(spey_context *c)
 spey_runner *spey_context_runner(spey_context *c)
 {
     return c->runner;
+}
+
+spey_scheduler_counts spey_context_counts(const spey_context *c)
+{
+    return spey_scheduler_count(c->scheduler);
 }
 
 /* ---- requests in ---- */
@@ -153,179 +187,217 @@ static spey_status check_prompt(const spey_context *c, const int32_t *ids, size_
     return SPEY_OK;
 }
 
-spey_status spey_context_submit(spey_context *c, const int32_t *prompt, size_t n,
-                                const spey_sampling *sampling, spey_output_fn on_output, void *user,
-                                uint64_t *out_request)
+static spey_status check_options(const spey_context *c, const spey_request_options *o,
+                                 const spey_sampling *sampling)
 {
+    if (o->struct_bytes != sizeof *o)
+        return SPEY_FAIL(SPEY_INVALID,
+                         "spey_request_options was not filled by spey_request_options_init");
+    if (o->priority < SPEY_PRIORITY_MIN || o->priority > SPEY_PRIORITY_MAX)
+        return SPEY_FAIL(SPEY_INVALID, "priority is %d, expected %d to %d", o->priority,
+                         SPEY_PRIORITY_MIN, SPEY_PRIORITY_MAX);
+    if (o->deadline_ms < 0 || o->deadline_ms > DEADLINE_MS_MAX)
+        return SPEY_FAIL(SPEY_INVALID, "deadline_ms is %lld, expected 0 to %lld",
+                         (long long)o->deadline_ms, (long long)DEADLINE_MS_MAX);
+    SPEY_TRY(spey_sampling_check(sampling, c->vocab_size));
+    return check_prompt(c, o->prompt, o->n_prompt);
+}
+
+spey_status spey_context_prepare(const spey_context *c, const spey_request_options *options,
+                                 spey_request **out)
+{
+    *out = NULL;
     spey_sampling defaults;
     spey_sampling_init(&defaults);
-    if (!sampling) sampling = &defaults;
-    SPEY_TRY(spey_sampling_check(sampling, c->vocab_size));
-    SPEY_TRY(check_prompt(c, prompt, n));
+    const spey_sampling *sampling = options->sampling ? options->sampling : &defaults;
+    SPEY_TRY(check_options(c, options, sampling));
     /* A sequence that could never get its blocks would wait for ever. */
     int64_t limit = c->plan->limits.sequence_tokens_max;
     limit = c->plan->kv_tokens < limit ? c->plan->kv_tokens : limit;
-    spey_request_options options = { .prompt = prompt,
-                                     .n_prompt = n,
-                                     .sampling = sampling,
-                                     .sequence_tokens_max = limit,
-                                     .tokenizer = c->engine->tokenizer,
-                                     .on_output = on_output,
-                                     .user = user };
+    spey_request_setup setup = { .options = options,
+                                 .sampling = sampling,
+                                 .sequence_tokens_max = limit,
+                                 .tokenizer = c->engine->tokenizer,
+                                 .now_ns = spey_clock_ns() };
+    return spey_request_new(&setup, out);
+}
+
+spey_status spey_context_queue(spey_context *c, spey_request *r)
+{
+    spey_job job = { .owner = r,
+                     .ids = r->choices[0].ids,
+                     .salt = r->cache_salt,
+                     .n_prompt = r->n_prompt,
+                     .n_max = r->ids_max,
+                     .width = r->width,
+                     .all_rows = r->sampling.prompt_logprobs >= 0,
+                     .priority = r->priority,
+                     .tenant = r->tenant,
+                     .deadline_ns = r->deadline_ns };
+    SPEY_TRY(spey_scheduler_submit(c->scheduler, &job, &r->ticket));
+    r->previous = c->last;
+    *(c->last ? &c->last->next : &c->first) = r;
+    c->last = r;
+    c->n_requests++;
+    return SPEY_OK;
+}
+
+spey_status spey_context_submit_request(spey_context *c, const spey_request_options *options,
+                                        uint64_t *out_request)
+{
     spey_request *r;
-    SPEY_TRY(spey_request_new(&options, &r));
-    r->id = c->next_id++;
-    if (c->queue_tail)
-        c->queue_tail->next = r;
-    else
-        c->queue_head = r;
-    c->queue_tail = r;
+    SPEY_TRY(spey_context_prepare(c, options, &r));
+    r->id = c->next_id;
+    spey_status status = spey_context_queue(c, r);
+    if (status) {
+        spey_request_free(r);
+        return status;
+    }
+    c->next_id++;
     if (out_request) *out_request = r->id;
     return SPEY_OK;
 }
 
+spey_status spey_context_submit(spey_context *c, const int32_t *prompt, size_t n,
+                                const spey_sampling *sampling, spey_output_fn on_output, void *user,
+                                uint64_t *out_request)
+{
+    spey_request_options options;
+    spey_request_options_init(&options);
+    options.prompt = prompt;
+    options.n_prompt = n;
+    options.sampling = sampling;
+    options.on_output = on_output;
+    options.user = user;
+    return spey_context_submit_request(c, &options, out_request);
+}
+
 spey_status spey_context_cancel(spey_context *c, uint64_t request)
 {
-    spey_request *found = NULL;
-    for (spey_request *r = c->queue_head; r; r = r->next)
-        found = r->id == request ? r : found;
-    for (int32_t i = 0; i < c->n_running; i++)
-        found = c->running[i]->id == request ? c->running[i] : found;
-    if (!found)
-        return SPEY_FAIL(SPEY_NOT_FOUND, "no request %llu is queued or running",
-                         (unsigned long long)request);
-    found->cancelled = true;
-    return SPEY_OK;
+    for (spey_request *r = c->first; r; r = r->next) {
+        if (r->id != request) continue;
+        r->cancelled = c->any_cancelled = true;
+        return SPEY_OK;
+    }
+    return SPEY_FAIL(SPEY_NOT_FOUND, "no request %llu is queued or running",
+                     (unsigned long long)request);
 }
 
 /* ---- a step ---- */
 
-static void drop_cancelled_from_queue(spey_context *c)
+/* Let go of a request whose last event was sent. */
+static void retire(spey_context *c, spey_request *r)
 {
-    spey_request **link = &c->queue_head;
-    c->queue_tail = NULL;
-    while (*link) {
-        spey_request *r = *link;
-        if (r->cancelled) {
-            *link = r->next;
-            spey_request_end(r, SPEY_FINISH_CANCELLED, NULL);
-            spey_request_free(r);
-        } else {
-            c->queue_tail = r;
-            link = &r->next;
-        }
+    SPEY_ASSERT(r->ended);
+    spey_scheduler_end(c->scheduler, spey_runner_kv(c->runner), r->ticket);
+    *(r->previous ? &r->previous->next : &c->first) = r->next;
+    *(r->next ? &r->next->previous : &c->last) = r->previous;
+    c->n_requests--;
+    spey_request_free(r);
+}
+
+static void end_cancelled(spey_context *c)
+{
+    if (!c->any_cancelled) return;
+    c->any_cancelled = false;
+    for (spey_request *r = c->first, *next; r; r = next) {
+        next = r->next;
+        if (!r->cancelled) continue;
+        spey_request_end(r, SPEY_FINISH_CANCELLED, NULL);
+        retire(c, r);
     }
 }
 
-/* Begin with what ended requests have left, unless logits of all of the prompt are wanted. */
-static spey_status reuse(spey_kv_cache *kv, spey_request *r)
+static void end_expired(spey_context *c)
 {
-    const spey_kv_key key = { .ids = r->ids, .n = r->n_prompt };
-    if (r->sampling.prompt_logprobs >= 0) return SPEY_OK;
-    return spey_kv_match(kv, r->seq, &key, &r->n_computed);
-}
-
-static void admit(spey_context *c)
-{
-    spey_kv_cache *kv = spey_runner_kv(c->runner);
-    while (c->queue_head && c->n_running < c->plan->limits.sequences_max) {
-        spey_request *r = c->queue_head;
-        if (spey_kv_open(kv, &r->seq)) return;
-        if (spey_kv_promise(kv, r->seq, r->ids_max) || reuse(kv, r)) {
-            spey_kv_close(kv, r->seq);
-            r->seq = -1;
-            return;
-        }
-        c->queue_head = r->next;
-        if (!c->queue_head) c->queue_tail = NULL;
-        r->next = NULL;
-        c->running[c->n_running++] = r;
+    for (int32_t i = 0; i < c->schedule.n_expired; i++) {
+        spey_request *r = spey_scheduler_owner(c->scheduler, c->schedule.expired[i]);
+        spey_request_end(r, SPEY_FINISH_TIMEOUT, NULL);
+        retire(c, r);
     }
 }
 
-static void retire(spey_context *c)
+static spey_status compute(spey_context *c, float **logits)
 {
-    int32_t kept = 0;
-    for (int32_t i = 0; i < c->n_running; i++) {
-        spey_request *r = c->running[i];
-        if (r->cancelled && !r->finish) spey_request_end(r, SPEY_FINISH_CANCELLED, NULL);
-        if (r->finish) {
-            spey_kv_close(spey_runner_kv(c->runner), r->seq);
-            spey_request_free(r);
-        } else {
-            c->running[kept++] = r;
-        }
+    for (int32_t i = 0; i < c->schedule.n_items; i++) {
+        const spey_schedule_item *item = &c->schedule.items[i];
+        const spey_request *r = item->owner;
+        c->step[i] = (spey_step_seq){ .seq = item->seq,
+                                      .ids = r->choices[item->index].ids + item->from,
+                                      .n_ids = item->n_tokens,
+                                      .n_outputs = item->n_outputs };
     }
-    c->n_running = kept;
+    return spey_runner_step(c->runner, c->step, c->schedule.n_items, logits);
 }
 
-static void add_to_step(spey_context *c, int *n, spey_request *r, int64_t n_ids, int64_t n_outputs)
+/* Give one item's rows to its request; true when the last one is that of the sequence's newest token. */
+static bool take_rows(spey_context *c, const spey_schedule_item *item, float **logits)
 {
-    c->step[*n] =
-        (spey_step_seq){ r->seq, r->ids + r->n_computed, (int32_t)n_ids, (int32_t)n_outputs };
-    c->step_owner[(*n)++] = r;
+    spey_request *r = item->owner;
+    int64_t first = item->from + item->n_tokens - item->n_outputs; /* position of the first row */
+    for (int32_t row = 0; row < item->n_outputs; row++, *logits += c->vocab_size)
+        if (first + row < r->n_prompt)
+            spey_request_take_prompt_logits(r, c->sampler, *logits, first + row, c->vocab_size);
+    if (!item->n_outputs || item->from + item->n_tokens != r->choices[item->index].n) return false;
+    c->rows[item->index] = *logits - c->vocab_size;
+    return true;
 }
 
-/* What this step computes: decodes first, then prompts under what is left of the budgets. */
-static int plan_step(spey_context *c)
+/* Let a request grow from its rows; what became of its sequences goes to `growths`. */
+static int32_t grow(spey_context *c, spey_request *r, int32_t index, spey_growth *growths)
 {
-    int64_t tokens = c->plan->limits.step_tokens_max, outputs = c->plan->limits.outputs_max;
-    int n = 0;
-    for (int32_t i = 0; i < c->n_running && tokens > 0; i++) {
-        spey_request *r = c->running[i];
-        if (r->n_computed < r->n_prompt) continue;
-        add_to_step(c, &n, r, 1, 1);
-        tokens--;
-        outputs--;
+    spey_choosing choosing = { c->sampler, c->vocab_size, c->eos };
+    int32_t n = 0;
+    bool first = r->choices[index].n == r->n_prompt;
+    for (int32_t i = 0; i < r->width; i++) {
+        if (r->choices[i].finish) continue;
+        if (first) c->rows[i] = c->rows[index];
+        growths[n++] = (spey_growth){ .ticket = r->ticket, .index = i };
     }
-    for (int32_t i = 0; i < c->n_running && tokens > 0 && outputs > 0; i++) {
-        spey_request *r = c->running[i];
-        int64_t chunk = r->n_prompt - r->n_computed;
-        if (chunk <= 0) continue;
-        chunk = chunk < tokens ? chunk : tokens;
-        bool all = r->sampling.prompt_logprobs >= 0;
-        if (all && chunk > outputs) chunk = outputs;
-        int64_t wanted = all ? chunk : r->n_computed + chunk == r->n_prompt;
-        add_to_step(c, &n, r, chunk, wanted);
-        tokens -= chunk;
-        outputs -= wanted;
+    spey_request_grow(r, &choosing, c->rows);
+    for (int32_t i = 0; i < n; i++) {
+        const spey_choice *choice = &r->choices[growths[i].index];
+        growths[i].parent = choice->parent;
+        growths[i].ended = choice->finish != SPEY_FINISH_NONE;
     }
+    c->any_cancelled = c->any_cancelled || r->cancelled;
     return n;
 }
 
-/* Hand the rows of logits to their requests. */
-static void deliver(spey_context *c, int n_seqs, float *logits)
+/* Hand out the rows of logits; a request's items lie together. */
+static void deliver(spey_context *c, float *logits)
 {
-    for (int i = 0; i < n_seqs; i++) {
-        spey_request *r = c->step_owner[i];
-        const spey_step_seq *s = &c->step[i];
-        int64_t first = r->n_computed + s->n_ids - s->n_outputs; /* position of the first row */
-        r->n_computed += s->n_ids;
-        for (int32_t row = 0; row < s->n_outputs; row++, logits += c->vocab_size) {
-            if (first + row < r->n_prompt)
-                spey_request_take_prompt_logits(r, c->sampler, logits, first + row, c->vocab_size);
-            if (first + row == r->n - 1)
-                spey_request_take_logits(r, c->sampler, logits, c->vocab_size, c->eos);
-        }
+    const spey_schedule *s = &c->schedule;
+    int32_t n = 0;
+    for (int32_t i = 0, end; i < s->n_items; i = end) {
+        bool grows = false;
+        for (end = i; end < s->n_items && s->items[end].ticket == s->items[i].ticket; end++)
+            grows = take_rows(c, &s->items[end], &logits) || grows;
+        if (grows) n += grow(c, s->items[i].owner, s->items[i].index, c->growths + n);
+    }
+    spey_scheduler_take(c->scheduler, spey_runner_kv(c->runner), s, c->growths, n);
+    for (int32_t i = 0; i < n; i++) {
+        bool new_one = !i || c->growths[i].ticket != c->growths[i - 1].ticket;
+        if (!new_one) continue;
+        spey_request *r = spey_scheduler_owner(c->scheduler, c->growths[i].ticket);
+        if (r->ended) retire(c, r);
     }
 }
 
 spey_status spey_context_step(spey_context *c, int32_t *active)
 {
-    drop_cancelled_from_queue(c);
-    retire(c);
-    admit(c);
-    int n_seqs = plan_step(c);
-    if (n_seqs > 0) {
+    spey_kv_cache *kv = spey_runner_kv(c->runner);
+    end_cancelled(c);
+    spey_scheduler_plan(c->scheduler, kv, spey_clock_ns(), &c->schedule);
+    end_expired(c);
+    SPEY_TRY(spey_scheduler_commit(c->scheduler, kv, &c->schedule));
+    if (c->schedule.n_items > 0) {
         float *logits;
-        SPEY_TRY(spey_runner_step(c->runner, c->step, n_seqs, &logits));
-        deliver(c, n_seqs, logits);
-        retire(c);
+        SPEY_TRY(compute(c, &logits));
+        deliver(c, logits);
+        end_cancelled(c);
     }
-    int32_t left = c->n_running;
-    for (const spey_request *r = c->queue_head; r; r = r->next)
-        left++;
-    if (active) *active = left;
+    if (active) *active = c->n_requests;
     return SPEY_OK;
 }
 
@@ -343,7 +415,7 @@ spey_status spey_context_run(spey_context *c)
 spey_status spey_context_logits(spey_context *c, const int32_t *ids, size_t n,
                                 spey_logits_fn on_row, void *user)
 {
-    if (c->n_running > 0)
+    if (spey_scheduler_count(c->scheduler).running + spey_scheduler_count(c->scheduler).paused > 0)
         return SPEY_FAIL(SPEY_INVALID, "requests are running: evaluate on a context of its own");
     SPEY_TRY(check_prompt(c, ids, n));
     spey_kv_cache *kv = spey_runner_kv(c->runner);

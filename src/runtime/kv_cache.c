@@ -649,6 +649,11 @@ int32_t spey_kv_free_blocks(const spey_kv_cache *kv)
     return fewest;
 }
 
+const spey_kv_limits *spey_kv_get_limits(const spey_kv_cache *kv)
+{
+    return &kv->limits;
+}
+
 int32_t spey_kv_block_tokens(const spey_kv_cache *kv)
 {
     return kv->limits.block_tokens;

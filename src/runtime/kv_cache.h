@@ -139,6 +139,8 @@ int32_t spey_kv_free_blocks(const spey_kv_cache *kv);
 /* Likewise of one group. */
 int32_t spey_kv_group_free_blocks(const spey_kv_cache *kv, int group);
 int32_t spey_kv_block_tokens(const spey_kv_cache *kv);
+/* As given to new. */
+const spey_kv_limits *spey_kv_get_limits(const spey_kv_cache *kv);
 
 /* ---- what happens in it ---- */
 

@@ -1,54 +1,82 @@
 /* One request inside a context: its tokens, settings and text so far. Everything it will ever need is allocated when it is
- * submitted; feeding it logits allocates nothing. */
+ * submitted; feeding it logits allocates nothing.
+ *
+ * A request has `width` sequences: n of them, best_of, or beams. They share the prompt and get their tokens in the same
+ * steps: the context calls spey_request_grow with one row of logits for each that lives (for the first tokens, the prompt's
+ * last row for all). grow gives every live sequence its next token and names the parent whose tokens, and so whose cache, it
+ * continues; the context hands the parents to the scheduler, which forks, moves and closes caches accordingly
+ * (spey_scheduler_take). Sequences that sample are their own parents; beams copy ids from their parents and say so.
+ *
+ * With best_of > n nobody knows whose text is wanted before all have ended: events are kept until then. */
 #ifndef SPEY_RUNTIME_REQUEST_H
 #define SPEY_RUNTIME_REQUEST_H
 
 #include "base/arena.h"
 #include "base/strbuf.h"
-#include "runtime/kv_cache.h"
 #include "runtime/sampler.h"
+#include "runtime/scheduler.h"
 #include "runtime/stop.h"
 #include "spey/spey.h"
 #include "text/tokenizer.h"
 
-typedef struct spey_request {
-    struct spey_request *next; /* in the queue */
-    uint64_t id;
-    spey_arena arena;       /* copies of all lists */
-    spey_sampling sampling; /* points into the arena */
-    int32_t *ids;           /* prompt, then output; room for ids_max */
-    int64_t n_prompt, n, ids_max;
-    int64_t n_computed; /* tokens whose KV is in the cache */
-    spey_seq_id seq;    /* -1 while queued */
-    bool cancelled;
-    spey_finish finish;
-    const char *error;
+/* What is told about one token, kept for later. */
+typedef struct spey_kept_event {
+    float logprob;
+    size_t text_end; /* in `kept_text` */
+} spey_kept_event;
 
+typedef struct spey_choice {
+    int32_t *ids; /* prompt, then output; room for ids_max */
+    int64_t n;
+    int32_t parent; /* whose tokens it continued with its newest one */
+    spey_finish finish;
+    double cumulative_logprob;     /* of the output; NaN when nobody asked */
     spey_detokenizer *detokenizer; /* NULL: no tokenizer */
     spey_stop stop;
-    spey_strbuf piece;              /* from the detokenizer, before the stop filter */
-    spey_strbuf text;               /* certain, for the next event */
+    spey_strbuf text; /* certain, for the next event */
+    /* best_of > n: by token of the output. */
+    spey_kept_event *kept;
+    spey_token_logprob *kept_top; /* [tokens][sampling.logprobs] */
+    spey_strbuf kept_text;
+} spey_choice;
+
+typedef struct spey_request {
+    struct spey_request *next, *previous; /* among the context's */
+    uint64_t id;
+    spey_ticket ticket;
+    spey_arena arena;       /* copies of all lists */
+    spey_sampling sampling; /* points into the arena */
+    int32_t width;          /* sequences */
+    spey_choice *choices;   /* [width] */
+    int64_t n_prompt, ids_max;
+    bool prompt_done; /* the prompt's log-probabilities are complete */
+    bool cancelled;   /* to be ended between steps */
+    bool ended;       /* the last event was sent */
+
+    spey_strbuf piece;              /* from a detokenizer, before the stop filter */
     float *prompt_logprobs;         /* [n_prompt] or NULL */
     spey_token_logprob *prompt_top; /* [n_prompt][sampling.prompt_logprobs] */
     spey_token_logprob *top;        /* [sampling.logprobs] */
-    char error_text[256];
+    char error[256];
 
+    int32_t priority;
+    uint64_t tenant, cache_salt, deadline_ns;
+    spey_process_logits_fn process_logits;
+    void *process_user;
     spey_output_fn on_output;
     void *user;
 } spey_request;
 
-typedef struct spey_request_options {
-    const int32_t *prompt;
-    size_t n_prompt;
-    const spey_sampling *sampling; /* checked by the caller */
+typedef struct spey_request_setup {
+    const spey_request_options *options; /* checked by the caller */
+    const spey_sampling *sampling;       /* likewise */
     int64_t sequence_tokens_max;
     const spey_tokenizer *tokenizer; /* NULL: ids only */
-    spey_output_fn on_output;
-    void *user;
-} spey_request_options;
+    uint64_t now_ns;
+} spey_request_setup;
 
-/* SPEY_INVALID: the prompt leaves no room for output. */
-spey_status spey_request_new(const spey_request_options *options, spey_request **out);
+/* SPEY_INVALID: the prompt leaves no room for output. Any thread. */
+spey_status spey_request_new(const spey_request_setup *setup, spey_request **out);
 void spey_request_free(spey_request *request);
 
 /* What the model said at prompt position `at` (0-based): record log-probabilities if asked for. */
@@ -60,11 +88,24 @@ typedef struct spey_eos {
     int32_t n;
 } spey_eos;
 
-/* Choose the next token from `logits` (changed), append it, decide whether the request ends, send the event. */
-void spey_request_take_logits(spey_request *request, spey_sampler *sampler, float *logits,
-                              int64_t vocab_size, spey_eos eos);
+/* What choosing needs of the context. */
+typedef struct spey_choosing {
+    spey_sampler *sampler;
+    int64_t vocab_size;
+    spey_eos eos;
+} spey_choosing;
 
-/* End it without a token and send the last event. `error` only with SPEY_FINISH_ERROR; copied. */
+/* Choose the next token of every live sequence, decide which end, send their events. rows[i]: the logits of sequence i,
+ * which may change; entries of ended ones are not read. A fault (a NaN, everything banned, a processor that fails) ends the
+ * request with SPEY_FINISH_ERROR. */
+void spey_request_grow(spey_request *request, const spey_choosing *choosing, float *const *rows);
+
+/* Its events are kept until the best sequences are known. */
+bool spey_request_keeps(const spey_request *request);
+/* The log-probability of every token is computed. */
+bool spey_request_scores(const spey_request *request);
+
+/* End all live sequences without a token and send their last events. `error` only with SPEY_FINISH_ERROR; copied. */
 void spey_request_end(spey_request *request, spey_finish finish, const char *error);
 
 #endif

@@ -86,6 +86,8 @@ spey_status spey_sampling_check(const spey_sampling *p, int64_t vocab_size)
     SPEY_TRY(check_range("no_repeat_ngram", p->no_repeat_ngram, 0, 1024));
     SPEY_TRY(check_range("logprobs", p->logprobs, -1, SPEY_LOGPROBS_MAX));
     SPEY_TRY(check_range("prompt_logprobs", p->prompt_logprobs, -1, SPEY_LOGPROBS_MAX));
+    SPEY_TRY(check_range("n", p->n, 1, SPEY_CHOICES_MAX));
+    if (p->best_of) SPEY_TRY(check_range("best_of", p->best_of, p->n, SPEY_CHOICES_MAX));
     SPEY_TRY(check_range("number of stop strings", (double)p->n_stop, 0, SPEY_STOP_STRINGS_MAX));
     SPEY_TRY(check_range("number of bad words", (double)p->n_bad_words, 0, SPEY_BAD_WORDS_MAX));
     SPEY_TRY(check_ids("stop_ids", p->stop_ids, p->n_stop_ids, vocab_size));

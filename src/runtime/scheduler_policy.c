@@ -132,11 +132,11 @@ static bool is_too_soon(const spey_planning *p)
 
 /* ---- the policies ---- */
 
-/* Eight steps of everybody's growth stay free, so that who is admitted is not paused at once. */
+/* Two steps of everybody's growth stay free, so that who is admitted is not paused at once. */
 static bool fits_now(const spey_planning *p, const spey_job *job, int64_t n_tokens)
 {
     const spey_kv_limits *kv = &p->s->limits.kv;
-    int64_t spare = p->sequences ? 1 + (int64_t)p->sequences * 8 / kv->block_tokens : 0;
+    int64_t spare = p->sequences ? 1 + (int64_t)p->sequences * 2 / kv->block_tokens : 0;
     for (int g = 0; g < kv->n_groups; g++)
         if (spey_scheduler_blocks(p->s, job, g, n_tokens + 1) + p->owed[g] +
                 (grows(&kv->groups[g]) ? spare : 0) >

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/rng.h"
@@ -123,6 +124,37 @@ static void a_crowd_gets_what_each_gets_alone(void **state)
     }
 }
 
+/* Little room for many: requests are paused, and prompts wait. */
+static void outputs_do_not_depend_on_the_policy(void **state)
+{
+    (void)state;
+    enum { N = 24 };
+    static record crowd[4][N];
+    memset(crowd, 0, sizeof crowd);
+    uint64_t block_bytes = 0;
+    for (int p = 3; p >= 0; p--) {
+        spey_context_options options;
+        spey_context_options_init(&options);
+        options.sequences_max = 6;
+        options.threads = 1;
+        options.kv_block_tokens = 4;
+        options.step_tokens_max = p == 3 ? 0 : 9;
+        options.step_prefill_max = p == 2 ? 3 : 0;
+        options.policy = p < 3 ? (spey_policy)p : SPEY_GUARANTEED_NO_EVICT;
+        options.kv_bytes = 18 * block_bytes; /* a full sequence has 16; 0 means enough */
+        spey_context *context;
+        assert_int_equal(spey_context_new(engine, &options, &context), SPEY_OK);
+        block_bytes = spey_runner_get_plan(spey_context_runner(context))->kv_block_bytes;
+        for (int i = 0; i < N; i++)
+            submit(context, i, &crowd[p][i]);
+        assert_int_equal(spey_context_run(context), SPEY_OK);
+        uint64_t pauses = spey_context_counts(context).pauses;
+        assert_true(p == SPEY_MAX_UTILIZATION ? pauses > 0 : pauses == 0);
+        spey_context_free(context);
+        assert_memory_equal(crowd[p], crowd[3], sizeof crowd[3]);
+    }
+}
+
 static void steps_allocate_nothing(void **state)
 {
     (void)state;
@@ -216,6 +248,217 @@ static void reuse_changes_nothing_but_the_work(void **state)
         assert_int_equal(records[0][i].n, 12);
         assert_memory_equal(records[0][i].ids, records[1][i].ids, 12 * sizeof(int32_t));
     }
+}
+
+typedef struct records {
+    record by_sequence[4];
+    int n_last;
+} records;
+
+static int on_any(void *user, const spey_output *event)
+{
+    records *all = user;
+    assert_int_equal(all->n_last, 0);
+    all->n_last += event->last;
+    return on_output(&all->by_sequence[event->sequence], event);
+}
+
+static void submit_options(spey_context *context, const spey_sampling *s, spey_output_fn fn,
+                           void *user)
+{
+    static const int32_t prompt[] = { 3, 1, 4, 1, 5, 9, 2 };
+    assert_int_equal(spey_context_submit(context, prompt, 7, s, fn, user, NULL), SPEY_OK);
+}
+
+static void sequence_i_is_a_request_with_seed_plus_i(void **state)
+{
+    (void)state;
+    records together = { 0 }, alone = { 0 };
+    spey_context *context = context_of(4, 0);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.temperature = 1.3;
+    s.max_tokens = 12;
+    s.repetition_penalty = 1.2;
+    s.seed = 40;
+    s.logprobs = 1;
+    s.prompt_logprobs = 0;
+    s.n = 3;
+    submit_options(context, &s, on_any, &together);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(together.n_last, 1);
+    s.n = 1;
+    for (int i = 0; i < 3; i++) {
+        s.seed = 40 + (uint64_t)i;
+        s.prompt_logprobs = i ? -1 : 0;
+        submit_options(context, &s, on_output, &alone.by_sequence[i]);
+        assert_int_equal(spey_context_run(context), SPEY_OK);
+    }
+    assert_memory_equal(together.by_sequence, alone.by_sequence, sizeof alone.by_sequence);
+    assert_memory_not_equal(together.by_sequence[0].ids, together.by_sequence[1].ids,
+                            sizeof together.by_sequence[0].ids);
+    spey_context_free(context);
+}
+
+static double mean(const record *r)
+{
+    double sum = 0;
+    for (int i = 0; i < r->n; i++)
+        sum += (double)r->logprobs[i];
+    return sum / r->n;
+}
+
+static void best_of_tells_the_likeliest_in_order(void **state)
+{
+    (void)state;
+    records all = { 0 }, best = { 0 };
+    spey_context *context = context_of(4, 0);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.temperature = 1.5;
+    s.max_tokens = 10;
+    s.logprobs = 0;
+    s.n = 4;
+    submit_options(context, &s, on_any, &all);
+    s.n = 2;
+    s.best_of = 4;
+    submit_options(context, &s, on_any, &best);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(best.n_last, 1);
+    int better[2] = { 0, 0 };
+    for (int rank = 0; rank < 2; rank++) {
+        const record *r = &best.by_sequence[rank];
+        assert_int_equal(r->n_ends, 1);
+        bool found = false;
+        for (int i = 0; i < 4; i++) {
+            better[rank] += mean(&all.by_sequence[i]) > mean(r) + 1e-6;
+            found = found || !memcmp(&all.by_sequence[i], r, sizeof *r);
+        }
+        assert_true(found);
+        assert_int_equal(better[rank], rank);
+    }
+    assert_int_equal(best.by_sequence[2].n, 0);
+    spey_context_free(context);
+}
+
+static int drop_a_sequence(void *user, const spey_output *event)
+{
+    on_any(user, event);
+    return event->sequence == 1;
+}
+
+static void cancelling_ends_every_sequence_once(void **state)
+{
+    (void)state;
+    records r = { 0 };
+    spey_context *context = context_of(4, 0);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.n = 4;
+    submit_options(context, &s, drop_a_sequence, &r);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(r.by_sequence[i].n_ends, 1);
+        assert_int_equal(r.by_sequence[i].finish, SPEY_FINISH_CANCELLED);
+        assert_int_equal(r.by_sequence[i].n, 1);
+    }
+    spey_context_free(context);
+}
+
+static int only_even_ids(void *user, uint64_t request, int32_t sequence, const int32_t *ids,
+                         size_t n, float *logits, size_t vocab_size)
+{
+    (void)request, (void)sequence, (void)ids;
+    for (size_t i = 1; i < vocab_size; i += 2)
+        logits[i] = -INFINITY;
+    return user && n == 9; /* with the third token it fails, when asked to */
+}
+
+static void not_a_number(float *logits, size_t vocab_size)
+{
+    for (size_t i = 0; i < vocab_size; i++)
+        logits[i] = NAN;
+}
+
+static int spoil(void *user, uint64_t request, int32_t sequence, const int32_t *ids, size_t n,
+                 float *logits, size_t vocab_size)
+{
+    (void)user, (void)request, (void)sequence, (void)ids, (void)n;
+    not_a_number(logits, vocab_size);
+    return 0;
+}
+
+static void faults_of_a_logits_processor_end_its_request_alone(void **state)
+{
+    (void)state;
+    static const int32_t prompt[] = { 3, 1, 4, 1, 5, 9, 2 };
+    static const spey_process_logits_fn processors[] = { only_even_ids, only_even_ids, spoil };
+    record r[3] = { 0 };
+    spey_context *context = context_of(3, 0);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 6;
+    for (int i = 0; i < 3; i++) {
+        spey_request_options o;
+        spey_request_options_init(&o);
+        o.prompt = prompt;
+        o.n_prompt = 7;
+        o.sampling = &s;
+        o.on_output = on_output;
+        o.user = &r[i];
+        o.process_logits = processors[i];
+        o.process_user = i == 1 ? &r[i] : NULL;
+        assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_OK);
+    }
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r[0].n, 6);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(r[0].ids[i] % 2, 0);
+    assert_int_equal(r[1].n, 2);
+    assert_int_equal(r[1].finish, SPEY_FINISH_ERROR);
+    assert_non_null(strstr(r[1].error, "processor"));
+    assert_int_equal(r[2].n, 0);
+    assert_int_equal(r[2].finish, SPEY_FINISH_ERROR);
+    spey_context_free(context);
+}
+
+static void deadlines_end_requests_and_the_queue_is_bounded(void **state)
+{
+    (void)state;
+    static const int32_t prompt[] = { 3, 1, 4 };
+    record r[4] = { 0 };
+    spey_context_options options;
+    spey_context_options_init(&options);
+    options.threads = 1;
+    options.queue_max = 2;
+    spey_context *context;
+    assert_int_equal(spey_context_new(engine, &options, &context), SPEY_OK);
+    spey_request_options o;
+    spey_request_options_init(&o);
+    o.prompt = prompt;
+    o.n_prompt = 3;
+    o.on_output = on_output;
+    for (int i = 0; i < 3; i++) {
+        o.user = &r[i];
+        o.deadline_ms = i == 0 ? 1 : 0;
+        assert_int_equal(spey_context_submit_request(context, &o, NULL),
+                         i < 2 ? SPEY_OK : SPEY_LIMIT);
+    }
+    struct timespec nap = { .tv_nsec = 3000000 };
+    nanosleep(&nap, NULL);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r[0].finish, SPEY_FINISH_TIMEOUT);
+    assert_int_equal(r[0].n, 0);
+    assert_true(r[1].n > 0 && r[1].n_ends == 1);
+    assert_int_equal(r[2].n_ends, 0);
+    o.deadline_ms = -1;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_INVALID);
+    o.deadline_ms = 0;
+    o.priority = SPEY_PRIORITY_MAX + 1;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_INVALID);
+    spey_request_options raw = { 0 };
+    assert_int_equal(spey_context_submit_request(context, &raw, NULL), SPEY_INVALID);
+    spey_context_free(context);
 }
 
 static void a_request_that_bans_every_token_ends_alone(void **state)
@@ -365,6 +608,7 @@ static void failing_allocations_leak_nothing(void **state)
         spey_alloc_fail_nth(nth);
         spey_context_options options;
         spey_context_options_init(&options);
+        options.sequences_max = 2;
         options.threads = 1;
         spey_context *context;
         const int32_t prompt[] = { 1, 2 };
@@ -373,6 +617,7 @@ static void failing_allocations_leak_nothing(void **state)
         spey_sampling_init(&s);
         s.logprobs = 3;
         s.prompt_logprobs = 1;
+        s.best_of = 2;
         status = spey_context_new(engine, &options, &context);
         if (!status) status = spey_context_submit(context, prompt, 2, &s, on_output, &r, NULL);
         spey_alloc_fail_nth(0);
@@ -386,6 +631,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_crowd_gets_what_each_gets_alone),
+        cmocka_unit_test(outputs_do_not_depend_on_the_policy),
+        cmocka_unit_test(sequence_i_is_a_request_with_seed_plus_i),
+        cmocka_unit_test(best_of_tells_the_likeliest_in_order),
+        cmocka_unit_test(cancelling_ends_every_sequence_once),
+        cmocka_unit_test(faults_of_a_logits_processor_end_its_request_alone),
+        cmocka_unit_test(deadlines_end_requests_and_the_queue_is_bounded),
         cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(a_request_can_be_cancelled_queued_running_or_by_its_callback),
         cmocka_unit_test(reuse_changes_nothing_but_the_work),

@@ -1,0 +1,255 @@
+/* A request's output: tokens chosen, text made of them, events sent. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/request.h"
+
+bool spey_request_keeps(const spey_request *r)
+{
+    return r->sampling.best_of > r->sampling.n;
+}
+
+bool spey_request_scores(const spey_request *r)
+{
+    return r->sampling.logprobs >= 0 || spey_request_keeps(r);
+}
+
+/* ---- events ---- */
+
+static void send_event(spey_request *r, spey_output *event)
+{
+    event->request = r->id;
+    event->error = event->finish == SPEY_FINISH_ERROR ? r->error : NULL;
+    if (r->prompt_logprobs && r->prompt_done) { /* told once */
+        event->prompt_logprobs = r->prompt_logprobs;
+        event->prompt_top = r->prompt_top;
+        event->n_prompt = (int32_t)r->n_prompt;
+        event->n_prompt_top = r->sampling.prompt_logprobs;
+        r->prompt_logprobs = NULL;
+    }
+    r->ended = event->last;
+    if (r->on_output && r->on_output(r->user, event) && !event->last) r->cancelled = true;
+}
+
+/* No sequence lives but `choice`, which has just ended. */
+static bool all_ended(const spey_request *r)
+{
+    for (int32_t i = 0; i < r->width; i++)
+        if (!r->choices[i].finish) return false;
+    return true;
+}
+
+static void tell(spey_request *r, spey_choice *c, int32_t token, float logprob)
+{
+    spey_output event = { .token = token,
+                          .text = c->text.len ? c->text.data : "",
+                          .text_bytes = c->text.len,
+                          .logprob = logprob,
+                          .sequence = (int32_t)(c - r->choices),
+                          .cumulative_logprob = c->cumulative_logprob,
+                          .finish = c->finish,
+                          .last = all_ended(r) };
+    if (token >= 0 && r->sampling.logprobs > 0) {
+        event.top = r->top;
+        event.n_top = r->sampling.logprobs;
+    }
+    send_event(r, &event);
+    spey_strbuf_reset(&c->text);
+}
+
+/* ---- events that are kept until the best are known ---- */
+
+static void keep(spey_request *r, spey_choice *c, int32_t token, float logprob)
+{
+    spey_strbuf_append(&c->kept_text, c->text.data, c->text.len);
+    spey_strbuf_reset(&c->text);
+    if (token < 0) return;
+    int64_t at = c->n - r->n_prompt - 1, n_top = r->sampling.logprobs;
+    c->kept[at] = (spey_kept_event){ logprob, c->kept_text.len };
+    if (n_top > 0) memcpy(c->kept_top + at * n_top, r->top, (size_t)n_top * sizeof *r->top);
+}
+
+/* Mean log-probability of a token. */
+static double score(const spey_request *r, const spey_choice *c)
+{
+    return c->n > r->n_prompt ? c->cumulative_logprob / (double)(c->n - r->n_prompt) : 0;
+}
+
+/* The best choice that is not among those marked; equal ones by their order. */
+static spey_choice *find_best(spey_request *r)
+{
+    spey_choice *best = NULL;
+    for (int32_t i = 0; i < r->width; i++)
+        if (r->choices[i].kept && (!best || score(r, &r->choices[i]) > score(r, best)))
+            best = &r->choices[i];
+    return best;
+}
+
+static void tell_kept(spey_request *r, const spey_choice *c, int32_t rank)
+{
+    int64_t n = c->n - r->n_prompt, n_top = r->sampling.logprobs;
+    size_t text_at = 0;
+    double sum = 0;
+    bool last = rank + 1 == r->sampling.n;
+    for (int64_t i = 0; i < n || (i == 0 && n == 0); i++) {
+        bool final = i + 1 >= n;
+        size_t end = final ? c->kept_text.len : c->kept[i].text_end;
+        if (n) sum += (double)c->kept[i].logprob;
+        spey_output event = { .token = n ? c->ids[r->n_prompt + i] : -1,
+                              .text = c->kept_text.len ? c->kept_text.data + text_at : "",
+                              .text_bytes = end - text_at,
+                              .logprob = n && n_top >= 0 ? c->kept[i].logprob : NAN,
+                              .sequence = rank,
+                              .cumulative_logprob = sum,
+                              .finish = final ? c->finish : SPEY_FINISH_NONE,
+                              .last = final && last };
+        if (n && n_top > 0) {
+            event.top = c->kept_top + i * n_top;
+            event.n_top = (int32_t)n_top;
+        }
+        send_event(r, &event);
+        text_at = end;
+    }
+}
+
+static void tell_best(spey_request *r)
+{
+    for (int32_t rank = 0; rank < r->sampling.n; rank++) {
+        spey_choice *best = find_best(r);
+        tell_kept(r, best, rank);
+        best->kept = NULL;
+    }
+}
+
+static void emit(spey_request *r, spey_choice *c, int32_t token, float logprob)
+{
+    if (!spey_request_keeps(r)) {
+        tell(r, c, token, logprob);
+        return;
+    }
+    keep(r, c, token, logprob);
+    if (all_ended(r)) tell_best(r);
+}
+
+/* ---- ends ---- */
+
+static bool is_stop_id(const spey_request *r, int32_t id)
+{
+    for (size_t i = 0; i < r->sampling.n_stop_ids; i++)
+        if (r->sampling.stop_ids[i] == id) return true;
+    return false;
+}
+
+static bool is_eos(const spey_request *r, spey_eos eos, int32_t id)
+{
+    for (int32_t i = 0; !r->sampling.ignore_eos && i < eos.n; i++)
+        if (eos.ids[i] == id) return true;
+    return false;
+}
+
+/* Turn the newest token into text; true when a stop string appeared. */
+static bool add_text(spey_request *r, spey_choice *c, int32_t id)
+{
+    if (!c->detokenizer) return false;
+    spey_strbuf_reset(&r->piece);
+    if (spey_detokenizer_push(c->detokenizer, id, &r->piece))
+        return false; /* an id without a piece: no text */
+    return spey_stop_push(&c->stop, r->piece.data, r->piece.len, &c->text);
+}
+
+/* What was held back, now that no more text comes. */
+static void flush_text(spey_request *r, spey_choice *c)
+{
+    if (!c->detokenizer) return;
+    spey_strbuf_reset(&r->piece);
+    if (!spey_detokenizer_flush(c->detokenizer, &r->piece) &&
+        spey_stop_push(&c->stop, r->piece.data, r->piece.len, &c->text))
+        return;
+    spey_stop_flush(&c->stop, &c->text);
+}
+
+static spey_finish decide(spey_request *r, spey_choice *c, spey_eos eos, int32_t id)
+{
+    if (is_eos(r, eos, id)) return SPEY_FINISH_EOS;
+    if (is_stop_id(r, id)) return SPEY_FINISH_STOP;
+    if (add_text(r, c, id)) return SPEY_FINISH_STOP;
+    return c->n == r->ids_max ? SPEY_FINISH_LENGTH : SPEY_FINISH_NONE;
+}
+
+static void append(spey_request *r, spey_choice *c, spey_eos eos, int32_t id, float logprob)
+{
+    c->ids[c->n++] = id;
+    c->cumulative_logprob += (double)logprob;
+    c->finish = decide(r, c, eos, id);
+    if (c->finish == SPEY_FINISH_EOS || c->finish == SPEY_FINISH_LENGTH ||
+        (c->finish == SPEY_FINISH_STOP && is_stop_id(r, id)))
+        flush_text(r, c);
+    emit(r, c, id, logprob);
+}
+
+/* ---- choosing ---- */
+
+/* The token from logits that the sampler may change. */
+static spey_status draw(spey_request *r, const spey_choosing *choosing, const spey_choice *c,
+                        float *scores, int32_t *id)
+{
+    int32_t index = (int32_t)(c - r->choices);
+    if (r->process_logits && r->process_logits(r->process_user, r->id, index, c->ids, (size_t)c->n,
+                                               scores, (size_t)choosing->vocab_size))
+        return SPEY_FAIL(SPEY_CANCELLED, "the logits processor failed");
+    spey_sampling sampling = r->sampling;
+    sampling.seed += (uint64_t)index;
+    spey_history history = { c->ids, r->n_prompt, c->n };
+    spey_sampler_penalize(choosing->sampler, &sampling, &history, choosing->eos.ids,
+                          choosing->eos.n, scores);
+    return spey_sampler_draw(choosing->sampler, &sampling, scores, (uint64_t)(c->n - r->n_prompt),
+                             id);
+}
+
+static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_choice *c,
+                          float *logits)
+{
+    double total = 0;
+    if (spey_request_scores(r)) total = spey_log_sum_exp(logits, choosing->vocab_size);
+    if (r->sampling.logprobs > 0)
+        spey_sampler_top(choosing->sampler, logits, total, r->sampling.logprobs, r->top);
+    /* Log-probabilities are the model's own, and sequences may have the row in common: penalties go into a copy. */
+    float *scores = spey_request_scores(r) || r->width > 1
+                        ? spey_sampler_copy(choosing->sampler, logits)
+                        : logits;
+    int32_t id;
+    SPEY_TRY(draw(r, choosing, c, scores, &id));
+    float logprob = spey_request_scores(r) ? (float)((double)logits[id] - total) : NAN;
+    append(r, c, choosing->eos, id, logprob);
+    return SPEY_OK;
+}
+
+void spey_request_grow(spey_request *r, const spey_choosing *choosing, float *const *rows)
+{
+    if (r->choices[0].n == r->ids_max && r->n_prompt == r->ids_max) {
+        spey_request_end(r, SPEY_FINISH_LENGTH, NULL); /* only the prompt's numbers were wanted */
+        return;
+    }
+    for (int32_t i = 0; i < r->width; i++) {
+        spey_choice *c = &r->choices[i];
+        if (c->finish) continue;
+        c->parent = c->n == r->n_prompt ? 0 : i;
+        if (choose(r, choosing, c, rows[i])) {
+            spey_request_end(r, SPEY_FINISH_ERROR, spey_last_error());
+            return;
+        }
+    }
+}
+
+void spey_request_end(spey_request *r, spey_finish finish, const char *error)
+{
+    if (error) snprintf(r->error, sizeof r->error, "%s", error);
+    for (int32_t i = 0; i < r->width; i++) {
+        spey_choice *c = &r->choices[i];
+        if (c->finish) continue;
+        c->finish = finish;
+        flush_text(r, c);
+        emit(r, c, -1, NAN);
+    }
+}
