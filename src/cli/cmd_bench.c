@@ -157,6 +157,8 @@ static spey_status bench_context(const bench_options *o, const spey_engine *engi
     return status;
 }
 
+enum { QUEUE_MAX = 1 << 20 };
+
 static spey_status bench_engine(bench_options *o, const spey_engine *engine)
 {
     spey_bench_workload workload;
@@ -166,6 +168,7 @@ static spey_status bench_engine(bench_options *o, const spey_engine *engine)
     o->runtime.sequences = o->batch;
     if (o->runtime.context == 0) o->runtime.context = workload.total_max;
     spey_context_options_from(&o->runtime, &options);
+    options.queue_max = workload.n < QUEUE_MAX ? (int32_t)workload.n : QUEUE_MAX;
     spey_context *context;
     spey_status status = spey_context_new(engine, &options, &context);
     if (!status) status = bench_context(o, engine, context, &workload);

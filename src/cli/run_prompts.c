@@ -247,7 +247,7 @@ static spey_status print_done(prompt_batch *batch)
 }
 
 /* Enough in the queue that a slot never waits for us, and no more: each request has its buffers. */
-enum { OPEN_MAX = 4096 };
+enum { OPEN_MAX = 1024 };
 
 static void submit_some(prompt_batch *batch)
 {
