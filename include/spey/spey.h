@@ -79,9 +79,9 @@ typedef struct spey_context_options {
     uint64_t kv_bytes;           /* KV cache; 0: what sequences_max full sequences need */
     int32_t kv_block_tokens;     /* 0: 64 */
     const char *kv_dtype;        /* "f32", "f16", "bf16"; NULL: the engine's */
-    bool no_kv_reuse;            /* forget what ended requests leave in the KV cache: docs/memory.md */
-    const char *device;          /* "cpu", "cuda"; NULL: "cpu" */
-    uint64_t memory_bytes_max;   /* cap for everything; 0: what is free */
+    bool no_kv_reuse;   /* forget what ended requests leave in the KV cache: docs/memory.md */
+    const char *device; /* "cpu", "cuda"; NULL: "cpu" */
+    uint64_t memory_bytes_max; /* cap for everything; 0: what is free */
     spey_policy policy;
     int32_t queue_max; /* requests that wait; 0: 1024 */
     /* Prompt tokens of a step beside running decodes, which bounds the time between tokens; 0: no bound. */

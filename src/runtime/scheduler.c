@@ -176,6 +176,16 @@ bool spey_scheduler_decodes(const spey_scheduler *s, const spey_entry *e)
     return true;
 }
 
+spey_kv_key spey_scheduler_key(const spey_scheduler *s, const spey_entry *e)
+{
+    spey_kv_key key = { .salt = e->job.salt, .ids = e->job.ids, .n = e->job.n_prompt };
+    if (e->job.all_rows && !e->prompt_read)
+        key.n = 0;
+    else if (e->job.width == 1 && e->first >= 0)
+        key.n = s->sequences[e->first].n_known;
+    return key;
+}
+
 int32_t spey_scheduler_rows(const spey_entry *e, const spey_sequence *q, int64_t from, int64_t n)
 {
     if (e->job.all_rows && !e->prompt_read) return (int32_t)n;

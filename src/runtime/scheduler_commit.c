@@ -4,6 +4,14 @@
 
 /* ---- pausing and admitting ---- */
 
+static int32_t find_record(const spey_scheduler *s, const spey_entry *e, int32_t index)
+{
+    int32_t i = e->first;
+    while (i >= 0 && s->sequences[i].index != index)
+        i = s->sequences[i].next;
+    return i;
+}
+
 /* Insert where it belongs; lists are short of disorder at their ends. */
 static void insert(const spey_scheduler *s, int32_t *list, int32_t *n, int32_t ticket)
 {
@@ -69,17 +77,27 @@ static void admit(spey_scheduler *s, spey_kv_cache *kv, int32_t ticket)
     insert(s, s->running, &s->n_running, ticket);
     spey_status status = spey_kv_open(kv, &s->sequences[e->first].seq);
     SPEY_ASSERT(status == SPEY_OK); /* it has as many slots as there are sequences */
+    spey_kv_key key = spey_scheduler_key(s, e);
+    spey_sequence *q = &s->sequences[e->first];
+    if (!key.n) return;
+    status = spey_kv_match(kv, q->seq, &key, &q->n_done);
+    SPEY_ASSERT(status == SPEY_OK); /* it is new */
+}
+
+/* Begin where the cache ends, which may be elsewhere than when the plan was made: others have come and gone since. */
+static void move_to_cache(const spey_scheduler *s, spey_schedule_item *item)
+{
+    const spey_entry *e = &s->entries[item->ticket];
+    const spey_sequence *q = &s->sequences[find_record(s, e, item->index)];
+    item->seq = q->seq;
+    if (item->from == q->n_done) return;
+    int64_t left = spey_scheduler_goal(e, q) - q->n_done;
+    item->from = q->n_done;
+    item->n_tokens = item->n_tokens < left ? item->n_tokens : (int32_t)left;
+    item->n_outputs = spey_scheduler_rows(e, q, item->from, item->n_tokens);
 }
 
 /* ---- the step's blocks ---- */
-
-static int32_t find_record(const spey_scheduler *s, const spey_entry *e, int32_t index)
-{
-    int32_t i = e->first;
-    while (i >= 0 && s->sequences[i].index != index)
-        i = s->sequences[i].next;
-    return i;
-}
 
 static spey_status reserve_for_first(spey_scheduler *s, spey_kv_cache *kv, spey_schedule *schedule,
                                      spey_seq_id seq, int64_t n_tokens)
@@ -102,7 +120,7 @@ static spey_status reserve_request(spey_scheduler *s, spey_kv_cache *kv, spey_sc
     if (e->state != SPEY_TICKET_RUNNING) return SPEY_LIMIT; /* paused for the first */
     for (int32_t i = begin; i < end; i++) {
         spey_schedule_item *item = &schedule->items[i];
-        item->seq = s->sequences[find_record(s, e, item->index)].seq;
+        move_to_cache(s, item);
         spey_status status = spey_kv_reserve(kv, item->seq, item->from + item->n_tokens);
         if (status == SPEY_LIMIT && ticket == s->running[0]) {
             status = reserve_for_first(s, kv, schedule, item->seq, item->from + item->n_tokens);

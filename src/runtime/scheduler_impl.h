@@ -125,6 +125,9 @@ bool spey_scheduler_decodes(const spey_scheduler *s, const spey_entry *e);
 /* How far the sequence's cache is to be filled before that. */
 int64_t spey_scheduler_goal(const spey_entry *e, const spey_sequence *q);
 
+/* What its trunk may find in the cache; n 0: it is not to look. */
+spey_kv_key spey_scheduler_key(const spey_scheduler *s, const spey_entry *e);
+
 /* Give a sequence's cache and record back. */
 void spey_scheduler_drop_sequence(spey_scheduler *s, spey_kv_cache *kv, spey_entry *e,
                                   int32_t record);

@@ -207,8 +207,10 @@ static bool admit(spey_planning *p, int32_t ticket)
     if (p->prefill < 1 || p->outputs < 1 || p->sequences + width > p->s->limits.sequences_max ||
         !spey_policy_admits(p, &e->job, fresh.n_known))
         return false;
-    int64_t wanted = choose_chunk(p, e, 0, goal);
-    int64_t n = fit(p, &fresh, 0, wanted, p->n_kept, missing);
+    spey_kv_key key = spey_scheduler_key(p->s, e);
+    int64_t from = key.n ? spey_kv_match_length(p->kv, &key) : 0;
+    int64_t wanted = choose_chunk(p, e, from, goal);
+    int64_t n = fit(p, &fresh, from, wanted, p->n_kept, missing);
     if (!n && p->out->n_items > 0) return false;
     n = n ? n : 1;
     spey_policy_admitted(p, &e->job, fresh.n_known);
@@ -217,7 +219,7 @@ static bool admit(spey_planning *p, int32_t ticket)
         p->owed[g] -= missing[g] < p->owed[g] ? missing[g] : p->owed[g];
     }
     p->out->admits[p->out->n_admits++] = ticket;
-    add_prefill(p, ticket, &fresh, 0, n < wanted ? round_chunk(p, 0, n, wanted) : n);
+    add_prefill(p, ticket, &fresh, from, n < wanted ? round_chunk(p, from, n, wanted) : n);
     return true;
 }
 

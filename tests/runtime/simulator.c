@@ -141,7 +141,7 @@ static void run_alone(const spey_kv_limits *limits, sim_request *r)
         uint64_t rows[WIDTH_MAX];
         int32_t parents[WIDTH_MAX];
         for (int32_t i = 0; i < r->width; i++)
-            if (r->end[i] == GOING) rows[i] = sim_row(limits, r->ids[i], r->n[i] - 1);
+            if (r->end[i] == GOING) rows[i] = sim_row(limits, r->salt, r->ids[i], r->n[i] - 1);
         grow(r, rows, parents);
     }
 }
@@ -206,6 +206,7 @@ static void draw_limits(sim_world *w)
                                      .sequence_tokens_max = longest,
                                      .step_tokens_max = w->limits.step_tokens_max,
                                      .block_tokens = block_sizes[below(w, 5)] };
+    w->limits.kv.reuse = !one_in(w, 3);
     draw_groups(w, &w->limits.kv, longest);
 }
 
@@ -335,6 +336,14 @@ static bool plan(sim_world *w)
     return true;
 }
 
+/* One that begins with all but its last token from the cache does not decode yet. */
+static bool is_admitted(const spey_schedule *s, spey_ticket ticket)
+{
+    for (int32_t i = 0; i < s->n_admits; i++)
+        if (s->admits[i] == ticket) return true;
+    return false;
+}
+
 static bool check_schedule(sim_world *w)
 {
     const spey_schedule *s = &w->schedule;
@@ -347,7 +356,8 @@ static bool check_schedule(sim_world *w)
         tokens += item->n_tokens;
         rows += item->n_outputs;
         bool decode = item->from + item->n_tokens == r->n[item->index] &&
-                      item->from >= r->n_prompt && item->n_tokens == 1;
+                      item->from >= r->n_prompt && item->n_tokens == 1 &&
+                      !is_admitted(s, item->ticket);
         decodes = decodes || decode;
         prompts += decode ? 0 : item->n_tokens;
         if (item->n_tokens < 1 || seen[item->seq] || item->from != spey_kv_length(w->kv, item->seq))
@@ -375,10 +385,10 @@ static bool compute(sim_world *w)
         const int32_t *ids = r->ids[item->index];
         for (int32_t t = 0; t < item->n_tokens; t++) {
             int64_t position = item->from + t;
-            sim_memory_store(&w->memory, w->kv, item->seq, position, ids[position]);
+            sim_memory_store(&w->memory, w->kv, item->seq, position, r->salt, ids[position]);
             if (t < item->n_tokens - item->n_outputs) continue;
             w->rows[i] = sim_memory_read(&w->memory, w->kv, item->seq, position);
-            if (w->rows[i] != sim_row(&w->limits.kv, ids, position))
+            if (w->rows[i] != sim_row(&w->limits.kv, r->salt, ids, position))
                 return fail(
                     w, "request %d, sequence %d: what is stored up to token %lld is not its own",
                     (int)(r - w->requests), item->index, (long long)position);
@@ -465,7 +475,10 @@ static bool run_world(sim_world *w)
         if (!step(w)) return false;
     }
     spey_scheduler_counts counts = spey_scheduler_count(w->scheduler);
+    spey_kv_stats stats;
+    spey_kv_read_stats(w->kv, &stats);
     w->totals->pauses += counts.pauses;
+    w->totals->reused += (uint64_t)stats.reused_tokens;
     if (counts.queued + counts.running + counts.paused + counts.sequences)
         return fail(w, "requests are left over");
     for (int g = 0; g < w->limits.kv.n_groups; g++)

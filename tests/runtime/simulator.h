@@ -24,19 +24,20 @@ void sim_memory_deinit(sim_memory *memory);
 void sim_memory_copy(sim_memory *memory, spey_kv_cache *kv);
 /* Store one token at `position` of a sequence. */
 void sim_memory_store(sim_memory *memory, const spey_kv_cache *kv, spey_seq_id seq,
-                      int64_t position, int32_t id);
+                      int64_t position, uint64_t salt, int32_t id);
 /* The model's row behind that token: a hash of what a kernel would read. */
 uint64_t sim_memory_read(const sim_memory *memory, const spey_kv_cache *kv, spey_seq_id seq,
                          int64_t position);
 /* The same from the ids themselves: what is right. */
-uint64_t sim_row(const spey_kv_limits *limits, const int32_t *ids, int64_t position);
+uint64_t sim_row(const spey_kv_limits *limits, uint64_t salt, const int32_t *ids, int64_t position);
 
 uint64_t sim_hash(uint64_t a, uint64_t b);
 
 /* ---- a whole run ---- */
 
 typedef struct sim_totals {
-    uint64_t runs, requests, steps, tokens, pauses, cancels, timeouts, refusals, forks, moves;
+    uint64_t runs, requests, steps, tokens, pauses, cancels, timeouts, refusals, forks, moves,
+        reused;
 } sim_totals;
 
 /* One world: everything in it depends on the seed. False: `error` says what broke. */

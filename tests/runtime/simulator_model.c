@@ -47,12 +47,17 @@ void sim_memory_copy(sim_memory *m, spey_kv_cache *kv)
     spey_kv_copies_done(kv);
 }
 
+/* Salts stand for what changes the numbers: equal ids of two salts are not the same. */
+static uint64_t hash_token(uint64_t salt, int32_t id, int64_t position)
+{
+    return sim_hash(sim_hash(salt, (uint64_t)id), (uint64_t)position);
+}
+
 void sim_memory_store(sim_memory *m, const spey_kv_cache *kv, spey_seq_id seq, int64_t position,
-                      int32_t id)
+                      uint64_t salt, int32_t id)
 {
     for (int g = 0; g < m->limits.n_groups; g++) {
-        uint64_t *at = cell(m, kv, g, seq, position),
-                 token = sim_hash((uint64_t)id, (uint64_t)position);
+        uint64_t *at = cell(m, kv, g, seq, position), token = hash_token(salt, id, position);
         bool is_state = m->limits.groups[g].kind == SPEY_KV_STATE;
         *at = is_state ? sim_hash(position ? *at : 0, token) : token;
     }
@@ -81,7 +86,7 @@ uint64_t sim_memory_read(const sim_memory *m, const spey_kv_cache *kv, spey_seq_
     return row;
 }
 
-uint64_t sim_row(const spey_kv_limits *limits, const int32_t *ids, int64_t position)
+uint64_t sim_row(const spey_kv_limits *limits, uint64_t salt, const int32_t *ids, int64_t position)
 {
     uint64_t row = 0;
     for (int g = 0; g < limits->n_groups; g++) {
@@ -89,7 +94,7 @@ uint64_t sim_row(const spey_kv_limits *limits, const int32_t *ids, int64_t posit
         bool is_state = group->kind == SPEY_KV_STATE;
         uint64_t seen = 0;
         for (int64_t i = is_state ? 0 : first_seen(group, position); i <= position; i++) {
-            uint64_t token = sim_hash((uint64_t)ids[i], (uint64_t)i);
+            uint64_t token = hash_token(salt, ids[i], i);
             seen = is_state ? sim_hash(seen, token) : seen * 0x100000001b3u + token;
         }
         row = sim_hash(row, seen);

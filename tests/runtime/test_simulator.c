@@ -27,12 +27,14 @@ static int run(uint64_t first, uint64_t n)
     }
     printf("%" PRIu64 " worlds: %" PRIu64 " requests, %" PRIu64 " steps, %" PRIu64
            " tokens, %" PRIu64 " pauses, %" PRIu64 " cancels, %" PRIu64 " timeouts, %" PRIu64
-           " refusals, %" PRIu64 " forks, %" PRIu64 " beams that changed hands, %.1f s\n",
+           " refusals, %" PRIu64 " forks, %" PRIu64 " beams that changed hands, %" PRIu64
+           " tokens reused, %.1f s\n",
            totals.runs, totals.requests, totals.steps, totals.tokens, totals.pauses, totals.cancels,
-           totals.timeouts, totals.refusals, totals.forks, totals.moves, seconds() - start);
+           totals.timeouts, totals.refusals, totals.forks, totals.moves, totals.reused,
+           seconds() - start);
     /* A world in which nothing happens proves nothing. */
     bool lively = totals.pauses && totals.cancels && totals.timeouts && totals.refusals &&
-                  totals.forks && totals.moves;
+                  totals.forks && totals.moves && totals.reused;
     if (n >= 1000 && !lively) {
         fprintf(stderr, "simulator: something never happened\n");
         return 1;
