@@ -8,7 +8,8 @@ Writes DIR/NAME (default: tests/data/architectures) for each case below:
     config.json, model.safetensors  as save_pretrained writes them, BF16 (what transformers keeps in FP32 stays FP32)
     expected.safetensors            input_ids i64 [2, 20], sequence i64 [2, 32]: the prompts and their greedy continuation;
                                     logits f32 [2, 32, vocab]: of the whole sequence in one forward pass, in FP32 with eager
-                                    attention, from the values as stored
+                                    attention, from the values as stored. With an encoder: input_ids are its input,
+                                    sequence i64 [2, 13] the decoder's ids from the first on
 
 Sizes are small, and no multiple of what a kernel might like: that is what these are for. The result depends on the
 versions of torch and transformers in its last bits only. Needs: pip install torch transformers safetensors.
@@ -18,7 +19,7 @@ import pathlib
 import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-SEQUENCES, PROMPT, LENGTH = 2, 20, 32
+SEQUENCES, PROMPT, LENGTH, DECODED = 2, 20, 32, 13
 
 
 def decoder(hidden, heads, kv_heads, head_dim, intermediate, vocab, layers=2, **more):
@@ -88,6 +89,21 @@ CASES = {
         60, 5, 1, 12, 42, 63, layers=1, original_max_position_embeddings=12, **longrope(6, 12))),
     "odd-phi3-short": ("Phi3Config", "Phi3ForCausalLM", decoder(
         36, 3, 3, 12, 26, 63, layers=1, original_max_position_embeddings=40, sliding_window=9, **longrope(6, 40))),
+    # Inputs are longer than the distance from which on relative biases are one.
+    "odd-t5": ("T5Config", "T5ForConditionalGeneration", dict(
+        d_model=20, num_heads=3, d_kv=6, d_ff=27, num_layers=1, num_decoder_layers=2, vocab_size=61,
+        relative_attention_num_buckets=12, relative_attention_max_distance=15, decoder_start_token_id=0)),
+    "odd-t5-gated": ("T5Config", "T5ForConditionalGeneration", dict(
+        d_model=27, num_heads=5, d_kv=7, d_ff=18, num_layers=2, num_decoder_layers=1, vocab_size=59,
+        relative_attention_num_buckets=8, relative_attention_max_distance=9, decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
+    "odd-mt5": ("MT5Config", "MT5ForConditionalGeneration", dict(
+        d_model=25, num_heads=3, d_kv=8, d_ff=21, num_layers=1, num_decoder_layers=1, vocab_size=53,
+        decoder_start_token_id=0, tie_word_embeddings=False)),
+    "odd-bart": ("BartConfig", "BartForConditionalGeneration", dict(
+        d_model=36, encoder_layers=2, decoder_layers=1, encoder_attention_heads=3, decoder_attention_heads=2,
+        encoder_ffn_dim=27, decoder_ffn_dim=35, vocab_size=57, max_position_embeddings=33, scale_embedding=True,
+        decoder_start_token_id=2, forced_eos_token_id=None)),
 }
 
 
@@ -100,6 +116,8 @@ def fill(model, torch):
         if "norm" in name or ".ln_" in name:
             offset = 1.0 if name.endswith("weight") and "Gemma" not in type(model).__name__ else 0.0
             tensor.data = offset + 0.1 * noise
+        elif "relative_attention_bias" in name:
+            tensor.data = noise
         elif tensor.dim() == 1 or "bias" in name:
             tensor.data = 0.1 * noise
         else:
@@ -107,9 +125,10 @@ def fill(model, torch):
     model.tie_weights()
 
 
-def logits_of(model, ids, torch):
+def logits_of(model, ids, source, torch):
+    inputs = dict(input_ids=ids) if source is None else dict(input_ids=source, decoder_input_ids=ids)
     with torch.no_grad():
-        return model(input_ids=ids, use_cache=False).logits.float()
+        return model(**inputs, use_cache=False).logits.float()
 
 
 def make(name, folder):
@@ -130,13 +149,15 @@ def make(name, folder):
     eager = dict(dtype=torch.float32, attn_implementation="eager", experts_implementation="eager")
     stored = getattr(transformers, model_class).from_pretrained(folder, **eager)
     stored.eval()
-    sequence = torch.randint(3, config.vocab_size, (SEQUENCES, PROMPT))
+    sequence, source, length = torch.randint(3, config.vocab_size, (SEQUENCES, PROMPT)), None, LENGTH
     expected = {"input_ids": sequence.clone()}
-    while sequence.shape[1] < LENGTH:
-        best = logits_of(stored, sequence, torch)[:, -1].argmax(-1, keepdim=True)
+    if config.is_encoder_decoder:
+        sequence, source, length = torch.full((SEQUENCES, 1), config.decoder_start_token_id), sequence, DECODED
+    while sequence.shape[1] < length:
+        best = logits_of(stored, sequence, source, torch)[:, -1].argmax(-1, keepdim=True)
         sequence = torch.cat([sequence, best], 1)
     expected["sequence"] = sequence
-    expected["logits"] = logits_of(stored, sequence, torch).contiguous()
+    expected["logits"] = logits_of(stored, sequence, source, torch).contiguous()
     save_file(expected, folder / "expected.safetensors")
     size = sum(path.stat().st_size for path in folder.iterdir())
     parameters = sum(p.numel() for p in stored.parameters())

@@ -35,8 +35,10 @@ static void read(spey_config *config, spey_arch_config *c)
                                           SPEY_RELATIVE_DISTANCE_MAX, 128);
     c->norm_eps = spey_config_number(config, "layer_norm_epsilon", 0, 1, 1e-6);
     read_mlp(config, c);
-    bool tied = spey_config_bool(config, "tie_word_embeddings", true);
-    c->tied = spey_config_bool(config, "scale_decoder_outputs", tied);
+    /* transformers 5 always says that embeddings are tied, and shares them where the checkpoint has no other head. */
+    bool first = spey_config_bool(config, "tie_word_embeddings", true) &&
+                 strcmp(c->hf_name, "T5ForConditionalGeneration") == 0;
+    c->tied = spey_config_bool(config, "scale_decoder_outputs", first);
     if (c->tied) c->logit_scale = 1 / sqrt((double)c->hidden);
     /* Nothing ends with relative positions. The bound is for buffers that hold a sequence's tokens; models were trained with
      * 512, as "n_positions" says, and are used with more. */
