@@ -4,10 +4,11 @@
 
 #include "base/alloc.h"
 #include "base/map.h"
-#include "device/pool.h"
+#include "kernels/random_words/random_words.h"
+#include "kernels/registry.h"
 
 /* Copied weights begin at multiples of this, as device memory does. */
-enum { WEIGHT_ALIGN = 256, STAGING_BYTES = 8 << 20 };
+enum { WEIGHT_ALIGN = 256 };
 
 static bool is_copied(const spey_program *program, int i)
 {
@@ -68,41 +69,9 @@ static fill_kind kind_of(const spey_graph *graph, int weight)
     return FILL_RANDOM;
 }
 
-/* Args of the fill, run like a kernel so that all lanes share the work and the page faults. */
-typedef struct fill_args {
-    int64_t rows;
-    uint8_t *out;
-    int64_t begin, words; /* of 8 bytes */
-    uint64_t seed;
-    uint64_t keep, set; /* bits of a random word */
-} fill_args;
-
-/* splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014). */
-static uint64_t mix(uint64_t x)
-{
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-static void fill_run(const void *args, const spey_lane *lane)
-{
-    const fill_args *a = args;
-    int64_t begin, end;
-    while (spey_lane_chunk(lane, a->words, 1 << 18, &begin, &end))
-        for (int64_t i = begin; i < end; i++) {
-            uint64_t word = (mix(a->seed + (uint64_t)(a->begin + i)) & a->keep) | a->set;
-            memcpy(a->out + i * 8, &word, 8);
-        }
-}
-
-static const spey_kernel fill_kernel = { .name = "fill/bits", .run = fill_run };
-
 /* Random sign, mantissa and lowest bit of the exponent; the other bits fixed so that 1/128 <= |x| < 1/32 (E4M3: 1 <= |x| < 2,
- * with scales of 1/64). That costs
- * one multiplication chain for eight bytes, so filling runs at the speed of memory. */
-static void set_random_bits(fill_args *args, spey_dtype dtype)
+ * with scales of 1/64). */
+static void set_random_bits(spey_random_words_args *args, spey_dtype dtype)
 {
     switch (dtype) {
     case SPEY_BF16: args->keep = 0x80ff80ff80ff80ffu, args->set = 0x3c003c003c003c00u; break;
@@ -113,7 +82,7 @@ static void set_random_bits(fill_args *args, spey_dtype dtype)
     }
 }
 
-static void set_ones_bits(fill_args *args, spey_dtype dtype)
+static void set_ones_bits(spey_random_words_args *args, spey_dtype dtype)
 {
     args->keep = 0;
     args->set = dtype == SPEY_F32   ? 0x3f8000003f800000u
@@ -122,7 +91,7 @@ static void set_ones_bits(fill_args *args, spey_dtype dtype)
 }
 
 /* The weight's memory is padded to WEIGHT_ALIGN, so whole words may be written. */
-static spey_status make_up(const spey_program *program, int weight, uint8_t *memory, void *staging)
+static spey_status make_up(const spey_program *program, int weight, uint8_t *memory)
 {
     const spey_engine_tensor *tensor = program->tensors[weight];
     fill_kind kind = kind_of(program->graph, weight);
@@ -130,42 +99,25 @@ static spey_status make_up(const spey_program *program, int weight, uint8_t *mem
         return SPEY_FAIL(SPEY_FORMAT, "%s: %s has no data and cannot be made up",
                          spey_engine_file_path(program->engine), tensor->name);
     if (kind == FILL_ZEROS) return SPEY_OK; /* as device memory begins */
-    fill_args args = { .seed = spey_hash_bytes(tensor->name, strlen(tensor->name), 1) };
+    spey_random_words_args args = { .rows = (int64_t)((tensor->bytes + 7) / 8),
+                                    .out = (uint64_t *)(void *)memory,
+                                    .seed =
+                                        spey_hash_bytes(tensor->name, strlen(tensor->name), 1) };
     if (kind == FILL_ONES)
         set_ones_bits(&args, tensor->dtype);
     else if (kind == FILL_SCALES)
         args.set = 0x3c8000003c800000u; /* two F32 of 2^-6 */
     else
         set_random_bits(&args, tensor->dtype);
-    int64_t words = (int64_t)((tensor->bytes + 7) / 8);
-    if (!staging) {
-        args.out = memory;
-        args.words = words;
-        const spey_step step = { .kernel = &fill_kernel, .args = &args };
-        SPEY_TRY(program->backend->run(program->device, &step, 1));
-        return program->backend->sync(program->device);
-    }
-    for (args.begin = 0; args.begin < words; args.begin += args.words) {
-        int64_t counter = 0;
-        const spey_lane lane = spey_lane_solo(&counter);
-        args.out = staging;
-        args.words = words - args.begin;
-        if (args.words > STAGING_BYTES / 8) args.words = STAGING_BYTES / 8;
-        fill_run(&args, &lane);
-        SPEY_TRY(program->backend->upload(program->device, memory + args.begin * 8, staging,
-                                          (size_t)args.words * 8));
-    }
-    return SPEY_OK;
+    spey_step step = { .args = &args };
+    SPEY_TRY(spey_kernel_choose(program->backend, "random_words", &args, &step.kernel));
+    SPEY_TRY(program->backend->run(program->device, &step, 1));
+    return program->backend->sync(program->device);
 }
 
 spey_status spey_weights_load(const spey_program *program, void *memory, const void **pointers)
 {
     const spey_graph *graph = program->graph;
-    void *staging = NULL;
-    if (program->has_virtual_weights && !program->device_info.host_memory) {
-        staging = spey_alloc(SPEY_PURPOSE_WEIGHTS, STAGING_BYTES);
-        if (!staging) return SPEY_NOMEM;
-    }
     uint64_t offset = 0;
     spey_status status = SPEY_OK;
     for (int i = 0; i < graph->n_weights && status == SPEY_OK; i++) {
@@ -178,8 +130,7 @@ spey_status spey_weights_load(const spey_program *program, void *memory, const v
         if (tensor->data)
             status = program->backend->upload(program->device, at, tensor->data, tensor->bytes);
         else
-            status = make_up(program, i, at, staging);
+            status = make_up(program, i, at);
     }
-    spey_free(staging);
     return status;
 }
