@@ -1,0 +1,42 @@
+/* Running a guide's automaton: a deterministic automaton that is built as it is walked, and kept.
+ *
+ * A state is a set of places (node of the automaton, stack of nodes to come back to). States and stacks are stored once each;
+ * a transition by a class of bytes is computed when it is first taken. Tables have a fixed size; when they are full,
+ * collect forgets all states that nobody holds. Nothing allocates after new. One thread. */
+#ifndef SPEY_TEXT_GUIDE_RUN_H
+#define SPEY_TEXT_GUIDE_RUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "text/guide_automaton.h"
+
+typedef struct spey_guide_run spey_guide_run;
+
+enum {
+    SPEY_GUIDE_DEAD = -1, /* nothing that matches begins so */
+    SPEY_GUIDE_TOO_BIG =
+        -2, /* the guide is at more places than limits allow, or the tables are full */
+    SPEY_GUIDE_UNKNOWN = -3,
+};
+
+/* Keeps `automaton` until free. SPEY_LIMIT: its start is at too many places at once. */
+spey_status spey_guide_run_new(const spey_guide_automaton *automaton, spey_guide_run **out);
+void spey_guide_run_free(spey_guide_run *run);
+
+/* The state before the first byte. It is always held. */
+int32_t spey_guide_run_start(const spey_guide_run *run);
+/* The state after one more byte: a state, DEAD or TOO_BIG. States that are not held last until collect. */
+int32_t spey_guide_run_step(spey_guide_run *run, int32_t state, unsigned char byte);
+/* May the text end here? */
+bool spey_guide_run_can_end(const spey_guide_run *run, int32_t state);
+/* Can it only end here? */
+bool spey_guide_run_must_end(spey_guide_run *run, int32_t state);
+
+void spey_guide_run_hold(spey_guide_run *run, int32_t state);
+void spey_guide_run_drop(spey_guide_run *run, int32_t state);
+/* Make room when less than half of the tables is left: states that are not held are forgotten. Returns whether it did. */
+bool spey_guide_run_collect(spey_guide_run *run);
+bool spey_guide_run_is_held(const spey_guide_run *run, int32_t state);
+
+#endif
