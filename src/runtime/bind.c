@@ -476,6 +476,7 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
         .out = out.data,
         .out_pitch = out.pitch,
         .dtype = q.dtype,
+        .precision = b->program->precision,
         .kv = kv_view(b, node),
         .seqs_max = kv->sequences_max,
         .kv_len_max = group->source ? kv->cross_tokens_max : kv->sequence_tokens_max,

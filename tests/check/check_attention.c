@@ -45,6 +45,10 @@ static const struct attention_case {
     { "sharp",            4, 2,  64,  64, SPEY_F32, SPEY_F32,  16, 0, false, 0, 0.125f,  0, 0, true,  false, false, 60, { { 70, 70 }, { 1, 600 } } },
     { "bf16",             8, 2, 128, 128, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.088f, 0, 0, true,  false, false, 1, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
     { "bf16 all options", 8, 2,  64,  64, SPEY_BF16, SPEY_BF16, 16, 1, true,  8, 0.125f, 9.0f, 90, true, true, true, 2, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
+    { "odd sizes",        3, 1,  19,  37, SPEY_F32, SPEY_BF16,  5, 2, true,  1, 0.23f,   0, 0, true,  false, false, 1, { { 11, 71 }, { 1, 5 } } },
+    { "group of 50",     50, 1,  24,  24, SPEY_F32, SPEY_BF16,  8, 0, true,  0, 0.2f,    0, 0, true,  false, true,  1, { { 3, 70 }, { 1, 601 } } },
+    { "window 7",         4, 2,  32,  56, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f,  0, 7, true,  false, false, 1, { { 31, 91 }, { 1, 519 } } },
+    { "all to all",       4, 2,  64,  48, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f,  0, 0, false, true,  false, 1, { { 35, 35 }, { 1, 99 } } },
     { "f16",              4, 1,  64,  64, SPEY_F16, SPEY_F16,  64, 0, false, 8, 0.125f,  0, 0, true,  false, true,  1, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
 };
 
@@ -90,7 +94,9 @@ static void fill_slot(check *c, check_buffer *pool, int64_t first, int64_t n,
     }
 }
 
-/* Random K and V where some token of the whole step may look; the rest of the pool stays NaN. */
+/* Random K and V where some token of the whole step may look; the rest of the pool stays NaN. So does one dimension of V of
+ * a chunk's last token, and of the first one in its window: tokens that do not see it must not multiply it, not even
+ * with 0. */
 static void fill_cache(check *c, const struct attention_case *k, const spey_attention_args *a,
                        const check_step *step, check_buffer *pool)
 {
@@ -105,6 +111,10 @@ static void fill_cache(check *c, const struct attention_case *k, const spey_atte
                 fill_slot(c, pool, check_cache_k(c, &a->kv, s, h, i), k->k_dim, numbers);
                 fill_slot(c, pool, check_cache_v(c, &a->kv, s, h, i), k->v_dim, numbers);
             }
+        }
+        for (int64_t h = 0; h < k->n_kv_heads && k->causal && step->seqs[s].n_tokens > 1; h++) {
+            check_set(pool, check_cache_v(c, &a->kv, s, h, step->seqs[s].kv_len - 1), NAN);
+            if (begin) check_set(pool, check_cache_v(c, &a->kv, s, h, begin) + 1, NAN);
         }
     }
 }
@@ -147,9 +157,9 @@ static bool make_attention(check *c, const struct attention_case *k,
     if (!check_step_init(&step, c, k->seqs, n_seqs)) return false;
     /* Without a causal mask a token sees the tokens after it, so a step cannot be cut. */
     if (!k->causal && !extra->cross && check_part(c) > n_seqs) return false;
-    check_name(c, "%s, %lld/%lld heads of %lld/%lld, %s cache", k->what, (long long)k->n_heads,
+    check_name(c, "%s, %lld/%lld heads of %lld/%lld, %s cache%s", k->what, (long long)k->n_heads,
                (long long)k->n_kv_heads, (long long)k->k_dim, (long long)k->v_dim,
-               spey_dtype_name(k->kv));
+               spey_dtype_name(k->kv), a->precision == SPEY_PRECISION_16 ? ", rounded" : "");
     set_shape(k, a);
     a->cross = extra->cross;
     a->relative.buckets = extra->buckets;
@@ -199,14 +209,23 @@ static bool make_attention(check *c, const struct attention_case *k,
     return true;
 }
 
+/* All cases, then again those in which a row may round. */
 static bool make(check *c, int index, void *args)
 {
+    enum {
+        CASES = sizeof cases / sizeof cases[0],
+        EXTENDED = sizeof extended / sizeof extended[0]
+    };
     static const struct attention_extra none;
-    const int n_cases = sizeof cases / sizeof cases[0];
-    if (index < n_cases) return make_attention(c, &cases[index], &none, args);
-    index -= n_cases;
-    if (index >= (int)(sizeof extended / sizeof extended[0])) return false;
-    return make_attention(c, &extended[index].base, &extended[index].extra, args);
+    spey_attention_args *a = args;
+    int rounded = index - CASES - EXTENDED;
+    if (rounded >= 0) a->precision = SPEY_PRECISION_16;
+    for (int i = rounded < 0 ? index : 0; i < CASES + EXTENDED; i++) {
+        const struct attention_case *k = i < CASES ? &cases[i] : &extended[i - CASES].base;
+        if (rounded >= 0 && (k->kv != SPEY_BF16 || rounded-- > 0)) continue;
+        return make_attention(c, k, i < CASES ? &none : &extended[i - CASES].extra, args);
+    }
+    return false;
 }
 
 static double relative_bias(const spey_attention_args *a, int64_t h, int64_t ahead)
@@ -215,6 +234,43 @@ static double relative_bias(const spey_attention_args *a, int64_t h, int64_t ahe
     int64_t bucket = spey_relative_bucket(&a->relative, a->causal, distance);
     if (ahead > 0) bucket += a->relative.buckets / 2;
     return (double)a->relative.bias[bucket * a->n_heads + h];
+}
+
+/* What one head of one token works on: n tokens with K, V, the derivative of the score by the product, and the weights
+ * that the softmax gives them. */
+typedef struct head_row {
+    int64_t n, k_dim, v_dim;
+    double *q; /* [k_dim], scaled */
+    double *k; /* [n][k_dim] */
+    double *v; /* [n][v_dim] */
+    double *slope, *weight;
+} head_row;
+
+/* docs/numerics.md, "Attention", of q and weights that are rounded to 16 bits: what that does to dimension e of the
+ * output. */
+static double rounding_error(const head_row *h, int64_t e, double u16)
+{
+    double out = 0, size = 0, squares = 0, score = 0;
+    double *sums = calloc((size_t)h->k_dim, sizeof(double));
+    for (int64_t j = 0; j < h->n; j++) {
+        out += h->weight[j] * h->v[j * h->v_dim + e];
+        size += h->weight[j] * fabs(h->v[j * h->v_dim + e]);
+    }
+    for (int64_t j = 0; j < h->n; j++) {
+        double pull = h->weight[j] * (h->v[j * h->v_dim + e] - out), products = 0;
+        squares += pull * pull;
+        for (int64_t d = 0; d < h->k_dim; d++) {
+            double product = h->q[d] * h->k[j * h->k_dim + d];
+            sums[d] += pull * h->slope[j] * product;
+            products += product * product;
+        }
+        score = fmax(score, sqrt(products));
+    }
+    for (int64_t d = 0; d < h->k_dim; d++)
+        squares += sums[d] * sums[d];
+    free(sums);
+    double second = 6 * u16 * score + u16;
+    return 6 * u16 * sqrt(squares) + second * second * (size + fabs(out)) + (double)h->n * 0x1p-125;
 }
 
 /* docs/numerics.md, "Attention". Of one head of one token: the largest error of a score, then of the output. */
@@ -229,18 +285,30 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
     int64_t kv_head = h / (a->n_heads / a->n_kv_heads), n = end - begin;
     check_buffer *pool = check_bound_to(c, &a->kv.base);
     double *score = malloc((size_t)n * sizeof(double)), max = -1e300, score_error = 0;
+    head_row row = { .n = n, .k_dim = a->k_dim, .v_dim = a->v_dim, .weight = score };
+    row.q = malloc((size_t)a->k_dim * sizeof(double));
+    row.k = malloc((size_t)(n * a->k_dim) * sizeof(double));
+    row.v = malloc((size_t)(n * a->v_dim) * sizeof(double));
+    row.slope = malloc((size_t)n * sizeof(double));
+    for (int64_t d = 0; d < a->k_dim; d++)
+        row.q[d] =
+            check_scalar(a->q, a->dtype, r * a->q_pitch + h * a->k_dim + d) * (double)a->scale;
     for (int64_t j = begin; j < end; j++) {
         double dot = 0, absolute = 0;
         int64_t k = check_cache_k(c, &a->kv, s, kv_head, j);
+        int64_t v = check_cache_v(c, &a->kv, s, kv_head, j);
+        for (int64_t d = 0; d < a->v_dim; d++)
+            row.v[(j - begin) * a->v_dim + d] = check_get(pool, v + d);
         for (int64_t d = 0; d < a->k_dim; d++) {
-            double x = check_scalar(a->q, a->dtype, r * a->q_pitch + h * a->k_dim + d) *
-                       check_get(pool, k + d) * (double)a->scale;
-            dot += x;
-            absolute += fabs(x);
+            double x = row.k[(j - begin) * a->k_dim + d] = check_get(pool, k + d);
+            dot += x * row.q[d];
+            absolute += fabs(x * row.q[d]);
         }
-        double error = ((double)a->k_dim + 2) * u * absolute;
+        double error = ((double)a->k_dim + 2) * u * absolute + (double)a->k_dim * 0x1p-125;
+        row.slope[j - begin] = 1;
         if (a->softcap > 0) {
             dot = (double)a->softcap * tanh(dot / (double)a->softcap);
+            row.slope[j - begin] = 1 - pow(dot / (double)a->softcap, 2);
             error += 6 * u * fabs(dot);
         }
         if (a->alibi_slopes) {
@@ -268,18 +336,24 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
     double sum = a->sinks ? exp((double)a->sinks[h] - max) : 0;
     for (int64_t j = 0; j < n; j++)
         sum += score[j] = exp(score[j] - max);
+    for (int64_t j = 0; j < n; j++)
+        row.weight[j] /= sum;
+    bool rounded = a->precision == SPEY_PRECISION_16 && a->kv.dtype != SPEY_F32;
     for (int64_t d = 0; d < a->v_dim; d++) {
         double absolute = 0;
         for (int64_t j = 0; j < n; j++)
-            absolute += score[j] *
-                        fabs(check_get(pool, check_cache_v(c, &a->kv, s, kv_head, begin + j) + d));
+            absolute += row.weight[j] * fabs(row.v[j * a->v_dim + d]);
         int64_t at = r * a->out_pitch + h * a->v_dim + d;
         double reference = check_reference(out, at);
-        check_set_bound(out, at,
-                        absolute / sum * (weight_error + ((double)n + 2) * u) +
-                            fabs(reference) * (sum_error + 4 * u) +
-                            check_rounding(a->dtype, reference));
+        double error = absolute * (weight_error + ((double)n + 2) * u) +
+                       fabs(reference) * (sum_error + 4 * u) + check_rounding(a->dtype, reference);
+        if (rounded) error += rounding_error(&row, d, check_unit(SPEY_BF16));
+        check_set_bound(out, at, isnan(error) ? (double)INFINITY : error);
     }
+    free(row.q);
+    free(row.k);
+    free(row.v);
+    free(row.slope);
     free(score);
 }
 
@@ -310,6 +384,8 @@ static bool bench(check *c, int index, void *args)
     /* clang-format on */
     if (index >= (int)(sizeof shapes / sizeof shapes[0])) return false;
     const struct attention_case *k = &shapes[index];
+    spey_attention_args *a = args;
+    if (k->kv == SPEY_BF16) a->precision = SPEY_PRECISION_16;
     make_attention(c, k, &(struct attention_extra){ 0 }, args);
     double scores = 0, bytes = 0;
     for (int s = 0; s < 6 && k->seqs[s].kv_len; s++) {

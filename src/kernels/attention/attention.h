@@ -9,8 +9,9 @@
  * sinks != NULL: exp(sinks[h] - max) joins the denominator. causal == false: every token sees the whole cache (encoders).
  * cross (then not causal, no window, no term that depends on i): the cache is the encoder's, source_len long.
  *
- * Softmax and sums in FP32. Batch invariance: a token's result has the same bits whatever else is in the batch and
- * however its sequence is cut into steps. Never reads a cache slot beyond kv_len, nor one that
+ * Softmax and sums in FP32. precision 16 allows a row to round scale · q and the softmax's weights to 16 bits before they
+ * are multiplied with K and V, when those have 16 bits or fewer. Batch invariance: a token's result has the same bits
+ * whatever else is in the batch and however its sequence is cut into steps. Never reads a cache slot beyond kv_len, nor one that
  * lies before the window of all tokens of its sequence in the step, nor a table entry of blocks that hold no other
  * slots: the runtime may have freed them. A sequence with kv_len (cross: source_len) 0 has no tokens. */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_H
@@ -19,6 +20,7 @@
 #include <stdbool.h>
 
 #include "kernels/attention/relative.h"
+#include "kernels/gemm/gemm.h"
 #include "kernels/ragged.h"
 
 typedef struct spey_attention_args {
@@ -41,6 +43,7 @@ typedef struct spey_attention_args {
     void *out;
     int64_t out_pitch;
     spey_dtype dtype;
+    spey_precision precision;
     spey_kv_view kv;
     int64_t seqs_max; /* largest n_seqs and cache length that will come: sizes the workspace */
     int64_t kv_len_max;

@@ -1,29 +1,103 @@
-/* The inner loops of attention for x86: scores, softmax and weighted sums of a block of rows over one tile of the
+/* The inner loops of attention for x86 in FP32: scores and weighted sums of a block of rows over one tile of the
  * cache. A row is one query head of one token. Nothing here depends on the other rows of a block: a row's bits are a function
  * of its own query, its own range of tokens and the cache. */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_TILE_X86_H
 #define SPEY_KERNELS_ATTENTION_ATTENTION_TILE_X86_H
 
-#include <math.h>
+#include "kernels/attention/attention_softmax_x86.h"
 
-#include "kernels/attention/attention_pack_x86.h"
-
-/* Rows of a register block; with BLOCK_VECS vectors of tokens or of dimensions it fills the registers: 24 of 32, or 12
- * of 16. */
-#ifdef __AVX512F__
-enum { BLOCK_ROWS = 6 };
-#else
-enum { BLOCK_ROWS = 3 };
-#endif
-enum { BLOCK_VECS = 4 };
-
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
-static inline float scalar_exp(float x)
+static inline bool tile_supports(const spey_attention_args *a)
 {
-    float lanes[VEC_LANES];
-    vec_store_f32(lanes, vec_exp(vec_set1(x)));
-    return lanes[0];
+    return a->kv.dtype == SPEY_F32 || a->kv.dtype == SPEY_F16 || a->kv.dtype == SPEY_BF16;
+}
+
+/* ---- queries and weights: FP32 ---- */
+
+/* Words from one row's query to the next. */
+static inline int64_t query_words(int64_t k_dim)
+{
+    return k_dim;
+}
+
+static inline void keep_query(const float *q, float scale, int64_t k_dim, float *out)
+{
+    for (int64_t i = 0; i < k_dim; i += VEC_LANES) {
+        int64_t n = k_dim - i < VEC_LANES ? k_dim - i : VEC_LANES;
+        vec_store_f32_n(out + i, vec_mul(vec_set1(scale), vec_load_f32_n(q + i, n)), n);
+    }
+}
+
+static inline vec keep_weights(float *s, int v, vec weights)
+{
+    vec_store_f32(s + v * VEC_LANES, weights);
+    return weights;
+}
+
+static inline void softmax_row(const spey_attention_args *a, const relative_table *relative,
+                               row_state *row, int64_t tile, float *s)
+{
+    softmax_row_with(keep_weights, a, relative, row, tile, s);
+}
+
+/* ---- K ---- */
+
+/* Dimension i of words of load_words. */
+static inline vec word_dim(const words *r, spey_dtype dtype, int i)
+{
+    if (dtype == SPEY_F32) return words_as_vec(r[i]);
+    if (dtype == SPEY_BF16) return i % 2 ? words_high_bf16(r[i / 2]) : words_low_bf16(r[i / 2]);
+    return i % 2 ? words_high_f16(r[i / 2]) : words_low_f16(r[i / 2]);
+}
+
+static inline __attribute__((always_inline)) void
+pack_k_columns(const uint8_t *const *k, spey_dtype dtype, int64_t k_dim, prefetcher *f, float *out)
+{
+    const int step = VEC_LANES * word_dims(dtype);
+    for (int64_t d = 0; d < k_dim; d += step) {
+        words r[VEC_LANES];
+        prefetch_some(f, 2);
+        load_words(k, dtype, d, k_dim, r);
+        for (int i = 0; i < step && d + i < k_dim; i++)
+            vec_store_f32(out + (d + i) * TILE, word_dim(r, dtype, i));
+    }
+}
+
+/* K of the tile into out[k_dim][TILE]; columns of vectors without a token are left as they are. */
+static inline void pack_k(const kv_tile *tile, spey_dtype dtype, int64_t k_dim, prefetcher *f,
+                          float *out)
+{
+    int64_t first = tile->begin % TILE, last = first + tile->end - tile->begin;
+    for (int64_t t = first / VEC_LANES * VEC_LANES; t < last; t += VEC_LANES) {
+        if (dtype == SPEY_F32)
+            pack_k_columns(tile->rows + t, SPEY_F32, k_dim, f, out + t);
+        else if (dtype == SPEY_BF16)
+            pack_k_columns(tile->rows + t, SPEY_BF16, k_dim, f, out + t);
+        else
+            pack_k_columns(tile->rows + t, SPEY_F16, k_dim, f, out + t);
+    }
+}
+
+/* ---- V ---- */
+
+/* Whether weigh_ranges takes V as it lies in the cache. */
+static inline bool v_in_place(const spey_attention_args *a, bool few_rows)
+{
+    return a->v_dim % VEC_LANES == 0 && (a->kv.dtype == SPEY_F32 || few_rows);
+}
+
+/* V of the tile into out[TILE][v_padded] F32; tile->v then shows the rows there. */
+static inline void pack_v(kv_tile *tile, spey_dtype dtype, int64_t v_dim, int64_t v_padded,
+                          float *out)
+{
+    int64_t first = tile->begin % TILE, last = first + tile->end - tile->begin;
+    for (int64_t t = first; t < last; t++) {
+        float *row = out + t * v_padded;
+        for (int64_t i = 0; i < v_dim; i += VEC_LANES) {
+            int64_t n = v_dim - i < VEC_LANES ? v_dim - i : VEC_LANES;
+            vec_store_f32(row + i, vec_load_n(tile->rows[TILE + t], dtype, i, n));
+        }
+        tile->rows[TILE + t] = (const uint8_t *)(const void *)row;
+    }
 }
 
 /* ---- scores ---- */
@@ -158,99 +232,6 @@ static inline void scores_direct(int64_t rows, spey_dtype dtype, const float *q,
         scores_direct_of(rows, SPEY_F16, q, k_dim, tile, f, s);
 }
 
-/* ---- softmax ---- */
-
-/* A row's online softmax (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018) over a split. */
-typedef struct row_state {
-    int64_t begin, end; /* cache indices that it sees */
-    int64_t index;      /* its own */
-    float slope;        /* ALiBi */
-    int64_t head;       /* of the queries */
-    float max, sum;
-    float rescale; /* what the accumulator is to be multiplied with before this tile is added */
-} row_state;
-
-/* spey_relative_bucket of each distance. */
-typedef struct relative_table {
-    int16_t buckets[SPEY_RELATIVE_DISTANCE_MAX + 1];
-} relative_table;
-
-static void relative_table_init(const spey_attention_args *a, relative_table *table)
-{
-    for (int64_t d = 0; a->relative.bias && d <= a->relative.max_distance; d++)
-        table->buckets[d] = (int16_t)spey_relative_bucket(&a->relative, a->causal, d);
-}
-
-/* For VEC_LANES keys, the first of them `ahead` tokens after the query. */
-static inline vec relative_bias(const spey_attention_args *a, const relative_table *table,
-                                int64_t head, int64_t ahead)
-{
-    const spey_relative *r = &a->relative;
-    const int64_t after = a->causal ? 0 : spey_relative_side(r, false);
-    float lanes[VEC_LANES];
-    for (int64_t l = 0; l < VEC_LANES; l++) {
-        int64_t d = ahead + l, distance = d < 0 ? -d : d;
-        if (d > 0 && a->causal) distance = 0; /* masked */
-        if (distance > r->max_distance) distance = r->max_distance;
-        int64_t bucket = table->buckets[distance] + (d > 0 ? after : 0);
-        lanes[l] = r->bias[bucket * a->n_heads + head];
-    }
-    return vec_load_f32(lanes);
-}
-
-static ALWAYS_INLINE vec finish_scores(const spey_attention_args *a, const relative_table *relative,
-                                       const row_state *row, vec s, int64_t first)
-{
-    static const float lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-    if (a->softcap > 0) {
-        vec cap = vec_set1(a->softcap);
-        s = vec_mul(cap, vec_tanh(vec_div(s, cap)));
-    }
-    if (a->alibi_slopes) {
-        vec distance = vec_add(vec_set1((float)(first - row->index)), vec_load_f32(lanes));
-        s = vec_fma(vec_set1(row->slope), distance, s);
-    }
-    if (a->relative.bias) s = vec_add(s, relative_bias(a, relative, row->head, first - row->index));
-    return s;
-}
-
-/* -infinity outside of [begin, end), lane 0 being token `first`. */
-static inline vec mask_scores(const row_state *row, vec s, int64_t first)
-{
-    static const float lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-    const vec lane = vec_load_f32(lanes), out = vec_set1(-INFINITY);
-    int64_t begin = row->begin - first, end = row->end - first;
-    float low = begin < 0 ? 0 : begin > VEC_LANES ? VEC_LANES : (float)begin;
-    float high = end < 0 ? 0 : end > VEC_LANES ? VEC_LANES : (float)end;
-    s = vec_select(vec_less(lane, vec_set1(low)), out, s);
-    return vec_select(vec_less(lane, vec_set1(high)), s, out);
-}
-
-/* s of one row becomes its weights. `tile` is the cache index of the first column. */
-static inline void softmax_row(const spey_attention_args *a, const relative_table *relative,
-                               row_state *row, int64_t tile, float *s)
-{
-    bool masked = row->begin > tile || row->end < tile + TILE;
-    vec x[TILE_VECS], most = vec_set1(row->max);
-    for (int v = 0; v < TILE_VECS; v++) {
-        int64_t first = tile + v * VEC_LANES;
-        x[v] = finish_scores(a, relative, row, vec_load_f32(s + v * VEC_LANES), first);
-        if (masked) x[v] = mask_scores(row, x[v], first);
-        most = vec_max(most, x[v]);
-    }
-    float max = vec_max_lane(most);
-    row->rescale = max == row->max ? 1 : scalar_exp(row->max - max);
-    row->max = max;
-    vec sums[4] = { vec_zero(), vec_zero(), vec_zero(), vec_zero() }, m = vec_set1(max);
-    for (int v = 0; v < TILE_VECS; v++) {
-        x[v] = vec_exp(vec_sub(x[v], m));
-        vec_store_f32(s + v * VEC_LANES, x[v]);
-        sums[v % 4] = vec_add(sums[v % 4], x[v]);
-    }
-    float sum = vec_sum(vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3])));
-    row->sum = row->sum * row->rescale + sum;
-}
-
 /* ---- weighted sums ---- */
 
 static ALWAYS_INLINE vec load_v(const uint8_t *p, spey_dtype dtype, int64_t i)
@@ -339,11 +320,14 @@ static void weigh(int64_t rows, spey_dtype dtype, const float *p, const uint8_t 
 }
 
 /* The same for rows whose ranges differ: those columns that all of them see are done together, the others row by row.
- * A row never touches a column that it does not see, so not even a NaN there reaches it. */
-static inline void weigh_ranges(int64_t rows, spey_dtype dtype, const float *p,
-                                const uint8_t *const *v, int64_t tile, row_state *state,
-                                prefetcher *f, float *acc, int64_t pitch)
+ * A row never touches a column that it does not see, so not even a NaN there reaches it. v are rows of the cache, or
+ * with `packed` those of pack_v. */
+static inline void weigh_ranges(const spey_attention_args *a, int64_t rows, bool packed,
+                                const float *p, const uint8_t *const *v, int64_t tile,
+                                row_state *state, prefetcher *f, float *acc)
 {
+    const spey_dtype dtype = packed ? SPEY_F32 : a->kv.dtype;
+    const int64_t pitch = (a->v_dim + VEC_LANES - 1) / VEC_LANES * VEC_LANES;
     int64_t low[BLOCK_ROWS] = { 0 }, high[BLOCK_ROWS] = { 0 }, begin = 0, end = TILE;
     for (int r = 0; r < rows; r++) {
         low[r] = state[r].begin > tile ? state[r].begin - tile : 0;

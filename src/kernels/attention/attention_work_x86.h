@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 #include "device/pool.h"
-#include "kernels/attention/attention_tile_x86.h"
+#include "kernels/attention/attention_softmax_x86.h"
 
 enum {
     SPLIT = 512,
@@ -130,14 +130,6 @@ static int64_t slot_floats(const spey_attention_args *a)
 static size_t workspace(const void *args)
 {
     return (size_t)(SLOTS * slot_floats(args)) * sizeof(float);
-}
-
-static bool supports(const void *args)
-{
-    const spey_attention_args *a = args;
-    return a->dtype == SPEY_F32 &&
-           (a->kv.dtype == SPEY_F32 || a->kv.dtype == SPEY_F16 || a->kv.dtype == SPEY_BF16) &&
-           a->k_dim <= SPEY_HEAD_DIM_MAX && a->v_dim <= SPEY_HEAD_DIM_MAX;
 }
 
 #endif

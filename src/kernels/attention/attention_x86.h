@@ -1,10 +1,11 @@
-/* The body of attention for x86: include vec512.h or vec256.h first. FlashAttention (Dao et al., 2022) on the paged
+/* The body of attention for x86: include vec512.h or vec256.h first. Products are of FP32, or of BF16 in a file whose
+ * suffix says so. FlashAttention (Dao et al., 2022) on the paged
  * cache, with Flash-Decoding's splits (Dao et al., 2023).
  *
  *   item   one KV head and up to ROWS_MAX rows of one sequence that read it: the query heads of its group, of as many
  *          tokens as fit. Each K and V element is loaded and widened once for all of them.
  *   tile   64 tokens, split 512 tokens, both at multiples of 64 and 512 of the cache index. Per tile: K is transposed
- *          (attention_pack_x86.h), then scores, online softmax and weighted sum (attention_tile_x86.h). A split begins
+ *          (attention_pack_x86.h), then scores, online softmax and weighted sum (the tile's header). A split begins
  *          with an empty softmax; its result (max, sum, accumulator) is merged into the row's total, in order.
  *
  *          cache index  0        512       1024      1536
@@ -28,7 +29,19 @@
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_X86_H
 #define SPEY_KERNELS_ATTENTION_ATTENTION_X86_H
 
+#ifdef __AVX512BF16__
+#include "kernels/attention/attention_tile_x86_bf16.h"
+#else
+#include "kernels/attention/attention_tile_x86.h"
+#endif
 #include "kernels/attention/attention_work_x86.h"
+
+static bool supports(const void *args)
+{
+    const spey_attention_args *a = args;
+    return a->dtype == SPEY_F32 && tile_supports(a) && a->k_dim <= SPEY_HEAD_DIM_MAX &&
+           a->v_dim <= SPEY_HEAD_DIM_MAX;
+}
 
 /* ---- one item ---- */
 
@@ -62,7 +75,6 @@ static void scratch_lay_out(scratch *x, const shape *w, float *floats)
 static void load_rows(const shape *w, const item *it, scratch *x)
 {
     const spey_attention_args *a = w->a;
-    const vec scale = vec_set1(a->scale);
     int64_t r = 0;
     x->tiles[0].end = x->tiles[1].end = 0;
     for (int64_t t = it->token; t < it->token + it->n_tokens; t++) {
@@ -72,30 +84,26 @@ static void load_rows(const shape *w, const item *it, scratch *x)
             row->slope = a->alibi_slopes ? a->alibi_slopes[h] : 0;
             row->head = h;
             const float *q = (const float *)a->q + t * a->q_pitch + h * a->k_dim;
-            for (int64_t i = 0; i < a->k_dim; i += VEC_LANES) {
-                int64_t n = least(VEC_LANES, a->k_dim - i);
-                vec_store_f32_n(x->q + r * a->k_dim + i, vec_mul(scale, vec_load_f32_n(q + i, n)),
-                                n);
-            }
+            keep_query(q, a->scale, a->k_dim, x->q + r * query_words(a->k_dim));
         }
     }
 }
 
-/* Softmax and weighted sum of rows [r, r + n) over one tile, whose scores are in s; with `packed`, scores first. */
-static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, bool packed,
-                            spey_dtype v_dtype, int64_t r, int64_t n)
+/* Softmax and weighted sum of rows [r, r + n) over one tile, whose scores are in s; with `packed_k`, scores first. */
+static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, bool packed_k,
+                            bool packed_v, int64_t r, int64_t n)
 {
     const spey_attention_args *a = w->a;
     int64_t first = tile->begin / TILE * TILE;
     float *s = x->s + r * TILE;
-    if (packed) scores(n, x->q + r * a->k_dim, a->k_dim, x->k, &x->ahead, s);
+    if (packed_k) scores(n, x->q + r * query_words(a->k_dim), a->k_dim, x->k, &x->ahead, s);
     for (int64_t k = 0; k < n; k++) {
         row_state *row = &x->rows[r + k];
         if (row->begin < first + TILE && row->end > first)
             softmax_row(a, &x->relative, row, first, s + k * TILE);
     }
-    weigh_ranges(n, v_dtype, s, tile->rows + TILE, first, x->rows + r, &x->ahead,
-                 x->acc + r * w->v_padded, w->v_padded);
+    weigh_ranges(a, n, packed_v, s, tile->rows + TILE, first, x->rows + r, &x->ahead,
+                 x->acc + r * w->v_padded);
 }
 
 /* What to prefetch while n_rows rows work on a tile, spread over all calls of prefetch_some. */
@@ -142,7 +150,7 @@ static void do_split(const shape *w, const item *it, scratch *x, int64_t split)
     int64_t end = least(it->end, (split + 1) * SPLIT);
     /* With few rows, K and V are used where they lie; else they are packed for the many who read them. */
     bool direct = n_rows <= DIRECT_ROWS;
-    bool in_place = a->v_dim == w->v_padded && (a->kv.dtype == SPEY_F32 || direct);
+    bool in_place = v_in_place(a, direct);
     int64_t n_blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (int64_t i = most(it->begin, split * SPLIT); i < end;) {
         kv_tile *tile = advance_tile(w, it, x, i);
@@ -153,7 +161,7 @@ static void do_split(const shape *w, const item *it, scratch *x, int64_t split)
         if (!in_place) pack_v(tile, a->kv.dtype, a->v_dim, w->v_padded, x->v);
         for (int64_t b = 0, r = 0; b < n_blocks; b++) {
             int64_t n = (n_rows - r + n_blocks - b - 1) / (n_blocks - b);
-            block_over_tile(w, x, tile, !direct, in_place ? a->kv.dtype : SPEY_F32, r, n);
+            block_over_tile(w, x, tile, !direct, !in_place, r, n);
             r += n;
         }
         i = tile->end;
