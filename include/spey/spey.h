@@ -78,7 +78,7 @@ typedef struct spey_context_options {
     int64_t sequence_tokens_max; /* prompt + output of a request; 0: the model's context length */
     uint64_t kv_bytes;           /* KV cache; 0: what sequences_max full sequences need */
     int32_t kv_block_tokens;     /* 0: 64 */
-    const char *kv_dtype;        /* "f32", "f16", "bf16"; NULL: the engine's */
+    const char *kv_dtype;        /* "f32", "f16", "bf16", "fp8", "int8"; NULL: the engine's */
     bool no_kv_reuse;   /* forget what ended requests leave in the KV cache: docs/memory.md */
     const char *device; /* "cpu", "cuda"; NULL: "cpu" */
     uint64_t memory_bytes_max; /* cap for everything; 0: what is free */

@@ -48,7 +48,7 @@ typedef struct spey_runtime_flags {
     { "threads", SPEY_OPTION_INT, &(f)->threads, "N", "worker threads (default: one per core)", 0, 512 },   \
     { "context", SPEY_OPTION_INT, &(f)->context, "N",                                                       \
       "tokens of one sequence, prompt and output\n(default: what the model was made for)", 0, 134217728 },  \
-    { "kv-dtype", SPEY_OPTION_TEXT, &(f)->kv_dtype, "TYPE", "f32, f16 or bf16 (default: the engine's)", 0, 0 }, \
+    { "kv-dtype", SPEY_OPTION_TEXT, &(f)->kv_dtype, "TYPE", "f32, f16, bf16, fp8 or int8 (default: the engine's)", 0, 0 }, \
     { "kv-block", SPEY_OPTION_INT, &(f)->block, "N", "tokens of a KV block (default: 64)", 0, 4096 },       \
     { "kv-memory", SPEY_OPTION_BYTES, &(f)->kv_bytes, "SIZE", "KV cache (default: what the limits need)", 0, 0 }, \
     { "memory", SPEY_OPTION_BYTES, &(f)->memory, "SIZE", "cap for everything (default: what is free)", 0, 0 }, \

@@ -37,6 +37,27 @@ static inline void *spey_kv_v(const spey_kv_view *kv, const spey_ragged *batch, 
            i % kv->block_tokens * kv->v_token_bytes;
 }
 
+/* I8: the scales of those. */
+static inline float *spey_kv_token_scales(const spey_kv_view *kv, const spey_ragged *batch,
+                                          int64_t s, int64_t h, int64_t i)
+{
+    const spey_block_table *table = &batch->groups[kv->group];
+    int32_t block = table->blocks[s * table->pitch + i / kv->block_tokens];
+    return kv->token_scales + block * kv->scale_block + h * kv->block_tokens + i % kv->block_tokens;
+}
+
+static inline float *spey_kv_k_scale(const spey_kv_view *kv, const spey_ragged *batch, int64_t s,
+                                     int64_t h, int64_t i)
+{
+    return spey_kv_token_scales(kv, batch, s, h, i) + kv->k_scales;
+}
+
+static inline float *spey_kv_v_scale(const spey_kv_view *kv, const spey_ragged *batch, int64_t s,
+                                     int64_t h, int64_t i)
+{
+    return spey_kv_token_scales(kv, batch, s, h, i) + kv->v_scales;
+}
+
 /* The state of sequence s. */
 static inline float *spey_state_at(const spey_state_view *state, const spey_ragged *batch,
                                    int64_t s)

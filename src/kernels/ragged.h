@@ -36,16 +36,24 @@ typedef struct spey_ragged {
 } spey_ragged;
 
 /* One layer's part of a paged KV pool. Block b of the pool begins at base + b * block_bytes; inside it this layer's K
- * of head h, token t (of the block) begins at k_offset + h * k_head_bytes + t * k_token_bytes, V likewise. */
+ * of head h, token t (of the block) begins at k_offset + h * k_head_bytes + t * k_token_bytes, V likewise.
+ *
+ * Elements of 8 bits are numbers divided by a scale (kernels/kv_bytes.h says how they are rounded):
+ *   E4M3  one scale of each KV head, k_scale[h] and v_scale[h]; NULL: 1
+ *   I8    one scale of each token and KV head, FP32, written with it: block b's lie at token_scales + b * scale_block, in
+ *         floats, K's of head h, token t at k_scales + h * block_tokens + t from there, V's likewise */
 typedef struct spey_kv_view {
     uint8_t *base;
-    spey_dtype dtype; /* F32, F16, BF16 */
+    spey_dtype dtype; /* F32, F16, BF16, E4M3, I8 */
     int32_t group;    /* index into spey_ragged.groups */
     int32_t block_tokens;
     int64_t block_bytes;
     int64_t k_offset, v_offset;
     int64_t k_head_bytes, v_head_bytes;
     int64_t k_token_bytes, v_token_bytes;
+    const float *k_scale, *v_scale;
+    float *token_scales;
+    int64_t scale_block, k_scales, v_scales;
 } spey_kv_view;
 
 /* One layer's part of a pool of states: of sequence s, F32 numbers at base + block * block_bytes + offset, where block is

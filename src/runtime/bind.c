@@ -161,7 +161,7 @@ static spey_kv_view kv_view(const binder *b, const spey_node *node)
     SPEY_ASSERT(layer >= 0 && layer < b->program->graph->caches[group].layers);
     const spey_kv_pool *pool = &b->layout->pools[group];
     if (b->program->graph->caches[group].scratch) layer = 0;
-    return (spey_kv_view){
+    spey_kv_view view = {
         .base = b->bases.kv[group],
         .dtype = b->layout->kv_dtype,
         .group = (int32_t)group,
@@ -174,6 +174,14 @@ static spey_kv_view kv_view(const binder *b, const spey_node *node)
         .k_token_bytes = pool->k_token_bytes,
         .v_token_bytes = pool->v_token_bytes,
     };
+    if (view.dtype == SPEY_I8) {
+        int64_t scales = b->program->graph->caches[group].heads * view.block_tokens;
+        if (view.base) view.token_scales = (float *)(void *)(view.base + pool->scales_offset);
+        view.scale_block = pool->block_bytes / (int64_t)sizeof(float);
+        view.k_scales = 2 * layer * scales;
+        view.v_scales = view.k_scales + scales;
+    }
+    return view;
 }
 
 static spey_state_view state_view(const binder *b, const spey_node *node)

@@ -63,15 +63,24 @@ static spey_status check_limits(const spey_program *program, const spey_limits_p
 
 static spey_status choose_kv_dtype(spey_layout *layout, const spey_program *program)
 {
+    static const struct {
+        const char *name;
+        spey_dtype dtype;
+    } kinds[] = { { "f32", SPEY_F32 },
+                  { "f16", SPEY_F16 },
+                  { "bf16", SPEY_BF16 },
+                  { "fp8", SPEY_E4M3 },
+                  { "int8", SPEY_I8 } };
     spey_limits_plan *limits = &layout->plan.limits;
-    layout->kv_dtype = program->info->exact ? SPEY_F32 : program->info->dtype;
     const char *name = limits->kv_dtype;
-    if (name && (!spey_dtype_from_name(name, strlen(name), &layout->kv_dtype) ||
-                 (layout->kv_dtype != SPEY_F32 && layout->kv_dtype != SPEY_F16 &&
-                  layout->kv_dtype != SPEY_BF16)))
-        return SPEY_FAIL(SPEY_INVALID, "kv_dtype is '%s', it may be f32, f16 or bf16", name);
-    limits->kv_dtype = spey_dtype_name(layout->kv_dtype);
-    return SPEY_OK;
+    if (!name) name = spey_dtype_name(program->info->exact ? SPEY_F32 : program->info->dtype);
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (strcmp(name, kinds[i].name) != 0) continue;
+        layout->kv_dtype = kinds[i].dtype;
+        limits->kv_dtype = kinds[i].name;
+        return SPEY_OK;
+    }
+    return SPEY_FAIL(SPEY_INVALID, "kv_dtype is '%s', it may be f32, f16, bf16, fp8 or int8", name);
 }
 
 /* ---- KV cache ---- */
@@ -97,8 +106,13 @@ static void shape_pools(spey_layout *layout, const spey_program *program)
         pool->v_head_bytes = pool->v_token_bytes * tokens;
         pool->k_bytes = pool->k_head_bytes * group->heads;
         pool->layer_bytes = pool->k_bytes + pool->v_head_bytes * group->heads;
-        pool->block_bytes =
-            (pool->layer_bytes * (group->scratch ? 1 : group->layers) + 63) & ~(int64_t)63;
+        int64_t layers = group->scratch ? 1 : group->layers;
+        pool->block_bytes = (pool->layer_bytes * layers + 63) & ~(int64_t)63;
+        pool->scales_offset = pool->block_bytes;
+        if (layout->kv_dtype == SPEY_I8) {
+            int64_t scales = 2 * layers * group->heads * tokens * (int64_t)sizeof(float);
+            pool->block_bytes += (scales + 63) & ~(int64_t)63;
+        }
         if (!group->source) layout->plan.kv_block_bytes += (uint64_t)pool->block_bytes;
     }
 }

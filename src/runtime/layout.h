@@ -12,6 +12,7 @@
 /* The pool of one cache group, block-major so that a block is one piece of memory in all layers:
  *
  *   [block][layer][K|V][kv_head][token][head_dim]
+ *   int8: behind the layers of each block [layer][K|V][kv_head][token] FP32, the scales
  *   [block][layer][element]                            of a state group, whose pool has the first two sizes only
  *   [block][K|V][kv_head][token][head_dim]             of a scratch group: its layers take turns */
 typedef struct spey_kv_pool {
@@ -19,7 +20,8 @@ typedef struct spey_kv_pool {
     int64_t layer_bytes;
     int64_t k_head_bytes, v_head_bytes;
     int64_t k_token_bytes, v_token_bytes;
-    int64_t k_bytes; /* of one layer in one block: where V begins */
+    int64_t k_bytes;       /* of one layer in one block: where V begins */
+    int64_t scales_offset; /* in the block */
 } spey_kv_pool;
 
 /* Where the arrays of spey_ragged lie in one piece of memory, in bytes. */

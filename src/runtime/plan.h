@@ -27,8 +27,9 @@ typedef struct spey_limits_plan {
                                     of available memory, at least one sequence of an asked-for
                                     sequence_tokens_max]. It always holds one full sequence */
     int32_t kv_block_tokens; /* [64, or the sequence if shorter] */
-    const char *kv_dtype; /* "f32", "f16", "bf16" [the engine's dtype; f32 if its model is exact] */
-    bool no_kv_reuse;     /* forget the blocks of ended sequences */
+    const char *kv_dtype;    /* "f32", "f16", "bf16", "fp8", "int8" [the engine's; f32 if its model
+                                is exact] */
+    bool no_kv_reuse;        /* forget the blocks of ended sequences */
     uint64_t memory_bytes_max; /* cap for the counted lines [what is free] */
     bool no_in_place;          /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;

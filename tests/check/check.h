@@ -82,12 +82,12 @@ void check_output(check *c, check_buffer *b, int64_t first, int64_t rows, int64_
                   int64_t pitch);
 /* The buffer that this field of args is bound to. */
 check_buffer *check_bound_to(const check *c, const void *field);
-/* Element i of an array of F32, F16, BF16, E4M3 or I32. */
+/* Element i of an array of F32, F16, BF16, E4M3, I8 or I32. */
 double check_scalar(const void *array, spey_dtype dtype, int64_t i);
 /* In bound(): what the reference gave, and how far from it a row may be. */
 double check_reference(const check_buffer *b, int64_t i);
 void check_set_bound(check_buffer *b, int64_t i, double bound);
-/* Half the distance between numbers near 1: 2^-24 for F32, 2^-11 for F16, 2^-8 for BF16. */
+/* Half the distance between numbers near 1: 2^-24 for F32, 2^-11 for F16, 2^-8 for BF16, 2^-4 for E4M3. */
 double check_unit(spey_dtype dtype);
 /* What rounding the row's and the reference's result to dtype may add: 2 units, and the subnormal step. */
 double check_rounding(spey_dtype dtype, double reference);
@@ -124,18 +124,24 @@ typedef struct check_cache {
     int32_t group;
     int32_t block_tokens;
     int64_t n_heads, k_dim, v_dim;
-    bool pad; /* holes between tokens, heads and blocks */
+    bool pad;    /* holes between tokens, heads and blocks */
+    bool scaled; /* E4M3: with scales of the heads */
     int64_t
         window; /* > 0: blocks wholly before the window of the step's first token are not in use */
 } check_cache;
 
-/* A pool of two layers with shuffled blocks for the sequences, all NaN, and its table in batch->groups[cache.group];
+/* A pool of two layers with shuffled blocks for the sequences, all NaN (I8: and its scales), and its table in batch->groups[cache.group];
  * entries that are not in use are absurd. `view` lies in args: its base is bound. */
 check_buffer *check_cache_new(check *c, const check_cache *cache, const check_step *step,
                               spey_ragged *batch, spey_kv_view *view);
 /* Element of the pool's buffer that holds K (or V) [0] of head h at cache index i of sequence `seq` of the whole. */
 int64_t check_cache_k(const check *c, const spey_kv_view *view, int seq, int64_t h, int64_t i);
 int64_t check_cache_v(const check *c, const spey_kv_view *view, int seq, int64_t h, int64_t i);
+/* I8: the element of the buffer bound to view->token_scales that holds the scale of K (or V) there. */
+int64_t check_cache_k_scale(const check *c, const spey_kv_view *view, int seq, int64_t h,
+                            int64_t i);
+int64_t check_cache_v_scale(const check *c, const spey_kv_view *view, int seq, int64_t h,
+                            int64_t i);
 
 /* A pool of two layers of states of `elements`, shuffled among the sequences; those of sequences that have tokens before
  * this step are filled with N(0, 1), the others are NaN. Those of the step's sequences are outputs, unless a sequence has

@@ -49,6 +49,12 @@ static const struct attention_case {
     { "group of 50",     50, 1,  24,  24, SPEY_F32, SPEY_BF16,  8, 0, true,  0, 0.2f,    0, 0, true,  false, true,  1, { { 3, 70 }, { 1, 601 } } },
     { "window 7",         4, 2,  32,  56, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f,  0, 7, true,  false, false, 1, { { 31, 91 }, { 1, 519 } } },
     { "all to all",       4, 2,  64,  48, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f,  0, 0, false, true,  false, 1, { { 35, 35 }, { 1, 99 } } },
+    { "e4m3",             8, 2,  64,  64, SPEY_F32, SPEY_E4M3, 16, 1, true,  3, 0.125f,  0, 0, true,  false, false, 1, { { 37, 37 }, { 1, 200 }, { 12, 90 }, { 1, 600 } } },
+    { "e4m3, scaled",     4, 4,  24,  40, SPEY_F32, SPEY_E4M3,  8, 0, false, 3, 0.2f, 5.0f, 0, true,  false, true,  1, { { 20, 71 }, { 1, 65 } } },
+    { "e4m3, odd",        3, 1,  19,  37, SPEY_F32, SPEY_E4M3,  5, 2, true,  1, 0.23f,   0, 9, true,  false, false, 1, { { 11, 71 }, { 1, 5 } } },
+    { "i8",               8, 2,  64,  64, SPEY_F32, SPEY_I8,   16, 1, true,  3, 0.125f,  0, 0, true,  false, false, 1, { { 37, 37 }, { 1, 200 }, { 12, 90 }, { 1, 600 } } },
+    { "i8, all options",  4, 2,  24,  40, SPEY_F32, SPEY_I8,    8, 0, false, 3, 0.2f, 5.0f, 60, true, true,  true,  1, { { 20, 101 }, { 1, 165 } } },
+    { "i8, odd",          3, 1,  19,  37, SPEY_F32, SPEY_I8,    5, 2, true,  1, 0.23f,   0, 0, true,  false, false, 1, { { 11, 71 }, { 1, 5 } } },
     { "f16",              4, 1,  64,  64, SPEY_F16, SPEY_F16,  64, 0, false, 8, 0.125f,  0, 0, true,  false, true,  1, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
 };
 
@@ -94,6 +100,28 @@ static void fill_slot(check *c, check_buffer *pool, int64_t first, int64_t n,
     }
 }
 
+/* NaN into V at cache index i of sequence s: one dimension, or (I8) the token's scale. */
+static void spoil(check *c, const spey_attention_args *a, check_buffer *pool, int s, int64_t i,
+                  int64_t dimension)
+{
+    for (int64_t h = 0; h < a->n_kv_heads; h++) {
+        if (a->kv.dtype == SPEY_I8)
+            check_set(check_bound_to(c, &a->kv.token_scales),
+                      check_cache_v_scale(c, &a->kv, s, h, i), (double)NAN);
+        else
+            check_set(pool, check_cache_v(c, &a->kv, s, h, i) + dimension, (double)NAN);
+    }
+}
+
+static void fill_scales(check *c, const spey_attention_args *a, int s, int64_t h, int64_t i)
+{
+    check_buffer *scales = check_bound_to(c, &a->kv.token_scales);
+    check_set(scales, check_cache_k_scale(c, &a->kv, s, h, i),
+              spey_rng_range(check_rng(c), 0.02, 0.05));
+    check_set(scales, check_cache_v_scale(c, &a->kv, s, h, i),
+              spey_rng_range(check_rng(c), 0.02, 0.05));
+}
+
 /* Random K and V where some token of the whole step may look; the rest of the pool stays NaN. So does one dimension of V of
  * a chunk's last token, and of the first one in its window: tokens that do not see it must not multiply it, not even
  * with 0. */
@@ -102,7 +130,7 @@ static void fill_cache(check *c, const struct attention_case *k, const spey_atte
 {
     double numbers[256];
     for (int i = 0; i < 256; i++)
-        numbers[i] = spey_rng_normal(check_rng(c));
+        numbers[i] = k->kv == SPEY_I8 ? i - 128 + (i == 0) : spey_rng_normal(check_rng(c));
     for (int s = 0; s < step->n_seqs; s++) {
         int64_t first = step->seqs[s].kv_len - step->seqs[s].n_tokens;
         int64_t begin = k->window > 0 && first >= k->window ? first - k->window + 1 : 0;
@@ -110,12 +138,12 @@ static void fill_cache(check *c, const struct attention_case *k, const spey_atte
             for (int64_t h = 0; h < k->n_kv_heads; h++) {
                 fill_slot(c, pool, check_cache_k(c, &a->kv, s, h, i), k->k_dim, numbers);
                 fill_slot(c, pool, check_cache_v(c, &a->kv, s, h, i), k->v_dim, numbers);
+                if (k->kv == SPEY_I8) fill_scales(c, a, s, h, i);
             }
         }
-        for (int64_t h = 0; h < k->n_kv_heads && k->causal && step->seqs[s].n_tokens > 1; h++) {
-            check_set(pool, check_cache_v(c, &a->kv, s, h, step->seqs[s].kv_len - 1), NAN);
-            if (begin) check_set(pool, check_cache_v(c, &a->kv, s, h, begin) + 1, NAN);
-        }
+        if (!k->causal || step->seqs[s].n_tokens <= 1) continue;
+        spoil(c, a, pool, s, step->seqs[s].kv_len - 1, 0);
+        if (begin) spoil(c, a, pool, s, begin, 1);
     }
 }
 
@@ -199,6 +227,7 @@ static bool make_attention(check *c, const struct attention_case *k,
                                 .k_dim = k->k_dim,
                                 .v_dim = k->v_dim,
                                 .pad = k->holes,
+                                .scaled = !k->holes,
                                 .window = k->window };
     check_buffer *pool = check_cache_new(c, &cache, &cached, batch, &a->kv);
     fill_cache(c, k, a, &whole, pool);
@@ -222,7 +251,8 @@ static bool make(check *c, int index, void *args)
     if (rounded >= 0) a->precision = SPEY_PRECISION_16;
     for (int i = rounded < 0 ? index : 0; i < CASES + EXTENDED; i++) {
         const struct attention_case *k = i < CASES ? &cases[i] : &extended[i - CASES].base;
-        if (rounded >= 0 && (k->kv != SPEY_BF16 || rounded-- > 0)) continue;
+        const bool may_round = k->kv != SPEY_F32 && k->kv != SPEY_F16;
+        if (rounded >= 0 && (!may_round || rounded-- > 0)) continue;
         return make_attention(c, k, i < CASES ? &none : &extended[i - CASES].extra, args);
     }
     return false;
@@ -244,6 +274,8 @@ typedef struct head_row {
     double *k; /* [n][k_dim] */
     double *v; /* [n][v_dim] */
     double *slope, *weight;
+    bool
+        scaled_after; /* weights are rounded after they were multiplied with a scale: those in the denominator were not */
 } head_row;
 
 /* docs/numerics.md, "Attention", of q and weights that are rounded to 16 bits: what that does to dimension e of the
@@ -258,7 +290,7 @@ static double rounding_error(const head_row *h, int64_t e, double u16)
     }
     for (int64_t j = 0; j < h->n; j++) {
         double pull = h->weight[j] * (h->v[j * h->v_dim + e] - out), products = 0;
-        squares += pull * pull;
+        squares += pow(h->scaled_after ? pull + h->weight[j] * out : pull, 2);
         for (int64_t d = 0; d < h->k_dim; d++) {
             double product = h->q[d] * h->k[j * h->k_dim + d];
             sums[d] += pull * h->slope[j] * product;
@@ -285,7 +317,12 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
     int64_t kv_head = h / (a->n_heads / a->n_kv_heads), n = end - begin;
     check_buffer *pool = check_bound_to(c, &a->kv.base);
     double *score = malloc((size_t)n * sizeof(double)), max = -1e300, score_error = 0;
-    head_row row = { .n = n, .k_dim = a->k_dim, .v_dim = a->v_dim, .weight = score };
+    head_row row = { .n = n,
+                     .k_dim = a->k_dim,
+                     .v_dim = a->v_dim,
+                     .weight = score,
+                     .scaled_after = a->kv.dtype == SPEY_I8 };
+    const double scalings = spey_dtype_bytes(a->kv.dtype) == 1 ? 2 : 0;
     row.q = malloc((size_t)a->k_dim * sizeof(double));
     row.k = malloc((size_t)(n * a->k_dim) * sizeof(double));
     row.v = malloc((size_t)(n * a->v_dim) * sizeof(double));
@@ -297,14 +334,22 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
         double dot = 0, absolute = 0;
         int64_t k = check_cache_k(c, &a->kv, s, kv_head, j);
         int64_t v = check_cache_v(c, &a->kv, s, kv_head, j);
+        double k_factor = a->kv.k_scale ? (double)a->kv.k_scale[kv_head] : 1;
+        double v_factor = a->kv.v_scale ? (double)a->kv.v_scale[kv_head] : 1;
+        if (a->kv.dtype == SPEY_I8) {
+            check_buffer *scales = check_bound_to(c, &a->kv.token_scales);
+            k_factor = check_get(scales, check_cache_k_scale(c, &a->kv, s, kv_head, j));
+            v_factor = check_get(scales, check_cache_v_scale(c, &a->kv, s, kv_head, j));
+        }
         for (int64_t d = 0; d < a->v_dim; d++)
-            row.v[(j - begin) * a->v_dim + d] = check_get(pool, v + d);
+            row.v[(j - begin) * a->v_dim + d] = check_get(pool, v + d) * v_factor;
         for (int64_t d = 0; d < a->k_dim; d++) {
-            double x = row.k[(j - begin) * a->k_dim + d] = check_get(pool, k + d);
+            double x = row.k[(j - begin) * a->k_dim + d] = check_get(pool, k + d) * k_factor;
             dot += x * row.q[d];
             absolute += fabs(x * row.q[d]);
         }
-        double error = ((double)a->k_dim + 2) * u * absolute + (double)a->k_dim * 0x1p-125;
+        double error =
+            ((double)a->k_dim + 2 + scalings) * u * absolute + (double)a->k_dim * 0x1p-125;
         row.slope[j - begin] = 1;
         if (a->softcap > 0) {
             dot = (double)a->softcap * tanh(dot / (double)a->softcap);
@@ -345,7 +390,7 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
             absolute += row.weight[j] * fabs(row.v[j * a->v_dim + d]);
         int64_t at = r * a->out_pitch + h * a->v_dim + d;
         double reference = check_reference(out, at);
-        double error = absolute * (weight_error + ((double)n + 2) * u) +
+        double error = absolute * (weight_error + ((double)n + 2 + scalings) * u) +
                        fabs(reference) * (sum_error + 4 * u) + check_rounding(a->dtype, reference);
         if (rounded) error += rounding_error(&row, d, check_unit(SPEY_BF16));
         check_set_bound(out, at, isnan(error) ? (double)INFINITY : error);
@@ -378,6 +423,9 @@ static bool bench(check *c, int index, void *args)
         { "prefill 1k",     32, 8, 128, 128, SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1024, 1024 } } },
         { "prefill 1k",     16, 16, 64, 64,  SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.125f, 0, 0, true, false, false, 1, { { 1024, 1024 } } },
         { "decode 16k, big blocks", 32, 8, 128, 128, SPEY_F32, SPEY_BF16, 64, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 16384 } } },
+        { "decode 16k",     32, 8, 128, 128, SPEY_F32, SPEY_E4M3, 64, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 16384 } } },
+        { "decode 16k",     32, 8, 128, 128, SPEY_F32, SPEY_I8, 64, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 16384 } } },
+        { "prefill 1k",     32, 8, 128, 128, SPEY_F32, SPEY_I8, 64, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1024, 1024 } } },
         { "decode 256",     32, 8, 128, 128, SPEY_F32, SPEY_BF16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 1, 256 } } },
         { "chunk 256/8k",   16, 4, 128, 128, SPEY_F32, SPEY_F16, 16, 0, false, 0, 0.088f, 0, 0, true, false, false, 1, { { 256, 8192 } } },
     };
@@ -385,7 +433,7 @@ static bool bench(check *c, int index, void *args)
     if (index >= (int)(sizeof shapes / sizeof shapes[0])) return false;
     const struct attention_case *k = &shapes[index];
     spey_attention_args *a = args;
-    if (k->kv == SPEY_BF16) a->precision = SPEY_PRECISION_16;
+    if (k->kv != SPEY_F32 && k->kv != SPEY_F16) a->precision = SPEY_PRECISION_16;
     make_attention(c, k, &(struct attention_extra){ 0 }, args);
     double scores = 0, bytes = 0;
     for (int s = 0; s < 6 && k->seqs[s].kv_len; s++) {

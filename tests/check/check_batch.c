@@ -146,6 +146,23 @@ static int64_t layer_bytes(const check_cache *cache, spey_kv_view *view)
     return view->v_offset + view->v_head_bytes * cache->n_heads + hole;
 }
 
+/* Scales of `blocks` blocks. */
+static void scales_new(check *c, const check_cache *cache, int64_t blocks, spey_kv_view *view)
+{
+    if (cache->dtype == SPEY_E4M3 && cache->scaled) {
+        int64_t n = cache->n_heads;
+        check_bind(c, &view->k_scale, check_matrix(c, "k_scale", SPEY_F32, 1, n, n, 0.5, 0.1), 0);
+        check_bind(c, &view->v_scale, check_matrix(c, "v_scale", SPEY_F32, 1, n, n, 0.7, 0.1), 0);
+    }
+    if (cache->dtype != SPEY_I8) return;
+    int64_t one = cache->n_heads * cache->block_tokens; /* of K or V of a layer */
+    view->k_scales = 2 * one + 1;
+    view->v_scales = view->k_scales + one + (cache->pad ? 2 : 0);
+    view->scale_block = view->v_scales + one;
+    check_bind(c, &view->token_scales,
+               check_buffer_new(c, "scales", SPEY_F32, blocks * view->scale_block), 0);
+}
+
 check_buffer *check_cache_new(check *c, const check_cache *cache, const check_step *step,
                               spey_ragged *batch, spey_kv_view *view)
 {
@@ -173,6 +190,7 @@ check_buffer *check_cache_new(check *c, const check_cache *cache, const check_st
     /* The pool ends with its last block. */
     check_buffer *b = check_buffer_new(c, "cache", cache->dtype, pool * view->block_bytes / size);
     check_bind(c, &view->base, b, 0);
+    scales_new(c, cache, pool, view);
 
     const check_seq *seqs;
     check_seq one;
@@ -214,6 +232,23 @@ int64_t check_cache_v(const check *c, const spey_kv_view *view, int seq, int64_t
     return slot(c, view, seq, i,
                 view->v_offset + h * view->v_head_bytes +
                     i % view->block_tokens * view->v_token_bytes);
+}
+
+static int64_t scale_at(const check *c, const spey_kv_view *view, int seq, int64_t h, int64_t i)
+{
+    const check_layout *layout = c->cache_layout;
+    return block_id(layout, seq, i / layout->block_tokens) * view->scale_block +
+           h * layout->block_tokens + i % layout->block_tokens;
+}
+
+int64_t check_cache_k_scale(const check *c, const spey_kv_view *view, int seq, int64_t h, int64_t i)
+{
+    return scale_at(c, view, seq, h, i) + view->k_scales;
+}
+
+int64_t check_cache_v_scale(const check *c, const spey_kv_view *view, int seq, int64_t h, int64_t i)
+{
+    return scale_at(c, view, seq, h, i) + view->v_scales;
 }
 
 /* ---- states ---- */

@@ -1,3 +1,5 @@
+#include <math.h>
+
 #include "check.h"
 #include "kernels/kv_append/kv_append.h"
 
@@ -21,6 +23,12 @@ static const struct append_case {
     { "bf16",           2, 128, 128, SPEY_BF16, SPEY_BF16, 8, 16, 0, false, { { 9, 20 }, { 1, 16 } } },
     { "bf16",           2, 64,  64, SPEY_BF16, SPEY_F16,   8, 16, 0, false, { { 9, 20 } } },
     { "f16",            2, 64,  64, SPEY_F16,  SPEY_F16,   8, 16, 0, true,  { { 9, 20 } } },
+    { "e4m3",           3, 64,  48, SPEY_F32,  SPEY_E4M3,  3, 16, 1, true,  { { 20, 20 }, { 1, 33 }, { 1, 1 } } },
+    { "e4m3, scaled",   3, 19,  37, SPEY_F32,  SPEY_E4M3,  0,  8, 0, false, { { 9, 13 } } },
+    { "bf16",           2, 128, 128, SPEY_BF16, SPEY_E4M3, 8, 16, 0, false, { { 9, 20 }, { 1, 16 } } },
+    { "i8",             3, 64,  48, SPEY_F32,  SPEY_I8,    3, 16, 1, true,  { { 20, 20 }, { 1, 33 }, { 1, 1 } } },
+    { "i8, odd",        3, 19,  37, SPEY_F32,  SPEY_I8,    0,  8, 0, false, { { 9, 13 } } },
+    { "bf16",           4, 128, 128, SPEY_BF16, SPEY_I8,   8, 16, 2, true,  { { 9, 20 }, { 1, 16 } } },
     { "f16",            2, 64,  64, SPEY_F16,  SPEY_F32,   8, 16, 0, true,  { { 9, 20 } } },
 };
 /* clang-format on */
@@ -34,6 +42,16 @@ static void put_hard_values(check_buffer *b, int64_t first, int64_t n)
                                    3.4e38 };
     for (int64_t i = 0; i < (int64_t)(sizeof hard / sizeof hard[0]) && i < n; i++)
         check_set(b, first + i, hard[i]);
+}
+
+/* Heads whose scale is no ordinary number: head 1 has an infinity, head 2 a NaN in its place or nothing but tiny ones. */
+static void put_hard_heads(check_buffer *b, const struct append_case *k, int64_t dim, bool tiny)
+{
+    if (k->n_heads < 3) return;
+    check_set(b, dim + dim / 2, tiny ? -(double)INFINITY : (double)INFINITY);
+    for (int64_t i = 0; i < dim && tiny; i++)
+        check_set(b, 2 * dim + i, i % 2 ? 7e-31 : -5e-31);
+    if (!tiny) check_set(b, 2 * dim + dim - 1, (double)NAN);
 }
 
 static bool make_append(check *c, const struct append_case *k, spey_kv_append_args *a)
@@ -61,6 +79,8 @@ static bool make_append(check *c, const struct append_case *k, spey_kv_append_ar
     if (rows) {
         put_hard_values(key, 0, k_width);
         put_hard_values(value, (rows - 1) * a->v_pitch, v_width);
+        if (spey_dtype_bytes(k->kv) == 1) put_hard_heads(key, k, k->k_dim, true);
+        if (spey_dtype_bytes(k->kv) == 1) put_hard_heads(value, k, k->v_dim, false);
     }
     check_bind(c, &a->k, key, first * a->k_pitch);
     check_bind(c, &a->v, value, first * a->v_pitch);
@@ -70,7 +90,8 @@ static bool make_append(check *c, const struct append_case *k, spey_kv_append_ar
                                 .n_heads = k->n_heads,
                                 .k_dim = k->k_dim,
                                 .v_dim = k->v_dim,
-                                .pad = k->holes };
+                                .pad = k->holes,
+                                .scaled = !k->holes };
     check_buffer *pool = check_cache_new(c, &cache, &step, batch, &a->kv);
     for (int s = 0; s < batch->n_seqs; s++) {
         int seq = step.seq < 0 ? s : step.seq;
@@ -79,6 +100,10 @@ static bool make_append(check *c, const struct append_case *k, spey_kv_append_ar
             for (int64_t h = 0; h < k->n_heads; h++) {
                 check_output(c, pool, check_cache_k(c, &a->kv, seq, h, i), 1, k->k_dim, 0);
                 check_output(c, pool, check_cache_v(c, &a->kv, seq, h, i), 1, k->v_dim, 0);
+                if (k->kv != SPEY_I8) continue;
+                check_buffer *scales = check_bound_to(c, &a->kv.token_scales);
+                check_output(c, scales, check_cache_k_scale(c, &a->kv, seq, h, i), 1, 1, 0);
+                check_output(c, scales, check_cache_v_scale(c, &a->kv, seq, h, i), 1, 1, 0);
             }
         }
     }

@@ -127,6 +127,7 @@ double check_scalar(const void *array, spey_dtype dtype, int64_t i)
     case SPEY_BF16: return (double)spey_bf16_to_f32(((const uint16_t *)array)[i]);
     case SPEY_I32: return (double)((const int32_t *)array)[i];
     case SPEY_E4M3: return (double)spey_e4m3_to_f32(((const uint8_t *)array)[i]);
+    case SPEY_I8: return (double)((const int8_t *)array)[i];
     default: check_die("no scalar access to %s", spey_dtype_name(dtype));
     }
 }
@@ -141,6 +142,7 @@ void check_set(check_buffer *b, int64_t i, double value)
     case SPEY_BF16: ((uint16_t *)p)[i] = spey_f32_to_bf16((float)value); break;
     case SPEY_I32: ((int32_t *)p)[i] = (int32_t)value; break;
     case SPEY_E4M3: ((uint8_t *)p)[i] = spey_f32_to_e4m3((float)value); break;
+    case SPEY_I8: ((int8_t *)p)[i] = (int8_t)value; break;
     default: check_die("no scalar access to %s", spey_dtype_name(b->dtype));
     }
 }
@@ -233,6 +235,7 @@ double check_unit(spey_dtype dtype)
     switch (dtype) {
     case SPEY_F16: return 0x1p-11;
     case SPEY_BF16: return 0x1p-8;
+    case SPEY_E4M3: return 0x1p-4;
     default: return 0x1p-24;
     }
 }
@@ -240,5 +243,7 @@ double check_unit(spey_dtype dtype)
 double check_rounding(spey_dtype dtype, double reference)
 {
     double step = dtype == SPEY_F16 ? 0x1p-24 : dtype == SPEY_BF16 ? 0x1p-133 : 0x1p-149;
+    if (dtype == SPEY_I8) return 1; /* to the other side of a tie */
+    if (dtype == SPEY_E4M3) step = 0x1p-9;
     return 2 * check_unit(dtype) * fabs(reference) + step;
 }

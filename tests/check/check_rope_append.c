@@ -24,6 +24,11 @@ static const struct append_case {
     { "odd",            3, 1,  19,  14, SPEY_ROPE_INTERLEAVED, SPEY_F32,  SPEY_F32,  1, false,  4, 0, true,  { { 9, 13 }, { 2, 8 } } },
     { "bf16",           8, 2, 128, 128, SPEY_ROPE_HALF,        SPEY_BF16, SPEY_BF16, 8, false, 16, 0, false, { { 9, 20 }, { 1, 16 } } },
     { "bf16 in place",  8, 2, 128,  64, SPEY_ROPE_HALF,        SPEY_BF16, SPEY_BF16, 8, true,  16, 0, false, { { 9, 20 }, { 1, 16 } } },
+    { "e4m3",           6, 2,  64,  64, SPEY_ROPE_HALF,        SPEY_F32,  SPEY_E4M3, 3, false, 16, 1, true,  { { 20, 20 }, { 1, 33 }, { 1, 1 } } },
+    { "e4m3, scaled",   3, 3,  20,  14, SPEY_ROPE_INTERLEAVED, SPEY_F32,  SPEY_E4M3, 1, true,   4, 0, false, { { 9, 13 }, { 2, 8 } } },
+    { "i8",             6, 2,  64,  64, SPEY_ROPE_HALF,        SPEY_F32,  SPEY_I8,   3, true,  16, 1, true,  { { 20, 20 }, { 1, 33 }, { 1, 1 } } },
+    { "i8, odd",        3, 1,  19,  14, SPEY_ROPE_INTERLEAVED, SPEY_F32,  SPEY_I8,   1, false,  4, 0, false, { { 9, 13 }, { 2, 8 } } },
+    { "i8, no rotation", 3, 2, 40,   0, SPEY_ROPE_HALF,        SPEY_F32,  SPEY_I8,   1, false,  4, 0, false, { { 9, 13 }, { 2, 8 } } },
     { "f16",            2, 2,  64,  64, SPEY_ROPE_INTERLEAVED, SPEY_F16,  SPEY_F16,  8, false, 16, 0, true,  { { 9, 20 } } },
 };
 /* clang-format on */
@@ -67,7 +72,8 @@ static bool make_append(check *c, const struct append_case *k, spey_rope_append_
                                 .n_heads = k->n_kv_heads,
                                 .k_dim = k->head_dim,
                                 .v_dim = k->head_dim,
-                                .pad = k->holes };
+                                .pad = k->holes,
+                                .scaled = !k->holes };
     check_buffer *pool = check_cache_new(c, &cache, &step, batch, &a->kv);
     for (int s = 0; s < batch->n_seqs; s++) {
         int seq = step.seq < 0 ? s : step.seq;
@@ -76,6 +82,10 @@ static bool make_append(check *c, const struct append_case *k, spey_rope_append_
             for (int64_t h = 0; h < k->n_kv_heads; h++) {
                 check_output(c, pool, check_cache_k(c, &a->kv, seq, h, i), 1, k->head_dim, 0);
                 check_output(c, pool, check_cache_v(c, &a->kv, seq, h, i), 1, k->head_dim, 0);
+                if (k->kv != SPEY_I8) continue;
+                check_buffer *scales = check_bound_to(c, &a->kv.token_scales);
+                check_output(c, scales, check_cache_k_scale(c, &a->kv, seq, h, i), 1, 1, 0);
+                check_output(c, scales, check_cache_v_scale(c, &a->kv, seq, h, i), 1, 1, 0);
             }
         }
     }
@@ -87,11 +97,13 @@ static bool make(check *c, int index, void *args)
     return index < (int)(sizeof cases / sizeof cases[0]) && make_append(c, &cases[index], args);
 }
 
-/* One head that starts at element `x` of qkv and lands at element `at` of `out`. */
-static void bound_head(const spey_rope_append_args *a, int64_t r, int64_t x, check_buffer *out,
-                       spey_dtype dtype, int64_t at)
+/* One head that starts at element `x` of qkv and lands at element `at` of `out`, divided by `scale`. Returns the largest
+ * error before that. */
+static double bound_head(const spey_rope_append_args *a, int64_t r, int64_t x, check_buffer *out,
+                         spey_dtype dtype, int64_t at, double scale)
 {
     int64_t half = a->rotary_dim / 2;
+    double most = 0;
     for (int64_t p = 0; p < half; p++) {
         bool is_half = a->pairing == SPEY_ROPE_HALF;
         int64_t first = is_half ? p : 2 * p, second = is_half ? p + half : 2 * p + 1;
@@ -99,31 +111,51 @@ static void bound_head(const spey_rope_append_args *a, int64_t r, int64_t x, che
         double xb = fabs(check_scalar(a->qkv, a->dtype, x + second));
         double cosine = fabs((double)a->table[r * a->rotary_dim + p]);
         double sine = fabs((double)a->table[r * a->rotary_dim + half + p]);
+        double error_a = 2 * 0x1p-24 * (xa * cosine + xb * sine);
+        double error_b = 2 * 0x1p-24 * (xb * cosine + xa * sine);
         check_set_bound(out, at + first,
-                        2 * 0x1p-24 * (xa * cosine + xb * sine) +
-                            check_rounding(dtype, check_reference(out, at + first)));
+                        error_a / scale + check_rounding(dtype, check_reference(out, at + first)));
         check_set_bound(out, at + second,
-                        2 * 0x1p-24 * (xb * cosine + xa * sine) +
-                            check_rounding(dtype, check_reference(out, at + second)));
+                        error_b / scale + check_rounding(dtype, check_reference(out, at + second)));
+        most = fmax(most, fmax(error_a, error_b));
     }
+    return most;
+}
+
+/* K of KV head h of token r. I8: the scale follows the largest element, which is off by as much as any; and with it all
+ * elements, so also those that are not rotated may fall to the other side of a tie. */
+static void bound_key(check *c, const spey_rope_append_args *a, int64_t r, int64_t h)
+{
+    int s = a->batch->token_seq[r];
+    int64_t i = a->batch->kv_len[s] - a->batch->seq_start[s + 1] + r;
+    int64_t x = r * a->qkv_pitch + (a->n_heads + h) * a->head_dim;
+    int64_t at = check_cache_k(c, &a->kv, s, h, i);
+    check_buffer *pool = check_bound_to(c, &a->kv.base);
+    double scale = a->kv.k_scale ? (double)a->kv.k_scale[h] : 1;
+    if (a->kv.dtype != SPEY_I8) {
+        bound_head(a, r, x, pool, a->kv.dtype, at, scale);
+        return;
+    }
+    check_buffer *scales = check_bound_to(c, &a->kv.token_scales);
+    int64_t scale_at = check_cache_k_scale(c, &a->kv, s, h, i);
+    scale = check_reference(scales, scale_at);
+    double error = bound_head(a, r, x, pool, SPEY_I8, at, scale);
+    for (int64_t d = a->rotary_dim; d < a->head_dim && a->rotary_dim; d++)
+        check_set_bound(pool, at + d, 1);
+    if (a->rotary_dim) check_set_bound(scales, scale_at, error / 127 + 4 * 0x1p-24 * scale);
 }
 
 /* docs/numerics.md, "Rotary embedding". V, and what is not rotated, stays exact. */
 static void bound(check *c, const void *args)
 {
     const spey_rope_append_args *a = args;
-    check_buffer *q = check_bound_to(c, &a->q_out), *pool = check_bound_to(c, &a->kv.base);
+    check_buffer *q = check_bound_to(c, &a->q_out);
     for (int64_t r = 0; r < a->rows; r++) {
-        int s = a->batch->token_seq[r];
-        int64_t i = a->batch->kv_len[s] - a->batch->seq_start[s + 1] + r;
-        for (int64_t h = 0; h < a->n_heads + a->n_kv_heads; h++) {
-            int64_t x = r * a->qkv_pitch + h * a->head_dim;
-            if (h < a->n_heads)
-                bound_head(a, r, x, q, a->dtype, r * a->q_pitch + h * a->head_dim);
-            else
-                bound_head(a, r, x, pool, a->kv.dtype,
-                           check_cache_k(c, &a->kv, s, h - a->n_heads, i));
-        }
+        for (int64_t h = 0; h < a->n_heads; h++)
+            bound_head(a, r, r * a->qkv_pitch + h * a->head_dim, q, a->dtype,
+                       r * a->q_pitch + h * a->head_dim, 1);
+        for (int64_t h = 0; h < a->n_kv_heads; h++)
+            bound_key(c, a, r, h);
     }
 }
 

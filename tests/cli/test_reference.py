@@ -102,6 +102,15 @@ class Reference(SpeyTest):
                 self.assertGreater(out["tokens"], 90000)
                 self.assertLess(abs(out["perplexity"] / wanted - 1), tolerance, (dtype, name, out))
 
+    def test_caches_of_8_bits_keep_the_perplexity(self):
+        def perplexity(kv_dtype):
+            out = run_json("eval", DEMO, "--dtype", "bf16", "--kv-dtype", kv_dtype, "--perplexity",
+                           os.path.join(DATA, "text", "eval1.txt"), "--window", 1024, "--windows", 6, "--json")
+            return out["perplexity"]
+        wanted = perplexity("bf16")
+        for kv_dtype in ("int8", "fp8"):
+            self.assertLess(abs(perplexity(kv_dtype) / wanted - 1), 1e-2, kv_dtype)
+
     def test_logits_of_the_llama_fixtures_equal_transformers(self):
         for folder in sorted(glob.glob(os.path.join(DATA, "architectures", "llama*"))):
             expected = os.path.join(folder, "expected.safetensors")

@@ -215,7 +215,7 @@ static void check_bound(const model *m, const char *what, double bound)
     bool good = worst <= bound;
     if (may_stray(m, bound)) {
         median = median_row(m);
-        good = median <= bound && worst <= 1e-2;
+        good = median <= bound && worst <= (bound < 1e-3 ? 1e-2 : 1e-1);
     }
     note(m, what, worst, median, good);
 }
@@ -486,16 +486,20 @@ static void block_sizes_and_threads_give_the_same_bits(void **state)
     check_bad();
 }
 
+/* Roundings of K and of V in two layers, amplified by up to ten as above. fp8: off by at most 2^-4, 1.3e-3 in the mean of
+ * squares. int8: by at most 1/254 of a head's largest number, whose square is some eight times their mean: 4.1e-5. */
 static void kv_dtypes_stay_close(void **state)
 {
     (void)state;
     static const struct {
         const char *dtype;
         double bound;
-    } kinds[] = { { "f32", 1e-9 }, { "f16", 1e-6 }, { "bf16", 1e-4 } };
+    } kinds[] = {
+        { "f32", 1e-9 }, { "f16", 1e-6 }, { "bf16", 1e-4 }, { "int8", 1.7e-3 }, { "fp8", 5.2e-2 }
+    };
     for (int i = 0; i < n_models; i++) {
         spey_engine_file *engine = e2e_build(models[i].path, "f32", NULL);
-        for (int k = 0; k < 3; k++) {
+        for (int k = 0; k < (device ? 3 : 5); k++) {
             const int64_t chunk = models[i].whole ? LENGTH_MAX : 9;
             run(engine, &models[i], (spey_limits_plan){ .kv_dtype = kinds[k].dtype }, chunk, got);
             char what[32];

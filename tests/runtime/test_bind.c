@@ -147,6 +147,29 @@ static void caches_are_seen_layer_by_layer(void **state)
     close_binding(&f);
 }
 
+static void scales_of_int8_lie_behind_the_layers(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.layers = 3;
+    fixture f;
+    open_binding(&f, &shape, (spey_limits_plan){ .kv_block_tokens = 8, .kv_dtype = "int8" });
+    for (int layer = 0; layer < 3; layer++) {
+        const spey_attention_args *attention = &step_of(&f, "attention/", layer)->attention;
+        const spey_kv_view *kv = &attention->kv;
+        int64_t slots = attention->n_kv_heads * 8, elements = 3 * 2 * slots * attention->k_dim;
+        assert_int_equal(kv->dtype, SPEY_I8);
+        assert_int_equal(kv->k_token_bytes, attention->k_dim);
+        assert_ptr_equal(kv->token_scales, (float *)(void *)(kv->base + elements));
+        assert_int_equal(kv->block_bytes, elements + 3 * 2 * slots * 4);
+        assert_int_equal(kv->scale_block * 4, kv->block_bytes);
+        assert_int_equal(kv->k_scales, layer * 2 * slots);
+        assert_int_equal(kv->v_scales, kv->k_scales + slots);
+        assert_null(kv->k_scale);
+    }
+    close_binding(&f);
+}
+
 static void sequences_end_within_the_learned_positions(void **state)
 {
     (void)state;
@@ -228,6 +251,7 @@ int main(void)
         cmocka_unit_test(a_state_is_seen_behind_the_other_groups),
         cmocka_unit_test(caches_are_seen_layer_by_layer),
         cmocka_unit_test(the_encoder_comes_first_and_its_layers_take_turns),
+        cmocka_unit_test(scales_of_int8_lie_behind_the_layers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

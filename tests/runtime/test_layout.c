@@ -164,6 +164,19 @@ static void senseless_limits_are_invalid(void **state)
         assert_int_equal(refusal_of(&tiny_default, bad[i]), SPEY_INVALID);
 }
 
+static void caches_of_8_bits_have_their_names(void **state)
+{
+    (void)state;
+    spey_plan plan = plan_of(&tiny_default, (spey_limits_plan){ .kv_dtype = "fp8" });
+    assert_string_equal(plan.limits.kv_dtype, "fp8");
+    uint64_t fp8 = plan.kv_block_bytes;
+    plan = plan_of(&tiny_default, (spey_limits_plan){ .kv_dtype = "f32" });
+    assert_int_equal(plan.kv_block_bytes, 4 * fp8);
+    plan = plan_of(&tiny_default, (spey_limits_plan){ .kv_dtype = "int8" });
+    assert_string_equal(plan.limits.kv_dtype, "int8");
+    assert_in_range(plan.kv_block_bytes, fp8 + 1, 2 * fp8);
+}
+
 static void sizes_beyond_all_memory_are_refused(void **state)
 {
     (void)state;
@@ -255,6 +268,7 @@ int main(void)
         cmocka_unit_test(window_groups_get_what_sequences_can_hold),
         cmocka_unit_test(a_small_kv_pool_shortens_the_default_sequence),
         cmocka_unit_test(senseless_limits_are_invalid),
+        cmocka_unit_test(caches_of_8_bits_have_their_names),
         cmocka_unit_test(sizes_beyond_all_memory_are_refused),
         cmocka_unit_test(the_tables_lie_side_by_side),
         cmocka_unit_test(a_block_holds_all_layers),

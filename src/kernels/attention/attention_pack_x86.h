@@ -8,6 +8,7 @@
 #define SPEY_KERNELS_ATTENTION_ATTENTION_PACK_X86_H
 
 #include "kernels/attention/attention.h"
+#include "kernels/kv_bytes.h"
 #include "kernels/paged.h"
 #include "kernels/x86/math.h"
 
@@ -20,7 +21,15 @@ static const float attention_zeros[SPEY_HEAD_DIM_MAX] = { 0 };
 typedef struct kv_tile {
     int64_t begin, end;
     const uint8_t *rows[2 * TILE]; /* K, then V, by index in the tile; zeros where there is none */
+    bool scaled;                   /* by the token: I8 */
+    float scales[2 * TILE];        /* of those rows, 0 where there is none */
 } kv_tile;
+
+/* What the inner loops work with: 8-bit elements are widened before (kv_tile_widen). */
+static inline spey_dtype tile_dtype(const spey_attention_args *a)
+{
+    return spey_kv_in_bytes(a->kv.dtype) ? SPEY_BF16 : a->kv.dtype;
+}
 
 /* One division a tile; block by block from there. */
 static inline void kv_tile_find(const spey_attention_args *a, int64_t s, int64_t kv_head,
@@ -48,6 +57,64 @@ static inline void kv_tile_find(const spey_attention_args *a, int64_t s, int64_t
     for (; i < TILE; i++)
         tile->rows[i] = tile->rows[TILE + i] = zeros;
 }
+
+static inline void kv_tile_find_scales(const spey_attention_args *a, int64_t s, int64_t kv_head,
+                                       kv_tile *tile)
+{
+    tile->scaled = a->kv.dtype == SPEY_I8;
+    if (!tile->scaled) return;
+    memset(tile->scales, 0, sizeof tile->scales);
+    for (int64_t j = tile->begin; j < tile->end; j++) {
+        tile->scales[j % TILE] = *spey_kv_k_scale(&a->kv, a->batch, s, kv_head, j);
+        tile->scales[TILE + j % TILE] = *spey_kv_v_scale(&a->kv, a->batch, s, kv_head, j);
+    }
+}
+
+/* ---- 8-bit elements ---- */
+
+static inline vec vec_load_i8_n(const uint8_t *p, int64_t n)
+{
+#ifdef __AVX512F__
+    __m128i bytes = _mm_maskz_loadu_epi8(vec512_first(n), p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+#else
+    uint8_t all[VEC_LANES] = { 0 };
+    memcpy(all, p, (size_t)n);
+    __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)all);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+#endif
+}
+
+/* A row of E4M3 or I8 in BF16: all their numbers are BF16 numbers. */
+static inline void widen_row(const uint8_t *row, spey_dtype dtype, int64_t n, uint16_t *out)
+{
+    for (int64_t i = 0; i < n; i += VEC_LANES) {
+        int64_t some = n - i < VEC_LANES ? n - i : VEC_LANES;
+        vec x;
+        if (dtype == SPEY_I8) {
+            x = vec_load_i8_n(row + i, some);
+        } else {
+            x = vec_mul(vec_load_e4m3_n(row + i, some), vec_set1(256));
+            /* The largest pattern is NaN. */
+            x = vec_select(vec_less(vec_set1(SPEY_E4M3_MAX), vec_abs(x)), vec_set1(NAN), x);
+        }
+        vec_store_bf16_n(out + i, x, some);
+    }
+}
+
+/* Rows of the tile in BF16 at out, [2 TILE] of k_dim and of v_dim; the tile then shows those. */
+static inline void kv_tile_widen(const spey_attention_args *a, kv_tile *tile, uint16_t *out)
+{
+    int64_t first = tile->begin % TILE, last = first + tile->end - tile->begin;
+    for (int64_t t = first; t < last; t++, out += a->k_dim + a->v_dim) {
+        widen_row(tile->rows[t], a->kv.dtype, a->k_dim, out);
+        widen_row(tile->rows[TILE + t], a->kv.dtype, a->v_dim, out + a->k_dim);
+        tile->rows[t] = (const uint8_t *)(const void *)out;
+        tile->rows[TILE + t] = (const uint8_t *)(const void *)(out + a->k_dim);
+    }
+}
+
+/* ---- prefetching ---- */
 
 /* The rows of the next tile, asked for line by line while the current tile is worked on. Random pieces of 4 kB are too
  * short for hardware prefetchers; asking for many lines at once stalls for want of miss buffers. */

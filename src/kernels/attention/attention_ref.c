@@ -1,14 +1,14 @@
 #include <math.h>
 
 #include "kernels/attention/attention.h"
-#include "kernels/paged.h"
+#include "kernels/kv_bytes.h"
 #include "kernels/rows.h"
 #include "kernels/scalar.h"
 
 static bool supports(const void *args)
 {
     const spey_attention_args *a = args;
-    return spey_is_float16_or_32(a->dtype) && spey_is_float16_or_32(a->kv.dtype) &&
+    return spey_is_float16_or_32(a->dtype) && spey_kv_is_known(a->kv.dtype) &&
            a->v_dim <= SPEY_HEAD_DIM_MAX;
 }
 
@@ -25,12 +25,13 @@ static double bias(const spey_attention_args *a, int64_t h, int64_t ahead)
 static double score(const spey_attention_args *a, int64_t r, int64_t h, int64_t i, int64_t j)
 {
     int64_t s = a->batch->token_seq[r];
-    const void *k = spey_kv_k(&a->kv, a->batch, s, h / (a->n_heads / a->n_kv_heads), j);
+    int64_t kv_head = h / (a->n_heads / a->n_kv_heads);
+    const void *k = spey_kv_k(&a->kv, a->batch, s, kv_head, j);
     double dot = 0;
     for (int64_t d = 0; d < a->k_dim; d++)
         dot += spey_load(a->q, a->dtype, r * a->q_pitch + h * a->k_dim + d) *
-               spey_load(k, a->kv.dtype, d);
-    dot *= (double)a->scale;
+               spey_kv_element(k, a->kv.dtype, d);
+    dot *= (double)a->scale * spey_kv_k_factor(&a->kv, a->batch, s, kv_head, j);
     if (a->softcap > 0) dot = (double)a->softcap * tanh(dot / (double)a->softcap);
     if (a->alibi_slopes) dot += (double)a->alibi_slopes[h] * (double)(j - i);
     if (a->relative.bias) dot += bias(a, h, j - i);
@@ -47,11 +48,13 @@ static void attend(const spey_attention_args *a, int64_t r, int64_t h)
         max = fmax(max, score(a, r, h, i, j));
     double sum = a->sinks ? exp((double)a->sinks[h] - max) : 0, out[SPEY_HEAD_DIM_MAX] = { 0 };
     for (int64_t j = begin; j < end; j++) {
-        const void *v = spey_kv_v(&a->kv, a->batch, s, h / (a->n_heads / a->n_kv_heads), j);
+        int64_t kv_head = h / (a->n_heads / a->n_kv_heads);
+        const void *v = spey_kv_v(&a->kv, a->batch, s, kv_head, j);
         double p = exp(score(a, r, h, i, j) - max);
+        double factor = spey_kv_v_factor(&a->kv, a->batch, s, kv_head, j);
         sum += p;
         for (int64_t d = 0; d < a->v_dim; d++)
-            out[d] += p * spey_load(v, a->kv.dtype, d);
+            out[d] += p * factor * spey_kv_element(v, a->kv.dtype, d);
     }
     for (int64_t d = 0; d < a->v_dim; d++)
         spey_store(a->out, a->dtype, r * a->out_pitch + h * a->v_dim + d, out[d] / sum);

@@ -94,17 +94,28 @@ static inline vec mask_scores(const row_state *row, vec s, int64_t first)
 /* Keeps weights of columns v · VEC_LANES … in row s; returns them as kept. */
 typedef vec keep_weights_fn(float *s, int v, vec weights);
 
-/* s of one row becomes its weights. `tile` is the cache index of the first column. */
+/* The weights times the tile's scales of V. Where a weight is 0 the token may be one that the row does not see, and its
+ * scale NaN. */
+static inline vec scale_weights(const kv_tile *keys, int v, vec weights)
+{
+    vec scaled = vec_mul(weights, vec_load_f32(keys->scales + TILE + v * VEC_LANES));
+    return vec_select(vec_less(vec_zero(), weights), scaled, vec_zero());
+}
+
+/* s of one row, products of q and the elements of `keys`, becomes its weights of the elements of V. */
 static ALWAYS_INLINE void softmax_row_with(keep_weights_fn *keep_weights,
                                            const spey_attention_args *a,
                                            const relative_table *relative, row_state *row,
-                                           int64_t tile, float *s)
+                                           const kv_tile *keys, float *s)
 {
+    const int64_t tile = keys->begin / TILE * TILE; /* the cache index of the first column */
     bool masked = row->begin > tile || row->end < tile + TILE;
     vec x[TILE_VECS], most = vec_set1(row->max);
     for (int v = 0; v < TILE_VECS; v++) {
         int64_t first = tile + v * VEC_LANES;
-        x[v] = finish_scores(a, relative, row, vec_load_f32(s + v * VEC_LANES), first);
+        x[v] = vec_load_f32(s + v * VEC_LANES);
+        if (keys->scaled) x[v] = vec_mul(x[v], vec_load_f32(keys->scales + v * VEC_LANES));
+        x[v] = finish_scores(a, relative, row, x[v], first);
         if (masked) x[v] = mask_scores(row, x[v], first);
         most = vec_max(most, x[v]);
     }
@@ -113,7 +124,11 @@ static ALWAYS_INLINE void softmax_row_with(keep_weights_fn *keep_weights,
     row->max = max;
     vec sums[4] = { vec_zero(), vec_zero(), vec_zero(), vec_zero() }, m = vec_set1(max);
     for (int v = 0; v < TILE_VECS; v++) {
-        vec weights = keep_weights(s, v, vec_exp(vec_sub(x[v], m)));
+        vec weights = vec_exp(vec_sub(x[v], m));
+        if (keys->scaled)
+            keep_weights(s, v, scale_weights(keys, v, weights));
+        else
+            weights = keep_weights(s, v, weights);
         sums[v % 4] = vec_add(sums[v % 4], weights);
     }
     float sum = vec_sum(vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3])));

@@ -8,7 +8,7 @@
 
 static inline bool tile_supports(const spey_attention_args *a)
 {
-    return a->kv.dtype == SPEY_F32 || a->kv.dtype == SPEY_F16 || a->kv.dtype == SPEY_BF16;
+    return spey_kv_is_known(a->kv.dtype);
 }
 
 /* ---- queries and weights: FP32 ---- */
@@ -34,9 +34,9 @@ static inline vec keep_weights(float *s, int v, vec weights)
 }
 
 static inline void softmax_row(const spey_attention_args *a, const relative_table *relative,
-                               row_state *row, int64_t tile, float *s)
+                               row_state *row, const kv_tile *keys, float *s)
 {
-    softmax_row_with(keep_weights, a, relative, row, tile, s);
+    softmax_row_with(keep_weights, a, relative, row, keys, s);
 }
 
 /* ---- K ---- */
@@ -326,7 +326,7 @@ static inline void weigh_ranges(const spey_attention_args *a, int64_t rows, bool
                                 const float *p, const uint8_t *const *v, int64_t tile,
                                 row_state *state, prefetcher *f, float *acc)
 {
-    const spey_dtype dtype = packed ? SPEY_F32 : a->kv.dtype;
+    const spey_dtype dtype = packed ? SPEY_F32 : tile_dtype(a);
     const int64_t pitch = (a->v_dim + VEC_LANES - 1) / VEC_LANES * VEC_LANES;
     int64_t low[BLOCK_ROWS] = { 0 }, high[BLOCK_ROWS] = { 0 }, begin = 0, end = TILE;
     for (int r = 0; r < rows; r++) {

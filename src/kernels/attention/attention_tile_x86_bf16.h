@@ -18,7 +18,8 @@
 
 static inline bool tile_supports(const spey_attention_args *a)
 {
-    return a->precision == SPEY_PRECISION_16 && a->kv.dtype == SPEY_BF16;
+    return a->precision == SPEY_PRECISION_16 &&
+           (a->kv.dtype == SPEY_BF16 || spey_kv_in_bytes(a->kv.dtype));
 }
 
 /* ---- queries and weights ---- */
@@ -49,9 +50,9 @@ static inline vec keep_weights(float *s, int v, vec weights)
 }
 
 static inline void softmax_row(const spey_attention_args *a, const relative_table *relative,
-                               row_state *row, int64_t tile, float *s)
+                               row_state *row, const kv_tile *keys, float *s)
 {
-    softmax_row_with(keep_weights, a, relative, row, tile, s);
+    softmax_row_with(keep_weights, a, relative, row, keys, s);
 }
 
 /* Word i of p in all lanes. */

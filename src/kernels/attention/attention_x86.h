@@ -50,6 +50,7 @@ typedef struct scratch {
     row_state rows[ROWS_MAX];
     float total_max[ROWS_MAX], total_sum[ROWS_MAX];
     float *q, *k, *v, *s, *acc, *total;
+    uint16_t *wide;   /* rows of 8-bit caches, widened */
     kv_tile tiles[2]; /* the current one and the next */
     int current;
     prefetcher ahead;
@@ -57,7 +58,7 @@ typedef struct scratch {
 } scratch;
 
 enum {
-    SCRATCH_FLOATS = (3 * ROWS_MAX + 2 * TILE) * (SPEY_HEAD_DIM_MAX + VEC_LANES) + ROWS_MAX * TILE
+    SCRATCH_FLOATS = (3 * ROWS_MAX + 3 * TILE) * (SPEY_HEAD_DIM_MAX + VEC_LANES) + ROWS_MAX * TILE
 };
 
 static void scratch_lay_out(scratch *x, const shape *w, float *floats)
@@ -69,12 +70,15 @@ static void scratch_lay_out(scratch *x, const shape *w, float *floats)
     x->total = x->acc + ROWS_MAX * w->v_padded;
     x->k = x->total + ROWS_MAX * w->v_padded;
     x->v = x->k + TILE * k_dim;
+    x->wide = (uint16_t *)(void *)(x->v + TILE * w->v_padded);
 }
 
-/* Queries times scale, and what each row sees. Row order: token, then head. */
+/* Queries times scale (E4M3: and that of K), and what each row sees. Row order: token, then head. */
 static void load_rows(const shape *w, const item *it, scratch *x)
 {
     const spey_attention_args *a = w->a;
+    const bool heads_scaled = a->kv.dtype == SPEY_E4M3 && a->kv.k_scale;
+    const float scale = heads_scaled ? a->scale * a->kv.k_scale[it->kv_head] : a->scale;
     int64_t r = 0;
     x->tiles[0].end = x->tiles[1].end = 0;
     for (int64_t t = it->token; t < it->token + it->n_tokens; t++) {
@@ -84,7 +88,7 @@ static void load_rows(const shape *w, const item *it, scratch *x)
             row->slope = a->alibi_slopes ? a->alibi_slopes[h] : 0;
             row->head = h;
             const float *q = (const float *)a->q + t * a->q_pitch + h * a->k_dim;
-            keep_query(q, a->scale, a->k_dim, x->q + r * query_words(a->k_dim));
+            keep_query(q, scale, a->k_dim, x->q + r * query_words(a->k_dim));
         }
     }
 }
@@ -100,7 +104,7 @@ static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, boo
     for (int64_t k = 0; k < n; k++) {
         row_state *row = &x->rows[r + k];
         if (row->begin < first + TILE && row->end > first)
-            softmax_row(a, &x->relative, row, first, s + k * TILE);
+            softmax_row(a, &x->relative, row, tile, s + k * TILE);
     }
     weigh_ranges(a, n, packed_v, s, tile->rows + TILE, first, x->rows + r, &x->ahead,
                  x->acc + r * w->v_padded);
@@ -110,9 +114,10 @@ static void block_over_tile(const shape *w, scratch *x, const kv_tile *tile, boo
 static prefetcher prefetch_plan(const shape *w, const kv_tile *next, int64_t n_rows)
 {
     const spey_attention_args *a = w->a;
-    int64_t size = a->kv.dtype == SPEY_F32 ? 4 : 2;
+    int64_t size = (int64_t)spey_dtype_bytes(a->kv.dtype);
     prefetcher f = { .tile = next, .end = 2 * TILE, .bytes = { a->k_dim * size, a->v_dim * size } };
-    int64_t blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS, step = VEC_LANES * 4 / size;
+    int64_t blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS,
+            step = VEC_LANES * word_dims(a->kv.dtype);
     int64_t calls = 2 * TILE_VECS * ((a->k_dim + step - 1) / step);
     if (n_rows > DIRECT_ROWS) calls += blocks * TILE_VECS / BLOCK_VECS * (a->k_dim + 3) / 4;
     calls += blocks * TILE / 2 * ((w->v_padded + column_step(n_rows) - 1) / column_step(n_rows));
@@ -154,11 +159,13 @@ static void do_split(const shape *w, const item *it, scratch *x, int64_t split)
     int64_t n_blocks = (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (int64_t i = most(it->begin, split * SPLIT); i < end;) {
         kv_tile *tile = advance_tile(w, it, x, i);
+        kv_tile_find_scales(a, it->seq, it->kv_head, tile);
+        if (spey_kv_in_bytes(a->kv.dtype)) kv_tile_widen(a, tile, x->wide);
         if (direct)
-            scores_direct(n_rows, a->kv.dtype, x->q, a->k_dim, tile, &x->ahead, x->s);
+            scores_direct(n_rows, tile_dtype(a), x->q, a->k_dim, tile, &x->ahead, x->s);
         else
-            pack_k(tile, a->kv.dtype, a->k_dim, &x->ahead, x->k);
-        if (!in_place) pack_v(tile, a->kv.dtype, a->v_dim, w->v_padded, x->v);
+            pack_k(tile, tile_dtype(a), a->k_dim, &x->ahead, x->k);
+        if (!in_place) pack_v(tile, tile_dtype(a), a->v_dim, w->v_padded, x->v);
         for (int64_t b = 0, r = 0; b < n_blocks; b++) {
             int64_t n = (n_rows - r + n_blocks - b - 1) / (n_blocks - b);
             block_over_tile(w, x, tile, !direct, !in_place, r, n);
@@ -195,7 +202,10 @@ static void finish_row(const shape *w, int64_t token, int64_t head, float max, f
         sum = sum * weight + scalar_exp(a->sinks[head] - top);
     }
     float *out = (float *)a->out + token * a->out_pitch + head * a->v_dim;
-    const vec factor = vec_set1(weight / sum);
+    weight /= sum;
+    if (a->kv.dtype == SPEY_E4M3 && a->kv.v_scale)
+        weight *= a->kv.v_scale[head / (a->n_heads / a->n_kv_heads)];
+    const vec factor = vec_set1(weight);
     for (int64_t i = 0; i < a->v_dim; i += VEC_LANES)
         vec_store_f32_n(out + i, vec_mul(vec_load_f32(total + i), factor),
                         least(VEC_LANES, a->v_dim - i));

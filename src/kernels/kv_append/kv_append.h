@@ -1,8 +1,8 @@
 /* kv_append: K and V rows of every token of the step into the paged cache, at the token's index, converted to the
- * cache's dtype (round to nearest even).
+ * cache's dtype (round to nearest even; 8 bits: kernels/kv_bytes.h).
  *
  *   k  [rows, n_heads * k_dim], v  [rows, n_heads * v_dim], pitches in elements
- * Only the named slots of the cache are written. */
+ * Only the named slots of the cache, and their scales, are written. */
 #ifndef SPEY_KERNELS_KV_APPEND_KV_APPEND_H
 #define SPEY_KERNELS_KV_APPEND_KV_APPEND_H
 

@@ -15,7 +15,7 @@
  *   out may be x.
  *
  * rope_append: rope on Q and K of a fused row [Q heads | K heads | V heads], Q to q_out, K and V to the cache at each
- *   token's index, converted to the cache's dtype (round to nearest even). q_out may lie in place of Q. */
+ *   token's index, converted to the cache's dtype (round to nearest even; 8 bits: kernels/kv_bytes.h). q_out may lie in place of Q. */
 #ifndef SPEY_KERNELS_ROPE_ROPE_H
 #define SPEY_KERNELS_ROPE_ROPE_H
 

@@ -1,11 +1,12 @@
-#include "kernels/paged.h"
+#include "kernels/kv_bytes.h"
 #include "kernels/rope/rope_rotate_ref.h"
 #include "kernels/rows.h"
 
 static bool supports(const void *args)
 {
     const spey_rope_append_args *a = args;
-    return spey_is_float16_or_32(a->dtype) && spey_is_float16_or_32(a->kv.dtype);
+    return spey_is_float16_or_32(a->dtype) && spey_kv_is_known(a->kv.dtype) &&
+           a->head_dim <= SPEY_HEAD_DIM_MAX;
 }
 
 static void append_token(const spey_rope_append_args *a, int64_t r)
@@ -21,10 +22,13 @@ static void append_token(const spey_rope_append_args *a, int64_t r)
         spey_rope_rotate_ref(q + (size_t)h * head_bytes, a->dtype, dim, a->rotary_dim, a->pairing,
                              table, q_out + (size_t)h * head_bytes, a->dtype);
     for (int64_t h = 0; h < a->n_kv_heads; h++) {
+        float x[SPEY_HEAD_DIM_MAX];
         spey_rope_rotate_ref(k + (size_t)h * head_bytes, a->dtype, dim, a->rotary_dim, a->pairing,
-                             table, spey_kv_k(&a->kv, a->batch, s, h, i), a->kv.dtype);
-        spey_rope_rotate_ref(v + (size_t)h * head_bytes, a->dtype, dim, 0, a->pairing, table,
-                             spey_kv_v(&a->kv, a->batch, s, h, i), a->kv.dtype);
+                             table, x, SPEY_F32);
+        spey_kv_store_k_ref(&a->kv, a->batch, s, h, i, x, dim);
+        spey_rope_rotate_ref(v + (size_t)h * head_bytes, a->dtype, dim, 0, a->pairing, table, x,
+                             SPEY_F32);
+        spey_kv_store_v_ref(&a->kv, a->batch, s, h, i, x, dim);
     }
 }
 

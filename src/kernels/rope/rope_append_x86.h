@@ -6,11 +6,28 @@
 #include "device/pool.h"
 #include "kernels/paged.h"
 #include "kernels/rope/rope_x86.h"
+#include "kernels/x86/kv_bytes_x86.h"
 
 static bool supports(const void *args)
 {
     const spey_rope_append_args *a = args;
-    return rope_is_float(a->dtype) && rope_is_float(a->kv.dtype);
+    return rope_is_float(a->dtype) &&
+           (rope_is_float(a->kv.dtype) || spey_kv_in_bytes(a->kv.dtype)) &&
+           a->head_dim <= SPEY_HEAD_DIM_MAX;
+}
+
+/* Head h of K and V, which lie at elements k and v of qkv. */
+static inline void append_bytes(const spey_rope_append_args *a, int64_t r, int64_t h, int64_t k,
+                                int64_t v)
+{
+    int64_t dim = a->head_dim, s = a->batch->token_seq[r], i = spey_ragged_index(a->batch, r);
+    const float *table = a->rotary_dim ? a->table + r * a->rotary_dim : NULL;
+    float x[SPEY_HEAD_DIM_MAX];
+    rope_head(rope_at(a->qkv, a->dtype, k), a->dtype, dim, a->rotary_dim, a->pairing, table, x,
+              SPEY_F32);
+    kv_store_k_bytes(&a->kv, a->batch, s, h, i, x, dim);
+    rope_copy(rope_at(a->qkv, a->dtype, v), a->dtype, x, SPEY_F32, 0, dim);
+    kv_store_v_bytes(&a->kv, a->batch, s, h, i, x, dim);
 }
 
 static inline void append_token(const spey_rope_append_args *a, int64_t r)
@@ -22,6 +39,10 @@ static inline void append_token(const spey_rope_append_args *a, int64_t r)
         rope_head(rope_at(a->qkv, a->dtype, q + h * dim), a->dtype, dim, a->rotary_dim, a->pairing,
                   table, rope_at(a->q_out, a->dtype, r * a->q_pitch + h * dim), a->dtype);
     for (int64_t h = 0; h < a->n_kv_heads; h++) {
+        if (spey_kv_in_bytes(a->kv.dtype)) {
+            append_bytes(a, r, h, k + h * dim, v + h * dim);
+            continue;
+        }
         rope_head(rope_at(a->qkv, a->dtype, k + h * dim), a->dtype, dim, a->rotary_dim, a->pairing,
                   table, spey_kv_k(&a->kv, a->batch, s, h, i), a->kv.dtype);
         rope_copy(rope_at(a->qkv, a->dtype, v + h * dim), a->dtype,
