@@ -48,6 +48,8 @@ spey_status spey_engine_chat_prompt(const spey_engine *engine, const char *messa
                                     bool add_generation_prompt, char **out_text, size_t *out_bytes);
 bool spey_engine_has_tokenizer(const spey_engine *engine);
 bool spey_engine_has_chat_template(const spey_engine *engine);
+/* Has the model an encoder, whose input the prompt is? */
+bool spey_engine_has_encoder(const spey_engine *engine);
 void spey_text_free(char *text);
 
 int64_t spey_engine_vocab_size(const spey_engine *engine);
@@ -211,8 +213,12 @@ typedef int (*spey_process_logits_fn)(void *user, uint64_t request, int32_t sequ
 /* All that a request can ask for. Borrowed during submit. */
 typedef struct spey_request_options {
     uint32_t struct_bytes;
-    const int32_t *prompt; /* n_prompt >= 1 ids */
+    const int32_t *prompt; /* n_prompt >= 1 ids; of a model with an encoder, the encoder's input */
     size_t n_prompt;
+    /* With an encoder: what the decoder begins with, in place of the model's own start; it counts as the prompt of the
+     * output. n_decoder_ids 0: the model's. */
+    const int32_t *decoder_ids;
+    size_t n_decoder_ids;
     const spey_sampling *sampling; /* NULL: as spey_sampling_init says */
     spey_output_fn on_output;
     void *user;
@@ -243,6 +249,9 @@ spey_status spey_context_run(spey_context *context);
 typedef void (*spey_logits_fn)(void *user, size_t position, float *logits);
 spey_status spey_context_logits(spey_context *context, const int32_t *ids, size_t n,
                                 spey_logits_fn on_row, void *user);
+/* The same for the decoder of a model with an encoder, whose input is `source`. */
+spey_status spey_context_decoder_logits(spey_context *context, const spey_id_list *source,
+                                        const spey_id_list *ids, spey_logits_fn on_row, void *user);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

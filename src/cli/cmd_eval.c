@@ -86,40 +86,65 @@ static void dump_row(void *user, size_t position, float *logits)
     d->next += d->vocab_size;
 }
 
-static spey_status narrow_ids(const int64_t *wide, size_t n, int64_t vocab_size, int32_t *out)
+/* A tensor of ids, row by row; sequences of one length. */
+typedef struct id_rows {
+    int32_t *ids;
+    int64_t batch, length;
+} id_rows;
+
+static spey_status read_rows(const eval_options *o, const spey_safetensors *file, const char *name,
+                             int64_t vocab_size, id_rows *out)
 {
+    const spey_safetensor *tensor = spey_safetensors_find(file, name);
+    *out = (id_rows){ 0 };
+    if (!tensor || tensor->dtype != SPEY_I64 || tensor->n_dims != 2)
+        return SPEY_FAIL(SPEY_FORMAT, "%s: expected a tensor \"%s\" of i64 [batch, length]",
+                         o->input_ids, name);
+    size_t n = (size_t)(tensor->dims[0] * tensor->dims[1]);
+    int32_t *ids = spey_new_array(SPEY_PURPOSE_GENERAL, int32_t, n);
+    if (!ids) return SPEY_NOMEM;
     for (size_t i = 0; i < n; i++) {
         int64_t id;
-        memcpy(&id, wide + i, sizeof id); /* the file may not align it */
-        if (id < 0 || id >= vocab_size)
-            return SPEY_FAIL(SPEY_INVALID, "\"sequence\" holds the id %lld, expected 0 to %lld",
+        memcpy(&id, (const int64_t *)tensor->data + i, sizeof id); /* the file may not align it */
+        if (id < 0 || id >= vocab_size) {
+            spey_free(ids);
+            return SPEY_FAIL(SPEY_INVALID, "\"%s\" holds the id %lld, expected 0 to %lld", name,
                              (long long)id, (long long)vocab_size - 1);
-        out[i] = (int32_t)id;
+        }
+        ids[i] = (int32_t)id;
     }
+    *out = (id_rows){ ids, tensor->dims[0], tensor->dims[1] };
     return SPEY_OK;
 }
 
-static spey_status dump_sequences(const eval_options *o, spey_context *context, int64_t vocab_size,
-                                  const spey_safetensor *sequence)
+/* Row b of the sequences; `source` without ids: no encoder. */
+static spey_status dump_one(spey_context *context, const id_rows *sequence, const id_rows *source,
+                            int64_t b, dump *d)
 {
-    int64_t batch = sequence->dims[0], length = sequence->dims[1];
+    spey_id_list ids = { sequence->ids + b * sequence->length, (size_t)sequence->length };
+    if (!source->ids) return spey_context_logits(context, ids.ids, ids.n, dump_row, d);
+    spey_id_list input = { source->ids + b * source->length, (size_t)source->length };
+    return spey_context_decoder_logits(context, &input, &ids, dump_row, d);
+}
+
+static spey_status dump_sequences(const eval_options *o, spey_context *context, int64_t vocab_size,
+                                  const id_rows *sequence, const id_rows *source)
+{
+    int64_t batch = sequence->batch, length = sequence->length;
     size_t n = (size_t)(batch * length);
     spey_safetensor out = {
         .name = "logits", .dtype = SPEY_F32, .n_dims = 3, .dims = { batch, length, vocab_size }
     };
     if (!spey_mul_size(n * sizeof(float), (size_t)vocab_size, &out.bytes))
         return SPEY_FAIL(SPEY_LIMIT, "the logits would be too large");
-    int32_t *ids = spey_new_array(SPEY_PURPOSE_GENERAL, int32_t, n);
     float *logits = spey_alloc(SPEY_PURPOSE_GENERAL, out.bytes);
-    spey_status status = ids && logits ? SPEY_OK : SPEY_NOMEM;
-    if (!status) status = narrow_ids(sequence->data, n, vocab_size, ids);
+    spey_status status = logits ? SPEY_OK : SPEY_NOMEM;
     dump d = { logits, vocab_size };
     for (int64_t b = 0; !status && b < batch; b++)
-        status = spey_context_logits(context, ids + b * length, (size_t)length, dump_row, &d);
+        status = dump_one(context, sequence, source, b, &d);
     out.data = logits;
     if (!status) status = spey_safetensors_write(o->dump_logits, &out, 1);
     spey_free(logits);
-    spey_free(ids);
     return status;
 }
 
@@ -128,13 +153,17 @@ static spey_status dump_logits(const eval_options *o, const spey_engine *engine,
 {
     spey_safetensors *file;
     SPEY_TRY(spey_safetensors_open(o->input_ids, &file));
-    const spey_safetensor *sequence = spey_safetensors_find(file, "sequence");
-    spey_status status;
-    if (!sequence || sequence->dtype != SPEY_I64 || sequence->n_dims != 2)
-        status = SPEY_FAIL(SPEY_FORMAT, "%s: expected a tensor \"sequence\" of i64 [batch, length]",
-                           o->input_ids);
-    else
-        status = dump_sequences(o, context, spey_engine_vocab_size(engine), sequence);
+    int64_t vocab_size = spey_engine_vocab_size(engine);
+    id_rows sequence, source = { 0 };
+    spey_status status = read_rows(o, file, "sequence", vocab_size, &sequence);
+    if (!status && spey_engine_has_encoder(engine))
+        status = read_rows(o, file, "input_ids", vocab_size, &source);
+    if (!status && source.ids && source.batch != sequence.batch)
+        status = SPEY_FAIL(SPEY_FORMAT, "%s: %lld inputs for %lld sequences", o->input_ids,
+                           (long long)source.batch, (long long)sequence.batch);
+    if (!status) status = dump_sequences(o, context, vocab_size, &sequence, &source);
+    spey_free(sequence.ids);
+    spey_free(source.ids);
     spey_safetensors_close(file);
     return status;
 }
@@ -148,7 +177,11 @@ static spey_status evaluate(const eval_options *o, const char *path)
     if (o->perplexity && !o->runtime.context) options.sequence_tokens_max = o->window;
     spey_context *context = NULL;
     spey_ids stream = { 0 };
-    spey_status status = spey_context_new(engine, &options, &context);
+    spey_status status = SPEY_OK;
+    if (o->perplexity && spey_engine_has_encoder(engine))
+        status = SPEY_FAIL(SPEY_UNSUPPORTED,
+                           "perplexity is of text that goes on; this model has an encoder");
+    if (!status) status = spey_context_new(engine, &options, &context);
     if (!status && o->perplexity) {
         status = spey_text_stream(o->perplexity, engine, &stream);
         if (!status) status = score_stream(o, engine, context, &stream);
@@ -202,7 +235,8 @@ int spey_cmd_eval(int argc, char **argv)
         { "window", SPEY_OPTION_INT, &o.window, "N",
           "tokens the model sees at once (default: 1024)", 1, 1 << 27 },
         { "windows", SPEY_OPTION_INT, &o.windows, "N", "only the first N windows", 0, 1 << 27 },
-        { "input-ids", SPEY_OPTION_TEXT, &o.input_ids, "FILE", "safetensors with sequence i64[B,T]",
+        { "input-ids", SPEY_OPTION_TEXT, &o.input_ids, "FILE",
+          "safetensors with sequence i64[B,T];\nfor a model with an encoder also its input_ids i64[B,S]",
           0, 0 },
         { "dump-logits", SPEY_OPTION_TEXT, &o.dump_logits, "OUT",
           "safetensors with logits f32[B,T,V]", 0, 0 },

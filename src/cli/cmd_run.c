@@ -17,7 +17,7 @@
 typedef struct run_options {
     spey_runtime_flags runtime;
     spey_sampling_flags sampling;
-    const char *ids, *system, *prompt, *prompts;
+    const char *ids, *decoder_ids, *system, *prompt, *prompts;
     int64_t batch;
     bool json, raw, quiet;
 } run_options;
@@ -53,12 +53,15 @@ static void print_speed(const spey_generation *g, size_t n_prompt)
 
 /* ---- one generation ---- */
 
-static spey_status generate(spey_context *context, const int32_t *ids, size_t n,
-                            const spey_sampling *sampling, spey_generation *g)
+static spey_status generate(spey_context *context, const spey_request_options *request,
+                            spey_generation *g)
 {
+    spey_request_options options = *request;
+    options.on_output = spey_generation_on_output;
+    options.user = g;
     g->start_ns = spey_clock_ns();
     g->interrupted = &interrupted;
-    SPEY_TRY(spey_context_submit(context, ids, n, sampling, spey_generation_on_output, g, NULL));
+    SPEY_TRY(spey_context_submit_request(context, &options, NULL));
     SPEY_TRY(spey_context_run(context));
     if (g->write_failed) return SPEY_FAIL(SPEY_IO, "cannot write to standard output");
     if (g->finish == SPEY_FINISH_ERROR) return SPEY_FAIL(SPEY_INVALID, "%s", g->error);
@@ -66,10 +69,12 @@ static spey_status generate(spey_context *context, const int32_t *ids, size_t n,
 }
 
 static spey_status run_once(const run_options *o, const spey_engine *engine, spey_context *context,
-                            const spey_sampling *sampling, const int32_t *ids, size_t n)
+                            const spey_request_options *request)
 {
     spey_generation g = { .stream = !o->json };
-    spey_status status = generate(context, ids, n, sampling, &g);
+    const int32_t *ids = request->prompt;
+    size_t n = request->n_prompt;
+    spey_status status = generate(context, request, &g);
     if (!status && o->json) {
         status = print_json(&g, engine, ids, n);
     } else if (!status) {
@@ -85,7 +90,7 @@ static spey_status run_once(const run_options *o, const spey_engine *engine, spe
 
 /* Prompt after prompt from the terminal; a conversation when there is a chat template. */
 static spey_status run_interactive(const run_options *o, const spey_engine *engine,
-                                   spey_context *context, const spey_sampling *sampling,
+                                   spey_context *context, spey_request_options *request,
                                    json_t *messages)
 {
     signal(SIGINT, on_interrupt);
@@ -110,7 +115,9 @@ static spey_status run_interactive(const run_options *o, const spey_engine *engi
                               : spey_prompt_encode(engine, line, (size_t)len, true, &ids, &n);
         spey_generation g = { .stream = true };
         interrupted = 0;
-        if (!status) status = generate(context, ids, n, sampling, &g);
+        request->prompt = ids;
+        request->n_prompt = n;
+        if (!status) status = generate(context, request, &g);
         putchar('\n');
         fflush(stdout);
         if (!status && !o->quiet) print_speed(&g, n);
@@ -171,8 +178,10 @@ static spey_status run_engine(const run_options *o, const spey_engine *engine, s
     SPEY_TRY(spey_sampling_from_flags(&o->sampling, engine, arena, &sampling));
     spey_context *context = NULL;
     json_t *messages = NULL;
-    int32_t *ids = NULL;
-    size_t n;
+    int32_t *ids = NULL, *decoder_ids = NULL;
+    spey_request_options request;
+    spey_request_options_init(&request);
+    request.sampling = &sampling;
     if (o->prompts) options.sequences_max = (int32_t)o->batch;
     SPEY_TRY(spey_context_new(engine, &options, &context));
     if (o->prompts) {
@@ -181,13 +190,19 @@ static spey_status run_engine(const run_options *o, const spey_engine *engine, s
         return status;
     }
     spey_status status = new_conversation(o, engine, &messages);
+    if (!status && o->decoder_ids)
+        status =
+            spey_args_ids("--decoder-ids", o->decoder_ids, &decoder_ids, &request.n_decoder_ids);
+    request.decoder_ids = decoder_ids;
     if (!status && !o->ids && !o->prompt && isatty(STDIN_FILENO)) {
-        status = run_interactive(o, engine, context, &sampling, messages);
+        status = run_interactive(o, engine, context, &request, messages);
     } else if (!status) {
-        status = read_prompt(o, engine, messages, &ids, &n);
-        if (!status) status = run_once(o, engine, context, &sampling, ids, n);
+        status = read_prompt(o, engine, messages, &ids, &request.n_prompt);
+        request.prompt = ids;
+        if (!status) status = run_once(o, engine, context, &request);
     }
     spey_free(ids);
+    spey_free(decoder_ids);
     json_decref(messages);
     spey_context_free(context);
     return status;
@@ -212,6 +227,10 @@ int spey_cmd_run(int argc, char **argv)
     const spey_option table[] = {
         SPEY_SAMPLING_OPTIONS(&o.sampling),
         { "ids", SPEY_OPTION_TEXT, &o.ids, "IDS", "the prompt as token ids (1,2,3)", 0, 0 },
+        { "decoder-ids", SPEY_OPTION_TEXT, &o.decoder_ids, "IDS",
+          "model with an encoder: what the decoder begins with (default: the model's start);\n"
+          "the prompt is the encoder's input",
+          0, 0 },
         { "prompts", SPEY_OPTION_TEXT, &o.prompts, "FILE",
           "many prompts: one object per line with \"prompt\", \"ids\" or \"messages\",\n"
           "and sampling options of its own; prints one object per line",

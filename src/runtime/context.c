@@ -203,6 +203,35 @@ static spey_status check_options(const spey_context *c, const spey_request_optio
     return check_prompt(c, o->prompt, o->n_prompt);
 }
 
+static spey_status check_source(const spey_context *c, size_t n)
+{
+    int64_t most = c->plan->source_tokens_max;
+    if (n < 1) return SPEY_FAIL(SPEY_INVALID, "the encoder's input is empty");
+    if (n > (size_t)most)
+        return SPEY_FAIL(SPEY_LIMIT,
+                         "the encoder's input has %zu tokens, %lld are the most: shorten it or "
+                         "raise the tokens of a step",
+                         n, (long long)most);
+    return SPEY_OK;
+}
+
+/* With an encoder the prompt is its input, and the sequence begins with decoder_ids, or with `start`. */
+static spey_status split_prompt(const spey_context *c, int32_t start[2], spey_request_options *o,
+                                spey_id_list *source)
+{
+    const spey_model_info *info = spey_engine_file_info(c->engine->file);
+    if (!c->plan->source_tokens_max && o->n_decoder_ids)
+        return SPEY_FAIL(SPEY_INVALID, "decoder_ids are given, but the model has no encoder");
+    if (!c->plan->source_tokens_max) return SPEY_OK;
+    SPEY_TRY(check_source(c, o->n_prompt));
+    *source = (spey_id_list){ o->prompt, o->n_prompt };
+    start[0] = info->decoder_start_id;
+    start[1] = info->forced_bos_id;
+    o->prompt = o->n_decoder_ids ? o->decoder_ids : start;
+    o->n_prompt = o->n_decoder_ids ? o->n_decoder_ids : info->forced_bos_id < 0 ? 1 : 2;
+    return check_prompt(c, o->prompt, o->n_prompt);
+}
+
 spey_status spey_context_prepare(const spey_context *c, const spey_request_options *options,
                                  spey_request **out)
 {
@@ -211,11 +240,16 @@ spey_status spey_context_prepare(const spey_context *c, const spey_request_optio
     spey_sampling_init(&defaults);
     const spey_sampling *sampling = options->sampling ? options->sampling : &defaults;
     SPEY_TRY(check_options(c, options, sampling));
+    int32_t start[2];
+    spey_request_options decoder = *options;
+    spey_id_list source = { 0 };
+    SPEY_TRY(split_prompt(c, start, &decoder, &source));
     /* A sequence that could never get its blocks would wait for ever. */
     int64_t limit = c->plan->limits.sequence_tokens_max;
     limit = c->plan->kv_tokens < limit ? c->plan->kv_tokens : limit;
-    spey_request_setup setup = { .options = options,
+    spey_request_setup setup = { .options = &decoder,
                                  .sampling = sampling,
+                                 .source = source,
                                  .sequence_tokens_max = limit,
                                  .tokenizer = c->engine->tokenizer,
                                  .now_ns = spey_clock_ns() };
@@ -317,8 +351,29 @@ static void end_expired(spey_context *c)
     }
 }
 
+/* The encoder for sequences that begin, also again: as many in a step as fit it. */
+static spey_status encode_inputs(spey_context *c)
+{
+    const spey_kv_cache *kv = spey_runner_kv(c->runner);
+    int64_t tokens = 0;
+    int n = 0;
+    for (int32_t i = 0; i < c->schedule.n_items; i++) {
+        const spey_schedule_item *item = &c->schedule.items[i];
+        const spey_request *r = item->owner;
+        if (spey_kv_cross_length(kv, item->seq)) continue;
+        if (tokens + r->n_source > c->plan->limits.step_tokens_max) {
+            SPEY_TRY(spey_runner_encode(c->runner, c->step, n));
+            tokens = n = 0;
+        }
+        c->step[n++] = (spey_step_seq){ .seq = item->seq, .ids = r->source, .n_ids = r->n_source };
+        tokens += r->n_source;
+    }
+    return n ? spey_runner_encode(c->runner, c->step, n) : SPEY_OK;
+}
+
 static spey_status compute(spey_context *c, float **logits)
 {
+    if (c->plan->source_tokens_max) SPEY_TRY(encode_inputs(c));
     for (int32_t i = 0; i < c->schedule.n_items; i++) {
         const spey_schedule_item *item = &c->schedule.items[i];
         const spey_request *r = item->owner;
@@ -412,29 +467,61 @@ spey_status spey_context_run(spey_context *c)
 
 /* ---- evaluation ---- */
 
-spey_status spey_context_logits(spey_context *c, const int32_t *ids, size_t n,
-                                spey_logits_fn on_row, void *user)
+/* `source` NULL: no encoder. */
+static spey_status evaluate(spey_context *c, const spey_id_list *source, const spey_id_list *ids,
+                            spey_seq_id seq, spey_logits_fn on_row, void *user)
 {
-    if (spey_scheduler_count(c->scheduler).running + spey_scheduler_count(c->scheduler).paused > 0)
-        return SPEY_FAIL(SPEY_INVALID, "requests are running: evaluate on a context of its own");
-    SPEY_TRY(check_prompt(c, ids, n));
-    spey_kv_cache *kv = spey_runner_kv(c->runner);
-    spey_step_seq s = { 0 };
-    SPEY_TRY(spey_kv_open(kv, &s.seq));
+    spey_step_seq s = { .seq = seq };
+    if (source) {
+        s.ids = source->ids;
+        s.n_ids = (int32_t)source->n;
+        SPEY_TRY(spey_runner_encode(c->runner, &s, 1));
+    }
     int64_t chunk_max = c->plan->limits.step_tokens_max < c->plan->limits.outputs_max
                             ? c->plan->limits.step_tokens_max
                             : c->plan->limits.outputs_max;
-    spey_status status = SPEY_OK;
-    for (size_t done = 0; !status && done < n;) {
-        size_t chunk = n - done < (size_t)chunk_max ? n - done : (size_t)chunk_max;
-        s.ids = ids + done;
+    for (size_t done = 0; done < ids->n;) {
+        size_t chunk = ids->n - done < (size_t)chunk_max ? ids->n - done : (size_t)chunk_max;
+        s.ids = ids->ids + done;
         s.n_ids = s.n_outputs = (int32_t)chunk;
         float *logits;
-        status = spey_runner_step(c->runner, &s, 1, &logits);
-        for (size_t i = 0; !status && i < chunk; i++)
+        SPEY_TRY(spey_runner_step(c->runner, &s, 1, &logits));
+        for (size_t i = 0; i < chunk; i++)
             on_row(user, done + i, logits + i * (size_t)c->vocab_size);
         done += chunk;
     }
-    spey_kv_close(kv, s.seq);
+    return SPEY_OK;
+}
+
+static spey_status evaluate_alone(spey_context *c, const spey_id_list *source,
+                                  const spey_id_list *ids, spey_logits_fn on_row, void *user)
+{
+    if (spey_scheduler_count(c->scheduler).running + spey_scheduler_count(c->scheduler).paused > 0)
+        return SPEY_FAIL(SPEY_INVALID, "requests are running: evaluate on a context of its own");
+    SPEY_TRY(check_prompt(c, ids->ids, ids->n));
+    spey_kv_cache *kv = spey_runner_kv(c->runner);
+    spey_seq_id seq;
+    SPEY_TRY(spey_kv_open(kv, &seq));
+    spey_status status = evaluate(c, source, ids, seq, on_row, user);
+    spey_kv_close(kv, seq);
     return status;
+}
+
+spey_status spey_context_logits(spey_context *c, const int32_t *ids, size_t n,
+                                spey_logits_fn on_row, void *user)
+{
+    if (c->plan->source_tokens_max)
+        return SPEY_FAIL(SPEY_INVALID,
+                         "the model has an encoder: its logits are those of an input and what the "
+                         "decoder makes of it");
+    return evaluate_alone(c, NULL, &(spey_id_list){ ids, n }, on_row, user);
+}
+
+spey_status spey_context_decoder_logits(spey_context *c, const spey_id_list *source,
+                                        const spey_id_list *ids, spey_logits_fn on_row, void *user)
+{
+    if (!c->plan->source_tokens_max) return SPEY_FAIL(SPEY_INVALID, "the model has no encoder");
+    SPEY_TRY(check_source(c, source->n));
+    SPEY_TRY(check_prompt(c, source->ids, source->n));
+    return evaluate_alone(c, source, ids, on_row, user);
 }

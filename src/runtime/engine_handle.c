@@ -92,6 +92,11 @@ bool spey_engine_has_chat_template(const spey_engine *engine)
            spey_engine_file_section(engine->file, "chat_template", &source, &n) == SPEY_OK;
 }
 
+bool spey_engine_has_encoder(const spey_engine *engine)
+{
+    return spey_engine_file_info(engine->file)->decoder_start_id >= 0;
+}
+
 /* tokenizer_config.json spells a special token as a string or as {"content": …}. */
 static json_t *special_token(const json_t *config, const char *key)
 {

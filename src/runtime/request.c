@@ -110,6 +110,10 @@ static spey_status prepare_choice(spey_request *r, spey_choice *choice,
 static spey_status prepare(spey_request *r, const spey_request_setup *setup)
 {
     SPEY_TRY(copy_lists(r, setup->sampling));
+    r->source =
+        copy_array(&r->arena, setup->source.ids, setup->source.n, sizeof *setup->source.ids);
+    r->n_source = (int32_t)setup->source.n;
+    if (!r->source) return SPEY_NOMEM;
     SPEY_TRY(find_lengths(r, setup));
     SPEY_TRY(allocate_prompt_logprobs(r));
     int32_t best_of = r->sampling.best_of;

@@ -49,6 +49,8 @@ typedef struct spey_request {
     int32_t width;          /* sequences */
     spey_choice *choices;   /* [width] */
     int64_t n_prompt, ids_max;
+    const int32_t *source; /* the encoder's input */
+    int32_t n_source;
     bool prompt_done; /* the prompt's log-probabilities are complete */
     bool cancelled;   /* to be ended between steps */
     bool ended;       /* the last event was sent */
@@ -70,6 +72,8 @@ typedef struct spey_request {
 typedef struct spey_request_setup {
     const spey_request_options *options; /* checked by the caller */
     const spey_sampling *sampling;       /* likewise */
+    spey_id_list
+        source; /* the encoder's input; the options' prompt is then what the decoder begins with */
     int64_t sequence_tokens_max;
     const spey_tokenizer *tokenizer; /* NULL: ids only */
     uint64_t now_ns;

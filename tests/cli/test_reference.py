@@ -111,8 +111,26 @@ class Reference(SpeyTest):
         for kv_dtype in ("int8", "fp8"):
             self.assertLess(abs(perplexity(kv_dtype) / wanted - 1), 1e-2, kv_dtype)
 
-    def test_logits_of_the_llama_fixtures_equal_transformers(self):
-        for folder in sorted(glob.glob(os.path.join(DATA, "architectures", "llama*"))):
+    def test_models_with_an_encoder_continue_as_transformers(self):
+        for name in ("t5", "bart"):
+            folder = os.path.join(DATA, "architectures", name)
+            expected = read_safetensors(os.path.join(folder, "expected.safetensors"))
+            rows = {}
+            for key in ("input_ids", "sequence"):
+                _, (batch, length), data = expected[key]
+                ids = struct.unpack(f"<{batch * length}q", data)
+                rows[key] = [list(ids[i * length:(i + 1) * length]) for i in range(batch)]
+            for source, sequence in zip(rows["input_ids"], rows["sequence"]):
+                ids = ",".join(map(str, source))
+                for begin in (1, 4):
+                    start = [] if begin == 1 else ["--decoder-ids", ",".join(map(str, sequence[:begin]))]
+                    out = run_json("run", folder, "--dtype", "f32", "--ids", ids, *start, "--temperature", 0,
+                                   "--max-tokens", len(sequence) - begin, "--json")
+                    self.assertEqual(out["output_ids"], sequence[begin:], (name, begin))
+
+    def test_logits_of_some_fixtures_equal_transformers(self):
+        folders = [os.path.join(DATA, "architectures", name) for name in ("llama*", "t5", "bart")]
+        for folder in sorted(sum(map(glob.glob, folders), [])):
             expected = os.path.join(folder, "expected.safetensors")
             wanted = read_safetensors(expected)["logits"]
             want = struct.unpack(f"<{len(wanted[2]) // 4}f", wanted[2])

@@ -64,6 +64,24 @@ static int close_engine(void **state)
     return 0;
 }
 
+/* Until close_encoder, tests run on a model with an encoder. */
+static spey_engine *open_encoder(void)
+{
+    spey_engine_file *file;
+    spey_engine *before = engine;
+    tiny_shape shape = tiny_default;
+    shape.encodes = true;
+    assert_int_equal(tiny_engine_new(&shape, &file), SPEY_OK);
+    assert_int_equal(spey_engine_from_file(file, &engine), SPEY_OK);
+    return before;
+}
+
+static void close_encoder(spey_engine *before)
+{
+    spey_engine_close(engine);
+    engine = before;
+}
+
 static spey_context *context_of(int32_t sequences, int64_t step_tokens)
 {
     spey_context_options options;
@@ -124,10 +142,9 @@ static void a_crowd_gets_what_each_gets_alone(void **state)
     }
 }
 
-/* Little room for many: requests are paused, and prompts wait. */
-static void outputs_do_not_depend_on_the_policy(void **state)
+/* Little room for many: requests are paused, and prompts wait. `step` tokens at once. */
+static void check_policies(int64_t step)
 {
-    (void)state;
     enum { N = 24 };
     static record crowd[4][N];
     memset(crowd, 0, sizeof crowd);
@@ -138,7 +155,7 @@ static void outputs_do_not_depend_on_the_policy(void **state)
         options.sequences_max = 6;
         options.threads = 1;
         options.kv_block_tokens = 4;
-        options.step_tokens_max = p == 3 ? 0 : 9;
+        options.step_tokens_max = p == 3 ? 0 : step;
         options.step_prefill_max = p == 2 ? 3 : 0;
         options.policy = p < 3 ? (spey_policy)p : SPEY_GUARANTEED_NO_EVICT;
         options.kv_bytes = 18 * block_bytes; /* a full sequence has 16; 0 means enough */
@@ -153,6 +170,12 @@ static void outputs_do_not_depend_on_the_policy(void **state)
         spey_context_free(context);
         assert_memory_equal(crowd[p], crowd[3], sizeof crowd[3]);
     }
+}
+
+static void outputs_do_not_depend_on_the_policy(void **state)
+{
+    (void)state;
+    check_policies(9);
 }
 
 static void steps_allocate_nothing(void **state)
@@ -559,6 +582,95 @@ static void evaluation_says_what_prompt_logprobs_say(void **state)
     spey_context_free(context);
 }
 
+/* Inputs of up to 20 tokens, three or fewer in a step of the encoder; five sequences at once. */
+static void every_request_has_an_input_of_its_own(void **state)
+{
+    enum { N = 16 };
+    static record alone[N], crowd[N];
+    spey_engine *before = open_encoder();
+    memset(alone, 0, sizeof alone);
+    memset(crowd, 0, sizeof crowd);
+    for (int i = 0; i < N; i++) {
+        spey_context *context = context_of(1, 0);
+        submit(context, i, &alone[i]);
+        assert_int_equal(spey_context_run(context), SPEY_OK);
+        spey_context_free(context);
+    }
+    spey_context *context = context_of(5, 24);
+    for (int i = 0; i < N; i++)
+        submit(context, i, &crowd[i]);
+    spey_alloc_seal(true);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    spey_alloc_seal(false);
+    spey_context_free(context);
+    assert_memory_equal(crowd, alone, sizeof alone);
+    sequence_i_is_a_request_with_seed_plus_i(state);
+    check_policies(20); /* who goes on after a pause is encoded again */
+    close_encoder(before);
+}
+
+static void a_decoder_may_begin_with_more(void **state)
+{
+    (void)state;
+    static const int32_t input[] = { 7, 8, 9 }, begin[] = { 1, 30, 31 }, bad[] = { VOCAB };
+    spey_engine *before = open_encoder();
+    spey_context *context = context_of(1, 16);
+    assert_true(spey_engine_has_encoder(engine));
+    record r = { 0 }, more = { 0 };
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 5;
+    s.ignore_eos = true;
+    s.prompt_logprobs = 0;
+    spey_request_options o;
+    spey_request_options_init(&o);
+    o.prompt = input;
+    o.n_prompt = 3;
+    o.sampling = &s;
+    o.on_output = on_output;
+    o.user = &r;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_OK);
+    o.decoder_ids = begin;
+    o.n_decoder_ids = 3;
+    o.user = &more;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_OK);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r.n_prompt, 1); /* the start id */
+    assert_int_equal(more.n_prompt, 3);
+    assert_int_equal(r.n, 5);
+    assert_memory_not_equal(r.ids, more.ids, 5 * sizeof *r.ids);
+    rows all = { .ids = begin };
+    const spey_id_list source = { input, 3 }, ids = { begin, 2 }, long_source = { input, 17 };
+    assert_int_equal(spey_context_decoder_logits(context, &source, &ids, on_row, &all), SPEY_OK);
+    for (int i = 0; i < 2; i++)
+        assert_true(fabs(all.logprobs[i] - (double)more.prompt_logprobs[i + 1]) < 1e-5);
+    assert_int_equal(spey_context_decoder_logits(context, &long_source, &ids, on_row, &all),
+                     SPEY_LIMIT);
+    assert_int_equal(spey_context_logits(context, begin, 2, on_row, &all), SPEY_INVALID);
+    o.decoder_ids = bad;
+    o.n_decoder_ids = 1;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_INVALID);
+    o.n_decoder_ids = 0;
+    o.n_prompt = 17;
+    static const int32_t long_input[17] = { 0 };
+    o.prompt = long_input;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_LIMIT);
+    assert_non_null(strstr(spey_last_error(), "17 tokens, 16 are the most"));
+    o.n_prompt = 0;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_INVALID);
+    spey_context_free(context);
+    close_encoder(before);
+    context = context_of(1, 0);
+    assert_false(spey_engine_has_encoder(engine));
+    o.n_prompt = o.n_decoder_ids = 1;
+    o.decoder_ids = begin;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_INVALID);
+    assert_non_null(strstr(spey_last_error(), "the model has no encoder"));
+    assert_int_equal(spey_context_decoder_logits(context, &source, &ids, on_row, &all),
+                     SPEY_INVALID);
+    spey_context_free(context);
+}
+
 static void what_cannot_run_is_refused_and_queues_nothing(void **state)
 {
     (void)state;
@@ -643,6 +755,8 @@ int main(void)
         cmocka_unit_test(a_request_that_bans_every_token_ends_alone),
         cmocka_unit_test(ends_come_from_stop_ids_limits_and_full_sequences),
         cmocka_unit_test(evaluation_says_what_prompt_logprobs_say),
+        cmocka_unit_test(every_request_has_an_input_of_its_own),
+        cmocka_unit_test(a_decoder_may_begin_with_more),
         cmocka_unit_test(what_cannot_run_is_refused_and_queues_nothing),
         cmocka_unit_test(failing_allocations_leak_nothing),
     };

@@ -264,6 +264,8 @@ spey_status tiny_engine_new(const tiny_shape *shape, spey_engine_file **out)
                              .context_length = shape->context,
                              .bos_id = -1,
                              .pad_id = -1,
+                             .decoder_start_id = shape->encodes ? 1 : -1,
+                             .forced_bos_id = -1,
                              .temperature = 1,
                              .top_p = 1,
                              .typical_p = 1,
