@@ -104,6 +104,7 @@ static void limits_from(const spey_runtime_flags *f, spey_limits_plan *out)
                                .step_tokens_max = f->step_tokens,
                                .sequence_tokens_max = f->context,
                                .kv_bytes = f->kv_bytes,
+                               .kv_host_bytes = f->kv_host_bytes,
                                .kv_block_tokens = (int32_t)f->block,
                                .kv_dtype = f->kv_dtype,
                                .memory_bytes_max = f->memory };

@@ -39,7 +39,7 @@ bool spey_command_begin(const spey_command *command, int argc, char **argv, spey
 
 typedef struct spey_runtime_flags {
     int64_t threads, context, block, sequences, step_tokens;
-    uint64_t kv_bytes, memory;
+    uint64_t kv_bytes, kv_host_bytes, memory;
     const char *kv_dtype, *device, *dtype, *quant;
 } spey_runtime_flags;
 
@@ -51,6 +51,8 @@ typedef struct spey_runtime_flags {
     { "kv-dtype", SPEY_OPTION_TEXT, &(f)->kv_dtype, "TYPE", "f32, f16, bf16, fp8 or int8 (default: the engine's)", 0, 0 }, \
     { "kv-block", SPEY_OPTION_INT, &(f)->block, "N", "tokens of a KV block (default: 64)", 0, 4096 },       \
     { "kv-memory", SPEY_OPTION_BYTES, &(f)->kv_bytes, "SIZE", "KV cache (default: what the limits need)", 0, 0 }, \
+    { "kv-host-memory", SPEY_OPTION_BYTES, &(f)->kv_host_bytes, "SIZE",                                     \
+      "host memory for evicted KV blocks\n(default: none)", 0, 0 },                                         \
     { "memory", SPEY_OPTION_BYTES, &(f)->memory, "SIZE", "cap for everything (default: what is free)", 0, 0 }, \
     { "step-tokens", SPEY_OPTION_INT, &(f)->step_tokens, "N", "tokens of one step (default: 512)", 0, 1048576 }, \
     { "device", SPEY_OPTION_TEXT, &(f)->device, "NAME", "cpu or cuda (default: cpu)", 0, 0 },               \

@@ -117,6 +117,7 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
                                 .kv_bytes = o->kv_bytes,
                                 .kv_block_tokens = o->kv_block_tokens,
                                 .kv_dtype = o->kv_dtype,
+                                .kv_host_bytes = o->kv_host_bytes,
                                 .no_kv_reuse = o->no_kv_reuse,
                                 .memory_bytes_max = o->memory_bytes_max };
     SPEY_TRY(spey_runner_new(c->engine->file, &limits, &c->runner));

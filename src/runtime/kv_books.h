@@ -30,6 +30,12 @@ typedef struct kv_group {
     struct kv_list *lists;    /* [KV_PRIORITIES] cached nodes: the tree alone has their blocks */
     uint64_t lists_filled[2]; /* bit p: list p is not empty */
     int32_t n_cached;
+    /* TOKENS, in host memory: */
+    int32_t n_host, n_host_free;
+    int32_t *host_free;     /* [n_host], the first n_host_free are valid */
+    int32_t *host_of_nodes; /* [nodes_max]; never beside a block of the pool */
+    struct kv_link *host_links;
+    struct kv_list *host_list; /* one: nodes in the order in which they came */
 } kv_group;
 
 typedef struct kv_sequence {
@@ -59,7 +65,11 @@ struct spey_kv_cache {
     int32_t *heap;         /* [nodes_max] nodes whose priority ends */
     int32_t nodes_max;     /* 0: nothing is kept for reuse */
     int32_t n_buckets, n_heap, first_root, first_free_node;
-    int64_t n_taken, n_shared, n_evicted; /* blocks of TOKENS groups */
+    int32_t leader;            /* the first TOKENS group without a window; KV_NONE */
+    spey_kv_event *events;     /* [events_max], a ring */
+    int32_t *event_ids;        /* [events_max][block_tokens] */
+    uint64_t n_events, n_read; /* ever */
+    int64_t n_taken, n_shared, n_evicted, n_offloaded, n_restored; /* blocks of TOKENS groups */
     int64_t n_reused, n_missed, n_reused_tokens;
     void *memory; /* of all arrays */
 };

@@ -80,7 +80,8 @@ static int32_t nodes_max(const spey_kv_limits *limits)
     }
     int64_t all = limits->sequences_max * spey_kv_books_blocks(limits, limits->sequence_tokens_max);
     if (!limits->reuse) return 0;
-    return (int32_t)min64(whole ? whole : min64(all, 4 * windows), INT32_MAX / 2);
+    return (int32_t)min64((whole ? whole : min64(all, 4 * windows)) + limits->host_blocks,
+                          INT32_MAX / 2);
 }
 
 static int32_t n_buckets(int32_t n_nodes)
@@ -115,6 +116,43 @@ static bool lay_out_cached(kv_group *group, int32_t n_nodes, size_t *offset, uin
     return true;
 }
 
+static bool lay_out_host(const spey_kv_limits *limits, kv_group *group, int32_t n_nodes,
+                         size_t *offset, uint8_t *memory)
+{
+    size_t free_at, nodes_at, links_at, list_at;
+    if (!n_nodes || !limits->host_blocks) return true;
+    if (!take(offset, limits->host_blocks, sizeof(int32_t), &free_at) ||
+        !take(offset, n_nodes, sizeof(int32_t), &nodes_at) ||
+        !take(offset, n_nodes, sizeof(struct kv_link), &links_at) ||
+        !take(offset, 1, sizeof(struct kv_list), &list_at))
+        return false;
+    if (!memory) return true;
+    group->n_host = group->n_host_free = limits->host_blocks;
+    group->host_free = (int32_t *)(void *)(memory + free_at);
+    group->host_of_nodes = (int32_t *)(void *)(memory + nodes_at);
+    group->host_links = (struct kv_link *)(void *)(memory + links_at);
+    group->host_list = (struct kv_list *)(void *)(memory + list_at);
+    *group->host_list = (struct kv_list){ KV_NONE, KV_NONE };
+    for (int32_t b = 0; b < group->n_host; b++)
+        group->host_free[b] = group->n_host - 1 - b;
+    for (int32_t i = 0; i < n_nodes; i++)
+        group->host_of_nodes[i] = KV_NONE;
+    return true;
+}
+
+static bool lay_out_events(const spey_kv_limits *limits, spey_kv_cache *kv, size_t *offset,
+                           uint8_t *memory)
+{
+    size_t events_at, ids_at;
+    if (!take(offset, limits->events_max, sizeof(spey_kv_event), &events_at) ||
+        !take(offset, (int64_t)limits->events_max * limits->block_tokens, sizeof(int32_t), &ids_at))
+        return false;
+    if (!memory) return true;
+    kv->events = (spey_kv_event *)(void *)(memory + events_at);
+    kv->event_ids = (int32_t *)(void *)(memory + ids_at);
+    return true;
+}
+
 static bool lay_out_tree(const spey_kv_limits *limits, spey_kv_cache *kv, size_t *offset,
                          uint8_t *memory)
 {
@@ -141,7 +179,9 @@ static bool lay_out_tree(const spey_kv_limits *limits, spey_kv_cache *kv, size_t
         kv->buckets[i] = KV_NONE;
     for (int32_t i = 0; i < n; i++)
         kv->nodes[i].next_in_bucket = i + 1 < n ? i + 1 : KV_NONE;
-    kv->first_root = KV_NONE;
+    kv->first_root = kv->leader = KV_NONE;
+    for (int g = limits->n_groups - 1; g >= 0; g--)
+        if (!limits->groups[g].window) kv->leader = g;
     return true;
 }
 
@@ -167,12 +207,12 @@ static bool lay_out_group(const spey_kv_limits *limits, kv_group *group, size_t 
     return true;
 }
 
-/* Enough for a copy of every block. */
+/* Enough for a copy of every block, and for as many that move to host memory (kv_host.c). */
 static int64_t copies_max(const spey_kv_limits *limits)
 {
     int64_t n = 0;
     for (int g = 0; g < limits->n_groups; g++)
-        n += limits->groups[g].n_blocks;
+        n += 2 * (int64_t)limits->groups[g].n_blocks;
     return n;
 }
 
@@ -187,11 +227,13 @@ static size_t lay_out(const spey_kv_limits *limits, spey_kv_cache *kv, uint8_t *
     for (int g = 0; g < limits->n_groups; g++) {
         kv_group group = new_group(limits, g);
         if (!lay_out_group(limits, &group, &offset, memory) ||
-            !lay_out_cached(&group, nodes_max(limits), &offset, memory))
+            !lay_out_cached(&group, nodes_max(limits), &offset, memory) ||
+            !lay_out_host(limits, &group, nodes_max(limits), &offset, memory))
             return SIZE_MAX;
         if (memory) kv->groups[g] = group;
     }
-    if (!lay_out_tree(limits, kv, &offset, memory)) return SIZE_MAX;
+    if (!lay_out_tree(limits, kv, &offset, memory) || !lay_out_events(limits, kv, &offset, memory))
+        return SIZE_MAX;
     if (!memory) return offset;
     kv->sequences = (kv_sequence *)(void *)(memory + sequences_at);
     kv->free_slots = (spey_seq_id *)(void *)(memory + slots_at);
@@ -224,6 +266,7 @@ spey_status spey_kv_cache_new(const spey_kv_limits *limits, spey_kv_cache **out)
         return SPEY_NOMEM;
     }
     lay_out(limits, kv, kv->memory);
+    spey_kv_report_created(kv);
     *out = kv;
     return SPEY_OK;
 }

@@ -12,8 +12,9 @@
  * Blocks of ended sequences stay behind for sequences that begin alike, as long as nobody needs their room (kv_tree.h).
  *
  * Invariants: a block is free, or has as many references as sequences have it in their tables, and one if it is kept for
- * reuse; a sequence of t tokens has blocks for tokens 0 … t - 1 (in a window group: for those that its next token sees), or for as many as were reserved; a
- * block that more than one sequence has holds tokens of all of them; nothing allocates after new. Engine thread only. */
+ * reuse; a sequence of t tokens has blocks for tokens 0 … t - 1 (in a window group: for those that its next token sees), or
+ * for as many as were reserved; a block that more than one sequence has holds tokens of all of them; nothing allocates
+ * after new. Engine thread only. */
 #ifndef SPEY_RUNTIME_KV_CACHE_H
 #define SPEY_RUNTIME_KV_CACHE_H
 
@@ -49,8 +50,10 @@ typedef struct spey_kv_limits {
     int32_t block_tokens;
     int n_groups; /* 0: a model without caches; sequences still have a length */
     spey_kv_group_limits groups[SPEY_CACHE_GROUPS_MAX];
-    bool
-        reuse; /* keep blocks of ended sequences; nothing is kept of a model with states or an encoder */
+    /* Keep blocks of ended sequences. Nothing is kept of a model with states or an encoder. */
+    bool reuse;
+    int32_t host_blocks; /* of each TOKENS group: where evicted blocks go; 0: they are forgotten */
+    int32_t events_max;  /* that wait to be read; 0: none are kept */
 } spey_kv_limits;
 
 spey_status spey_kv_cache_new(const spey_kv_limits *limits, spey_kv_cache **out);
@@ -155,6 +158,10 @@ typedef struct spey_kv_stats {
     int64_t alloc_total_blocks; /* given to sequences, new and reused */
     int64_t alloc_new_blocks;   /* of free memory */
     int64_t evicted_blocks;
+    int64_t host_max_num_blocks;
+    int64_t host_used_num_blocks;
+    int64_t offloaded_blocks; /* to host memory */
+    int64_t restored_blocks;  /* and back */
     /* Blocks of keys that were matched, in every group one: */
     int64_t reused_blocks;
     int64_t missed_blocks;
@@ -164,10 +171,37 @@ typedef struct spey_kv_stats {
 
 void spey_kv_read_stats(const spey_kv_cache *kv, spey_kv_stats *out);
 
+typedef enum spey_kv_tier { SPEY_KV_TIER_DEVICE, SPEY_KV_TIER_HOST } spey_kv_tier;
+
+typedef enum spey_kv_event_kind {
+    SPEY_KV_EVENT_CREATED, /* the cache: n_blocks of the tier */
+    SPEY_KV_EVENT_STORED,  /* a block can be found */
+    SPEY_KV_EVENT_UPDATED, /* it has moved to the tier */
+    SPEY_KV_EVENT_REMOVED, /* it cannot be found any more */
+} spey_kv_event_kind;
+
+/* For routers that send a request to where its beginning is. Of whole blocks. */
+typedef struct spey_kv_event {
+    uint64_t id; /* 1, 2, … a gap: some were lost because nobody read them */
+    spey_kv_event_kind kind;
+    spey_kv_tier tier;
+    int64_t n_blocks;
+    uint64_t salt;
+    uint64_t hash;        /* of the salt and all tokens up to the block's last */
+    uint64_t parent_hash; /* of the block before it; 0: it is the first */
+    const int32_t *ids;   /* STORED: its tokens; valid until the cache changes */
+    int32_t n_ids;
+} spey_kv_event;
+
+/* The oldest events, at most n of them, which are forgotten here; returns how many. */
+int32_t spey_kv_read_events(spey_kv_cache *kv, spey_kv_event *out, int32_t n);
+
 /* ---- copies ---- */
 
 typedef enum spey_kv_copy_kind {
-    SPEY_KV_COPY_DEVICE, /* block src of the group's pool becomes block dst of it */
+    SPEY_KV_COPY_DEVICE,    /* block src of the group's pool becomes block dst of it */
+    SPEY_KV_COPY_TO_HOST,   /* … becomes block dst of its host memory */
+    SPEY_KV_COPY_FROM_HOST, /* block src of its host memory becomes block dst of the pool */
 } spey_kv_copy_kind;
 
 typedef struct spey_kv_copy {

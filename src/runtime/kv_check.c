@@ -71,6 +71,36 @@ static spey_status check_cached(const spey_kv_cache *kv, int g)
     return SPEY_OK;
 }
 
+/* Blocks in host memory: each is free or has one node, which is in the list and has no block of the pool. */
+static spey_status check_host(const spey_kv_cache *kv, int g)
+{
+    const kv_group *group = &kv->groups[g];
+    int32_t n_used = 0, listed = 0, previous = KV_NONE;
+    for (int32_t node = 0; node < kv->nodes_max; node++) {
+        if (!kv_on_host(group, node)) continue;
+        int32_t block = group->host_of_nodes[node];
+        n_used++;
+        bool is_free = false;
+        for (int32_t i = 0; i < group->n_host_free; i++)
+            is_free = is_free || group->host_free[i] == block;
+        for (int32_t other = 0; other < node; other++)
+            is_free = is_free || group->host_of_nodes[other] == block;
+        if (is_free || !kv->nodes[node].used || group->blocks_of_nodes[node] != KV_NONE)
+            return SPEY_FAIL(SPEY_INTERNAL, "group %d: node %d has block %d in host memory", g,
+                             node, block);
+    }
+    if (group->n_host)
+        for (int32_t node = group->host_list->first; node != KV_NONE && listed <= n_used;
+             previous = node, node = group->host_links[node].next)
+            listed += kv_on_host(group, node) && group->host_links[node].previous == previous;
+    if (n_used + group->n_host_free != group->n_host || listed != n_used)
+        return SPEY_FAIL(SPEY_INTERNAL,
+                         "group %d: of %d blocks in host memory %d are used, %d free, "
+                         "%d listed",
+                         g, group->n_host, n_used, group->n_host_free, listed);
+    return SPEY_OK;
+}
+
 static spey_status check_group(const spey_kv_cache *kv, int g)
 {
     const kv_group *group = &kv->groups[g];
@@ -78,6 +108,7 @@ static spey_status check_group(const spey_kv_cache *kv, int g)
     for (spey_seq_id seq = 0; seq < kv->limits.sequences_max; seq++)
         SPEY_TRY(check_span(kv, g, seq));
     if (group->blocks_of_nodes) SPEY_TRY(check_cached(kv, g));
+    SPEY_TRY(check_host(kv, g));
     int32_t n_free = 0;
     for (int32_t b = 0; b < group->n_blocks; b++) {
         n_free += group->refs[b] == 0;
@@ -136,13 +167,20 @@ static spey_status check_node(const spey_kv_cache *kv, int32_t i)
         (node->heap_at != KV_NONE) == (node->until_ns != 0);
     bool holds = node->n_cursors || node->first_child != KV_NONE;
     for (int g = 0; g < kv->limits.n_groups; g++) {
-        const int32_t *blocks = kv->groups[g].blocks_of_nodes;
-        holds = holds || blocks[i] != KV_NONE;
-        if (!kv->groups[g].window &&
-            (blocks[i] == KV_NONE ||
-             (parent && kv->groups[g].refs[blocks[i]] > kv->groups[g].refs[blocks[node->parent]])))
-            sound = false;
+        const kv_group *group = &kv->groups[g];
+        int32_t block = group->blocks_of_nodes[i];
+        holds = holds || block != KV_NONE || kv_on_host(group, i);
+        if (!group->window && block == KV_NONE && !kv_on_host(group, i)) sound = false;
+        if (!group->window && block != KV_NONE && parent) {
+            int32_t above_it = group->blocks_of_nodes[node->parent];
+            sound = sound && above_it != KV_NONE && group->refs[block] <= group->refs[above_it];
+        }
     }
+    int32_t n_on_device = 0;
+    for (child = node->first_child; child != KV_NONE && kv->leader != KV_NONE;
+         child = kv->nodes[child].next_sibling)
+        n_on_device += kv->groups[kv->leader].blocks_of_nodes[child] != KV_NONE;
+    sound = sound && n_on_device == node->n_on_device;
     if (sound && holds) return SPEY_OK;
     return SPEY_FAIL(SPEY_INTERNAL, "node %d below %d is not sound", i, node->parent);
 }

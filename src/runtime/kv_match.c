@@ -3,6 +3,11 @@
 
 #include "runtime/kv_tree.h"
 
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* How far a key goes down the tree. */
 typedef struct kv_walk {
     const spey_kv_key *key;
@@ -12,6 +17,7 @@ typedef struct kv_walk {
     int64_t runs[SPEY_CACHE_GROUPS_MAX]; /* the last so many of them have blocks in the group */
     int32_t part;                        /* one more that begins as the key goes on; KV_NONE */
     int32_t n_part;                      /* tokens of it */
+    bool host;                           /* blocks in host memory count as well */
 } kv_walk;
 
 static bool of_tokens(const spey_kv_cache *kv, int g)
@@ -31,6 +37,13 @@ static bool is_there(const spey_kv_cache *kv, const kv_walk *walk, int64_t n_tok
     return true;
 }
 
+static bool has_block(const spey_kv_cache *kv, const kv_walk *walk, int g, int32_t node)
+{
+    const kv_group *group = &kv->groups[g];
+    return group->blocks_of_nodes[node] != KV_NONE || (walk->host && kv_on_host(group, node));
+}
+
+/* A part is copied from the pools: what is in host memory is whole. */
 static bool has_blocks(const spey_kv_cache *kv, int32_t node)
 {
     for (int g = 0; g < kv->limits.n_groups; g++)
@@ -50,18 +63,19 @@ static bool step_down(const spey_kv_cache *kv, kv_walk *walk)
     walk->hash = hash;
     walk->depth++;
     for (int g = 0; g < kv->limits.n_groups; g++)
-        if (of_tokens(kv, g))
-            walk->runs[g] = kv->groups[g].blocks_of_nodes[node] == KV_NONE ? 0 : walk->runs[g] + 1;
+        if (of_tokens(kv, g)) walk->runs[g] = has_block(kv, walk, g, node) ? walk->runs[g] + 1 : 0;
     return true;
 }
 
 /* The longest beginning of the key that is there. A token is left to compute: its logits are wanted. */
-static kv_walk look_up(const spey_kv_cache *kv, const spey_kv_key *key)
+static kv_walk look_up(const spey_kv_cache *kv, const spey_kv_key *key, bool host)
 {
     int64_t block = kv->limits.block_tokens, most = key->n > 0 ? key->n - 1 : 0;
-    kv_walk walk = {
-        .key = key, .node = KV_NONE, .hash = spey_kv_tree_root(key->salt), .part = KV_NONE
-    };
+    kv_walk walk = { .key = key,
+                     .node = KV_NONE,
+                     .hash = spey_kv_tree_root(key->salt),
+                     .part = KV_NONE,
+                     .host = host };
     kv_walk best = walk;
     if (!kv->nodes_max) return best;
     while ((walk.depth + 1) * block <= most && step_down(kv, &walk))
@@ -82,11 +96,83 @@ static int64_t length_of(const spey_kv_cache *kv, const kv_walk *walk)
 int64_t spey_kv_match_length(const spey_kv_cache *kv, const spey_kv_key *key)
 {
     SPEY_ASSERT(key->n >= 0);
-    kv_walk walk = look_up(kv, key);
+    kv_walk walk = look_up(kv, key, true);
     return length_of(kv, &walk);
 }
 
 /* ---- beginning ---- */
+
+/* Call `visit` for the nodes of a walk that a group needs, the lowest first. */
+static void visit_nodes(spey_kv_cache *kv, const kv_walk *walk, int g,
+                        void (*visit)(spey_kv_cache *kv, int g, int32_t node))
+{
+    int64_t first = spey_kv_books_first_seen(kv, kv->groups[g].window, length_of(kv, walk));
+    int32_t node = walk->node;
+    for (int64_t i = walk->depth - 1; i >= first; i--, node = kv->nodes[node].parent)
+        visit(kv, g, node);
+}
+
+/* While blocks are taken nothing of the walk may be evicted. */
+static void hold(spey_kv_cache *kv, int g, int32_t node)
+{
+    int32_t block = kv->groups[g].blocks_of_nodes[node];
+    if (block != KV_NONE)
+        spey_kv_books_share(kv, g, block);
+    else
+        spey_kv_host_pin(kv, g, node);
+}
+
+static void let_go(spey_kv_cache *kv, int g, int32_t node)
+{
+    int32_t block = kv->groups[g].blocks_of_nodes[node];
+    if (block != KV_NONE)
+        spey_kv_books_release(kv, g, block);
+    else
+        spey_kv_host_unpin(kv, g, node);
+}
+
+static void hold_walk(spey_kv_cache *kv, const kv_walk *walk,
+                      void (*visit)(spey_kv_cache *kv, int g, int32_t node))
+{
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        visit_nodes(kv, walk, g, visit);
+        if (walk->part != KV_NONE) visit(kv, g, walk->part);
+    }
+}
+
+static void restore(spey_kv_cache *kv, int g, int32_t node)
+{
+    if (kv->groups[g].blocks_of_nodes[node] != KV_NONE) return;
+    spey_kv_host_restore(kv, g, node);
+    spey_kv_books_share(kv, g, kv->groups[g].blocks_of_nodes[node]);
+}
+
+static int64_t count_on_host(const spey_kv_cache *kv, const kv_walk *walk, int g)
+{
+    int64_t first = spey_kv_books_first_seen(kv, kv->groups[g].window, length_of(kv, walk)), n = 0;
+    int32_t node = walk->node;
+    for (int64_t i = walk->depth - 1; i >= first; i--, node = kv->nodes[node].parent)
+        n += kv->groups[g].blocks_of_nodes[node] == KV_NONE;
+    return n;
+}
+
+/* Get what a walk needs back from host memory. False, and nothing was changed: there is no room. */
+static bool restore_nodes(spey_kv_cache *kv, const kv_walk *walk)
+{
+    int64_t wanted = 0, copies = max64(kv->n_copies, kv->copies_max / 2) + kv->limits.n_groups;
+    bool room = true;
+    hold_walk(kv, walk, hold);
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        int64_t n = count_on_host(kv, walk, g);
+        room = room && n <= spey_kv_group_free_blocks(kv, g);
+        wanted += n;
+    }
+    room = room && copies + wanted <= kv->copies_max;
+    for (int g = 0; room && wanted && g < kv->limits.n_groups; g++)
+        visit_nodes(kv, walk, g, restore);
+    hold_walk(kv, walk, let_go);
+    return room;
+}
 
 static void attach_nodes(spey_kv_cache *kv, spey_seq_id seq, const kv_walk *walk)
 {
@@ -110,8 +196,8 @@ static void attach_nodes(spey_kv_cache *kv, spey_seq_id seq, const kv_walk *walk
 static bool copy_part(spey_kv_cache *kv, spey_seq_id seq, const kv_walk *walk)
 {
     bool room = kv->n_copies + kv->limits.n_groups <= kv->copies_max;
-    for (int g = 0; g < kv->limits.n_groups; g++) /* so that it is not evicted for its own copy */
-        if (of_tokens(kv, g)) spey_kv_books_share(kv, g, kv->groups[g].blocks_of_nodes[walk->part]);
+    for (int g = 0; g < kv->limits.n_groups; g++)
+        hold(kv, g, walk->part);
     for (int g = 0; g < kv->limits.n_groups; g++)
         if (of_tokens(kv, g)) room = room && spey_kv_group_free_blocks(kv, g) > 0;
     for (int g = 0; g < kv->limits.n_groups; g++) {
@@ -125,8 +211,7 @@ static bool copy_part(spey_kv_cache *kv, spey_seq_id seq, const kv_walk *walk)
         }
     }
     for (int g = 0; g < kv->limits.n_groups; g++)
-        if (of_tokens(kv, g))
-            spey_kv_books_release(kv, g, kv->groups[g].blocks_of_nodes[walk->part]);
+        let_go(kv, g, walk->part);
     return room;
 }
 
@@ -140,17 +225,24 @@ spey_status spey_kv_match(spey_kv_cache *kv, spey_seq_id seq, const spey_kv_key 
         if (kv->groups[g].kind != SPEY_KV_CROSS && kv->groups[g].spans[seq].end > 0)
             return SPEY_FAIL(SPEY_INVALID, "sequence %d has blocks already", seq);
     if (!kv->nodes_max) return SPEY_OK;
-    kv_walk walk = look_up(kv, key);
+    kv_walk walk = look_up(kv, key, true);
+    spey_kv_books_attach(kv, seq, key->salt, walk.node); /* first of all: it stays */
+    if (!restore_nodes(kv, &walk)) {
+        walk = look_up(kv, key, false);
+        spey_kv_books_attach(kv, seq, key->salt, walk.node);
+    }
     attach_nodes(kv, seq, &walk);
     if (walk.part != KV_NONE && !copy_part(kv, seq, &walk)) {
         /* Windows may reach further back without the part. */
         spey_kv_books_give_back(kv, seq);
         walk.n_part = 0;
-        if (!is_there(kv, &walk, length_of(kv, &walk))) walk = (kv_walk){ .node = KV_NONE };
+        if (!is_there(kv, &walk, length_of(kv, &walk))) {
+            walk = (kv_walk){ .node = KV_NONE };
+            spey_kv_books_attach(kv, seq, key->salt, walk.node);
+        }
         attach_nodes(kv, seq, &walk);
     }
     s->length = length_of(kv, &walk);
-    spey_kv_books_attach(kv, seq, key->salt, walk.node);
     memcpy(kv_tail(kv, seq), key->ids + walk.depth * kv->limits.block_tokens,
            (size_t)walk.n_part * sizeof(*key->ids));
     *n_reused = s->length;

@@ -69,17 +69,34 @@ static void mark_list(kv_group *group, int priority, bool filled)
         group->lists_filled[priority / 64] &= ~bit;
 }
 
+void spey_kv_list_append(struct kv_list *list, struct kv_link *links, int32_t node)
+{
+    links[node] = (struct kv_link){ KV_NONE, list->last };
+    if (list->last == KV_NONE)
+        list->first = node;
+    else
+        links[list->last].next = node;
+    list->last = node;
+}
+
+void spey_kv_list_remove(struct kv_list *list, struct kv_link *links, int32_t node)
+{
+    const struct kv_link link = links[node];
+    if (link.previous == KV_NONE)
+        list->first = link.next;
+    else
+        links[link.previous].next = link.next;
+    if (link.next == KV_NONE)
+        list->last = link.previous;
+    else
+        links[link.next].previous = link.previous;
+}
+
 void spey_kv_tree_cache(spey_kv_cache *kv, int g, int32_t node)
 {
     kv_group *group = &kv->groups[g];
     int priority = kv->nodes[node].priority;
-    struct kv_list *list = &group->lists[priority];
-    group->links[node] = (struct kv_link){ KV_NONE, list->last };
-    if (list->last == KV_NONE)
-        list->first = node;
-    else
-        group->links[list->last].next = node;
-    list->last = node;
+    spey_kv_list_append(&group->lists[priority], group->links, node);
     mark_list(group, priority, true);
     group->n_cached++;
 }
@@ -89,15 +106,7 @@ void spey_kv_tree_uncache(spey_kv_cache *kv, int g, int32_t node)
     kv_group *group = &kv->groups[g];
     int priority = kv->nodes[node].priority;
     struct kv_list *list = &group->lists[priority];
-    const struct kv_link link = group->links[node];
-    if (link.previous == KV_NONE)
-        list->first = link.next;
-    else
-        group->links[link.previous].next = link.next;
-    if (link.next == KV_NONE)
-        list->last = link.previous;
-    else
-        group->links[link.next].previous = link.previous;
+    spey_kv_list_remove(list, group->links, node);
     mark_list(group, priority, list->first != KV_NONE);
     group->n_cached--;
 }
@@ -213,6 +222,7 @@ int32_t spey_kv_tree_add(spey_kv_cache *kv, const struct kv_node *like, const in
     if (n->n_ids < kv->limits.block_tokens) return node;
     n->next_in_bucket = *bucket(kv, n->hash);
     *bucket(kv, n->hash) = node;
+    spey_kv_report(kv, SPEY_KV_EVENT_STORED, SPEY_KV_TIER_DEVICE, node);
     return node;
 }
 
@@ -224,8 +234,14 @@ static void leave_bucket(spey_kv_cache *kv, int32_t node)
     *link = kv->nodes[node].next_in_bucket;
 }
 
-/* The tree's reference to a node's block in a group goes. */
-static void disown(spey_kv_cache *kv, int g, int32_t node)
+/* Does the leading group have a block of its pool for a node? The one above counts it. */
+static void count_on_device(spey_kv_cache *kv, int g, int32_t node, int by)
+{
+    int32_t parent = kv->nodes[node].parent;
+    if (g == kv->leader && parent != KV_NONE) kv->nodes[parent].n_on_device += by;
+}
+
+void spey_kv_tree_disown(spey_kv_cache *kv, int g, int32_t node)
 {
     kv_group *group = &kv->groups[g];
     int32_t block = group->blocks_of_nodes[node];
@@ -233,6 +249,7 @@ static void disown(spey_kv_cache *kv, int g, int32_t node)
     if (is_cached(group, node)) spey_kv_tree_uncache(kv, g, node);
     group->blocks_of_nodes[node] = KV_NONE;
     group->nodes_of_blocks[block] = KV_NONE;
+    count_on_device(kv, g, node, -1);
     spey_kv_books_release(kv, g, block);
 }
 
@@ -241,23 +258,50 @@ void spey_kv_tree_remove(spey_kv_cache *kv, int32_t node)
     struct kv_node *n = &kv->nodes[node];
     SPEY_ASSERT(n->first_child == KV_NONE);
     SPEY_ASSERT(n->n_cursors == 0);
-    for (int g = 0; g < kv->limits.n_groups; g++)
-        if (kv->groups[g].kind == SPEY_KV_TOKENS) disown(kv, g, node);
+    bool whole = n->n_ids == kv->limits.block_tokens, on_host = false;
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        on_host = on_host || kv_on_host(&kv->groups[g], node);
+        spey_kv_tree_disown(kv, g, node);
+        spey_kv_host_drop(kv, g, node);
+    }
+    if (whole)
+        spey_kv_report(kv, SPEY_KV_EVENT_REMOVED, on_host ? SPEY_KV_TIER_HOST : SPEY_KV_TIER_DEVICE,
+                       node);
     heap_remove(kv, node);
     unlink_child(kv, node);
-    if (n->n_ids == kv->limits.block_tokens) leave_bucket(kv, node);
+    if (whole) leave_bucket(kv, node);
     *n = (struct kv_node){ .next_in_bucket = kv->first_free_node };
     kv->first_free_node = node;
 }
 
-void spey_kv_tree_adopt(spey_kv_cache *kv, int32_t node, int g, int32_t block)
+void spey_kv_tree_remove_all(spey_kv_cache *kv, int32_t node)
+{
+    int32_t leaf;
+    do {
+        leaf = node;
+        while (kv->nodes[leaf].first_child != KV_NONE)
+            leaf = kv->nodes[leaf].first_child;
+        spey_kv_tree_remove(kv, leaf);
+    } while (leaf != node);
+}
+
+void spey_kv_tree_set_block(spey_kv_cache *kv, int32_t node, int g, int32_t block)
 {
     kv_group *group = &kv->groups[g];
     SPEY_ASSERT(group->blocks_of_nodes[node] == KV_NONE);
     SPEY_ASSERT(group->nodes_of_blocks[block] == KV_NONE);
     group->blocks_of_nodes[node] = block;
     group->nodes_of_blocks[block] = node;
-    group->refs[block]++;
+    count_on_device(kv, g, node, 1);
+}
+
+void spey_kv_tree_adopt(spey_kv_cache *kv, int32_t node, int g, int32_t block)
+{
+    bool back = g == kv->leader && kv_on_host(&kv->groups[g], node);
+    spey_kv_tree_set_block(kv, node, g, block);
+    kv->groups[g].refs[block]++;
+    spey_kv_host_drop(kv, g, node);
+    if (back) spey_kv_report(kv, SPEY_KV_EVENT_UPDATED, SPEY_KV_TIER_DEVICE, node);
 }
 
 /* ---- eviction ---- */
@@ -276,28 +320,54 @@ void spey_kv_tree_prune(spey_kv_cache *kv, int32_t node)
         int32_t parent = kv->nodes[node].parent;
         if (kv->nodes[node].n_cursors || kv->nodes[node].first_child != KV_NONE) return;
         for (int g = 0; g < kv->limits.n_groups; g++)
-            if (kv->groups[g].kind == SPEY_KV_TOKENS &&
-                kv->groups[g].blocks_of_nodes[node] != KV_NONE)
+            if (kv->groups[g].blocks_of_nodes[node] != KV_NONE || kv_on_host(&kv->groups[g], node))
                 return;
         spey_kv_tree_remove(kv, node);
         node = parent;
     }
 }
 
+/* A node at or below this one, below which all are in host memory. */
+static int32_t lowest_on_device(const spey_kv_cache *kv, int32_t node)
+{
+    const int32_t *blocks = kv->groups[kv->leader].blocks_of_nodes;
+    while (kv->nodes[node].n_on_device) {
+        node = kv->nodes[node].first_child;
+        while (blocks[node] == KV_NONE)
+            node = kv->nodes[node].next_sibling;
+    }
+    return node;
+}
+
+/* All of a node's blocks leave the pools. Without those of groups without a window it is nothing. */
+static void evict_node(spey_kv_cache *kv, int32_t node)
+{
+    bool kept = kv->nodes[node].n_ids == kv->limits.block_tokens;
+    for (int g = 0; g < kv->limits.n_groups; g++) {
+        const kv_group *group = &kv->groups[g];
+        if (group->blocks_of_nodes[node] == KV_NONE) continue;
+        bool moved = kept && spey_kv_host_offload(kv, g, node);
+        kept = kept && (moved || group->window);
+        if (!moved) spey_kv_tree_disown(kv, g, node);
+    }
+    if (kept)
+        spey_kv_report(kv, SPEY_KV_EVENT_UPDATED, SPEY_KV_TIER_HOST, node);
+    else
+        spey_kv_tree_remove_all(kv, node);
+}
+
 void spey_kv_tree_evict(spey_kv_cache *kv, int g)
 {
     int32_t node = victim(&kv->groups[g]);
-    if (kv->groups[g].window) {
-        disown(kv, g, node);
-        spey_kv_tree_prune(kv, node);
+    if (!kv->groups[g].window) {
+        /* Only by different priorities can a node go before those below it. */
+        evict_node(kv, lowest_on_device(kv, node));
         return;
     }
-    /* Only by different priorities can a node go before those below it. */
-    while (kv->nodes[node].first_child != KV_NONE)
-        node = kv->nodes[node].first_child;
-    int32_t parent = kv->nodes[node].parent;
-    spey_kv_tree_remove(kv, node);
-    spey_kv_tree_prune(kv, parent);
+    bool whole = kv->nodes[node].n_ids == kv->limits.block_tokens;
+    if (whole && spey_kv_host_offload(kv, g, node)) return;
+    spey_kv_tree_disown(kv, g, node);
+    spey_kv_tree_prune(kv, node);
 }
 
 void spey_kv_flush(spey_kv_cache *kv)

@@ -10,6 +10,9 @@
  *   In a group without a window whoever has a node's block has those of all nodes above: leaves go first, with the blocks of
  *   all groups. In a group with one, blocks go one by one; a beginning is there when the blocks that its next token sees are.
  *
+ * With host memory, what is evicted moves there, and back when it is matched. In a group without a window the nodes that
+ * have a block of the pool are closed upwards; those in host memory hang below them.
+ *
  * A node that has a cursor is the last whole block of a sequence, and stays. Internal to kv_*.c. */
 #ifndef SPEY_RUNTIME_KV_TREE_H
 #define SPEY_RUNTIME_KV_TREE_H
@@ -26,7 +29,8 @@ struct kv_node {
     int32_t first_child, next_sibling, previous_sibling;
     int32_t next_in_bucket; /* of whole blocks; of unused nodes: the next unused one */
     int32_t n_cursors;
-    int32_t heap_at; /* KV_NONE: the priority does not end */
+    int32_t n_on_device; /* nodes below that have a block of the leading group's pool */
+    int32_t heap_at;     /* KV_NONE: the priority does not end */
     uint64_t salt;
     uint64_t hash;
     uint64_t until_ns;
@@ -55,6 +59,15 @@ int32_t spey_kv_tree_add(spey_kv_cache *kv, const struct kv_node *like, const in
 void spey_kv_tree_remove(spey_kv_cache *kv, int32_t node);
 /* Forget a node, and those above it, while it holds no block, leads nowhere and has no cursor. */
 void spey_kv_tree_prune(spey_kv_cache *kv, int32_t node);
+/* Put a node at the end of a list, or take it out. */
+void spey_kv_list_append(struct kv_list *list, struct kv_link *links, int32_t node);
+void spey_kv_list_remove(struct kv_list *list, struct kv_link *links, int32_t node);
+/* Forget a node and all below it; no sequence has a block of theirs. */
+void spey_kv_tree_remove_all(spey_kv_cache *kv, int32_t node);
+/* A node has a block from now on; one of its references is the tree's. */
+void spey_kv_tree_set_block(spey_kv_cache *kv, int32_t node, int g, int32_t block);
+/* The tree's reference to a node's block in a group goes, if it has one. */
+void spey_kv_tree_disown(spey_kv_cache *kv, int g, int32_t node);
 /* The tree takes a reference to a sequence's block. */
 void spey_kv_tree_adopt(spey_kv_cache *kv, int32_t node, int g, int32_t block);
 /* Free one block of a group, which has cached ones. */
@@ -64,6 +77,27 @@ void spey_kv_tree_cache(spey_kv_cache *kv, int g, int32_t node);
 void spey_kv_tree_uncache(spey_kv_cache *kv, int g, int32_t node);
 /* Retention of a node, if it is more than the node has. */
 void spey_kv_tree_retain(spey_kv_cache *kv, int32_t node, uint8_t priority, uint64_t until_ns);
+
+/* ---- kv_host.c ---- */
+
+static inline bool kv_on_host(const kv_group *group, int32_t node)
+{
+    return group->n_host && group->host_of_nodes[node] != KV_NONE;
+}
+/* Move a cached block of a node to host memory. False: no room there. */
+bool spey_kv_host_offload(spey_kv_cache *kv, int g, int32_t node);
+/* And back, as a cached block; it is pinned, and there is room in the pool and for the copy. */
+void spey_kv_host_restore(spey_kv_cache *kv, int g, int32_t node);
+/* Forget a node's block in host memory, if it has one. */
+void spey_kv_host_drop(spey_kv_cache *kv, int g, int32_t node);
+/* A node must not, or may again, be dropped for room. */
+void spey_kv_host_pin(spey_kv_cache *kv, int g, int32_t node);
+void spey_kv_host_unpin(spey_kv_cache *kv, int g, int32_t node);
+
+/* ---- kv_report.c ---- */
+
+void spey_kv_report(spey_kv_cache *kv, spey_kv_event_kind kind, spey_kv_tier tier, int32_t node);
+void spey_kv_report_created(spey_kv_cache *kv);
 
 static inline int32_t *kv_node_ids(const spey_kv_cache *kv, int32_t node)
 {

@@ -213,6 +213,17 @@ static void plan_kv_groups(spey_layout *layout)
     }
 }
 
+/* Evicted blocks go there, of all groups alike. */
+static void size_host_memory(spey_layout *layout)
+{
+    spey_plan *plan = &layout->plan;
+    uint64_t blocks = 0;
+    if (plan->kv_block_bytes && !plan->state_bytes && layout->kv.reuse)
+        blocks = plan->limits.kv_host_bytes / plan->kv_block_bytes;
+    layout->kv.host_blocks = (int32_t)(blocks < INT32_MAX / 4 ? blocks : INT32_MAX / 4);
+    plan->limits.kv_host_bytes = (uint64_t)layout->kv.host_blocks * plan->kv_block_bytes;
+}
+
 /* How many blocks the pools have, and with it how long a sequence may be. */
 static spey_status size_pools(spey_layout *layout, const spey_program *program)
 {
@@ -239,6 +250,7 @@ static spey_status size_pools(spey_layout *layout, const spey_program *program)
     plan->kv_blocks = held;
     plan->kv_tokens = held * tokens;
     layout->kv = kv_limits(layout, program, held);
+    size_host_memory(layout);
     plan_kv_groups(layout);
     return SPEY_OK;
 }
@@ -335,6 +347,8 @@ static void add_lines(spey_layout *layout, const spey_program *program)
         add_line(plan, "weights (mapped from the file)", spey_weights_bytes(program), false);
     add_line(plan, kept, copied, true);
     add_line(plan, "kv cache", plan->limits.kv_bytes, true);
+    add_line(plan, "kv cache (host memory)", plan->limits.kv_host_bytes,
+             program->device_info.host_memory);
     add_line(plan, "states", mul_sat(plan->state_bytes, (uint64_t)plan->limits.sequences_max),
              true);
     add_line(plan, "encoder's kv cache", plan->source_bytes, true);

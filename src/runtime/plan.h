@@ -29,6 +29,7 @@ typedef struct spey_limits_plan {
     int32_t kv_block_tokens; /* [64, or the sequence if shorter] */
     const char *kv_dtype;    /* "f32", "f16", "bf16", "fp8", "int8" [the engine's; f32 if its model
                                 is exact] */
+    uint64_t kv_host_bytes;  /* host memory for blocks that are evicted from the pools [none] */
     bool no_kv_reuse;        /* forget the blocks of ended sequences */
     uint64_t memory_bytes_max; /* cap for the counted lines [what is free] */
     bool no_in_place;          /* activations never share memory: to bisect a wrong answer */
@@ -42,7 +43,8 @@ enum {
 
 typedef struct spey_plan_line {
     const char *
-        what; /* "weights (mapped from the file)", "activations", "kv cache", "states", "encoder's kv cache",
+        what; /* "weights (mapped from the file)", "activations", "kv cache", "kv cache (host memory)",
+                         "states", "encoder's kv cache",
                          "workspace", "logits", "tables" */
     uint64_t bytes;
     bool counted; /* false: file pages that the kernel may drop */

@@ -24,6 +24,7 @@ struct spey_runner {
     spey_layout layout;   /* without its memory plan once loaded */
     char device_name[SPEY_NAME_BYTES_MAX];
     device_memory weights, activations, workspace, logits, tables, kv_pools[SPEY_CACHE_GROUPS_MAX];
+    uint8_t *kv_host[SPEY_CACHE_GROUPS_MAX]; /* blocks that were evicted from the pools */
     uint8_t *host_tables; /* what `tables` gets; the same memory when the device reads ours */
     float *host_logits;   /* likewise for `logits` */
     spey_ragged batch;    /* its arrays lie in `tables` */
@@ -77,6 +78,11 @@ static spey_status take_host_memory(spey_runner *r)
 {
     const spey_layout *layout = &r->layout;
     SPEY_TRY(spey_kv_cache_new(&layout->kv, &r->kv));
+    for (int g = 0; g < layout->kv.n_groups && layout->kv.host_blocks; g++) {
+        r->kv_host[g] = spey_alloc_array(SPEY_PURPOSE_KV, (size_t)layout->kv.host_blocks,
+                                         (size_t)layout->pools[g].block_bytes);
+        if (!r->kv_host[g]) return SPEY_NOMEM;
+    }
     r->seen_in = spey_new_array(SPEY_PURPOSE_RUNTIME, uint64_t, layout->kv.sequences_max);
     if (!r->seen_in) return SPEY_NOMEM;
     if (r->program.device_info.host_memory) {
@@ -183,6 +189,8 @@ void spey_runner_free(spey_runner *r)
     if (r->program.device) spey_replay_deinit(&r->replay, r->program.backend, r->program.device);
     spey_binding_deinit(&r->binding);
     spey_kv_cache_free(r->kv);
+    for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
+        spey_free(r->kv_host[g]);
     spey_free(r->seen_in);
     for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
         give_memory(r, &r->kv_pools[g]);
@@ -404,18 +412,29 @@ static spey_status upload_tables(spey_runner *r)
     return SPEY_OK;
 }
 
+static spey_status copy_block(spey_runner *r, const spey_kv_copy *copy)
+{
+    const spey_backend *backend = r->program.backend;
+    size_t bytes = (size_t)r->layout.pools[copy->group].block_bytes;
+    uint8_t *pool = r->kv_pools[copy->group].data, *host = r->kv_host[copy->group];
+    size_t src = (size_t)copy->src * bytes, dst = (size_t)copy->dst * bytes;
+    switch (copy->kind) {
+    case SPEY_KV_COPY_TO_HOST:
+        return backend->download(r->program.device, host + dst, pool + src, bytes);
+    case SPEY_KV_COPY_FROM_HOST:
+        return backend->upload(r->program.device, pool + dst, host + src, bytes);
+    case SPEY_KV_COPY_DEVICE: break;
+    }
+    return backend->copy(r->program.device, pool + dst, pool + src, bytes);
+}
+
 /* Carry out the cache's copies: the step reads and writes what they make. */
 static spey_status copy_blocks(spey_runner *r)
 {
     int64_t n;
     const spey_kv_copy *copies = spey_kv_copies(r->kv, &n);
-    for (int64_t i = 0; i < n; i++) {
-        const spey_kv_copy *copy = &copies[i];
-        size_t bytes = (size_t)r->layout.pools[copy->group].block_bytes;
-        uint8_t *pool = r->kv_pools[copy->group].data;
-        SPEY_TRY(r->program.backend->copy(r->program.device, pool + (size_t)copy->dst * bytes,
-                                          pool + (size_t)copy->src * bytes, bytes));
-    }
+    for (int64_t i = 0; i < n; i++)
+        SPEY_TRY(copy_block(r, &copies[i]));
     spey_kv_copies_done(r->kv);
     return SPEY_OK;
 }

@@ -11,6 +11,13 @@
 /* Few ids, so that sequences begin alike. */
 enum { IDS = 2, CHUNK_MAX = 12 };
 
+/* Blocks of the pool, then those of host memory. */
+static size_t memory_ints(const kv_model *model, int g)
+{
+    return (size_t)(model->limits.groups[g].n_blocks + model->limits.host_blocks) *
+           (size_t)model->limits.block_tokens;
+}
+
 void kv_model_init(kv_model *model, const spey_kv_limits *limits)
 {
     *model = (kv_model){ .limits = *limits };
@@ -18,7 +25,7 @@ void kv_model_init(kv_model *model, const spey_kv_limits *limits)
     assert_true(limits->sequences_max <= KV_MODEL_SEQUENCES_MAX);
     assert_int_equal(spey_kv_cache_new(limits, &model->kv), SPEY_OK);
     for (int g = 0; g < limits->n_groups; g++) {
-        size_t n = (size_t)limits->groups[g].n_blocks * (size_t)limits->block_tokens;
+        size_t n = memory_ints(model, g);
         model->memory[g] = calloc(n, sizeof(int32_t));
         model->later[g] = calloc(n, sizeof(int32_t));
         assert_true(model->memory[g] && model->later[g]);
@@ -27,6 +34,10 @@ void kv_model_init(kv_model *model, const spey_kv_limits *limits)
 
 void kv_model_deinit(kv_model *model)
 {
+    spey_kv_stats stats;
+    spey_kv_read_stats(model->kv, &stats);
+    model->n_offloaded = stats.offloaded_blocks;
+    model->n_restored = stats.restored_blocks;
     for (int g = 0; g < model->limits.n_groups; g++) {
         free(model->memory[g]);
         free(model->later[g]);
@@ -36,8 +47,14 @@ void kv_model_deinit(kv_model *model)
 
 static int32_t *block_at(const kv_model *model, int32_t *const *memory, int g, int32_t block)
 {
-    assert_in_range(block, 0, model->limits.groups[g].n_blocks - 1);
+    assert_in_range(block, 0, model->limits.groups[g].n_blocks + model->limits.host_blocks - 1);
     return memory[g] + (int64_t)block * model->limits.block_tokens;
+}
+
+static int32_t on_host(const kv_model *model, int g, int32_t block)
+{
+    assert_in_range(block, 0, model->limits.host_blocks - 1);
+    return model->limits.groups[g].n_blocks + block;
 }
 
 static void carry_out(const kv_model *model, int32_t *const *memory)
@@ -45,9 +62,18 @@ static void carry_out(const kv_model *model, int32_t *const *memory)
     int64_t n;
     const spey_kv_copy *copies = spey_kv_copies(model->kv, &n);
     size_t bytes = (size_t)model->limits.block_tokens * sizeof(int32_t);
-    for (int64_t i = 0; i < n; i++)
-        memcpy(block_at(model, memory, copies[i].group, copies[i].dst),
-               block_at(model, memory, copies[i].group, copies[i].src), bytes);
+    for (int64_t i = 0; i < n; i++) {
+        int g = copies[i].group;
+        int32_t *dst =
+            block_at(model, memory, g,
+                     copies[i].kind == SPEY_KV_COPY_TO_HOST ? on_host(model, g, copies[i].dst)
+                                                            : copies[i].dst);
+        memmove(dst,
+                block_at(model, memory, g,
+                         copies[i].kind == SPEY_KV_COPY_FROM_HOST ? on_host(model, g, copies[i].src)
+                                                                  : copies[i].src),
+                bytes);
+    }
 }
 
 /* What a state is after these ids: all of them count, in their order. */
@@ -150,6 +176,7 @@ void kv_model_close(kv_model *model, spey_seq_id seq)
 {
     spey_kv_close(model->kv, seq);
     model->sequences[seq].open = false;
+    model->past[model->n_closed++ % KV_MODEL_PAST] = model->sequences[seq];
 }
 
 static void open_sequence(kv_model *model, spey_rng *rng)
@@ -163,6 +190,7 @@ static void open_sequence(kv_model *model, spey_rng *rng)
         ids[i] = (int32_t)spey_rng_below(rng, IDS);
     /* Often as another one goes. */
     const kv_model_sequence *other = &model->sequences[spey_rng_below(rng, 4)];
+    if (spey_rng_below(rng, 3)) other = &model->past[spey_rng_below(rng, KV_MODEL_PAST)];
     if (spey_rng_below(rng, 3))
         memcpy(ids, other->ids, (size_t)(other->n < key.n ? other->n : key.n) * sizeof(*ids));
     spey_seq_id seq = kv_model_open(model, spey_rng_below(rng, 8) ? &key : NULL);
@@ -211,7 +239,7 @@ void kv_model_move(kv_model *model, spey_rng *rng)
     if (!spey_rng_below(rng, 1000)) spey_kv_flush(model->kv);
     if (!s->open || move == 0) {
         open_sequence(model, rng);
-    } else if (move == 1) {
+    } else if (move == 1 || move > 13) {
         kv_model_close(model, seq);
     } else if (move == 2) {
         fork_sequence(model, seq);
@@ -257,9 +285,7 @@ void kv_model_check(kv_model *model, uint64_t seed, int move)
 {
     spey_status status = spey_kv_check(model->kv);
     for (int g = 0; g < model->limits.n_groups; g++)
-        memcpy(model->later[g], model->memory[g],
-               (size_t)(model->limits.groups[g].n_blocks * model->limits.block_tokens) *
-                   sizeof(int32_t));
+        memcpy(model->later[g], model->memory[g], memory_ints(model, g) * sizeof(int32_t));
     carry_out(model, model->later);
     int64_t wrong = 0;
     for (spey_seq_id s = 0; s < model->limits.sequences_max; s++)

@@ -7,7 +7,7 @@
 #include "base/rng.h"
 #include "runtime/kv_cache.h"
 
-enum { KV_MODEL_TOKENS_MAX = 128, KV_MODEL_SEQUENCES_MAX = 16 };
+enum { KV_MODEL_TOKENS_MAX = 128, KV_MODEL_SEQUENCES_MAX = 16, KV_MODEL_PAST = 8 };
 
 typedef struct kv_model_sequence {
     bool open;
@@ -21,10 +21,12 @@ typedef struct kv_model {
     spey_kv_limits limits;
     spey_kv_cache *kv;
     kv_model_sequence sequences[KV_MODEL_SEQUENCES_MAX];
-    int32_t *memory[SPEY_CACHE_GROUPS_MAX]; /* [n_blocks][block_tokens] */
+    kv_model_sequence past[KV_MODEL_PAST];  /* some that have ended */
+    int32_t *memory[SPEY_CACHE_GROUPS_MAX]; /* [n_blocks + host_blocks][block_tokens] */
     int32_t
         *later[SPEY_CACHE_GROUPS_MAX]; /* what memory will be once waiting copies are carried out */
-    uint64_t n_copied, n_refused, n_reused, now_ns;
+    uint64_t n_copied, n_refused, n_reused, n_closed, now_ns;
+    int64_t n_offloaded, n_restored;
 } kv_model;
 
 /* Takes at most KV_MODEL_TOKENS_MAX tokens and KV_MODEL_SEQUENCES_MAX sequences. */

@@ -375,12 +375,37 @@ static const spey_kv_limits shapes[] = {
       .n_groups = 1,
       .groups = { { .n_blocks = 120 } },
       .reuse = true },
+    { .sequences_max = 6,
+      .sequence_tokens_max = 60,
+      .rollback_tokens = 1,
+      .block_tokens = 2,
+      .n_groups = 2,
+      .groups = { { .n_blocks = 40, .window = 1 }, { .n_blocks = 31, .window = 2 } },
+      .reuse = true,
+      .host_blocks = 9 },
+    { .sequences_max = 4,
+      .sequence_tokens_max = 60,
+      .block_tokens = 4,
+      .n_groups = 1,
+      .groups = { { .n_blocks = 35 } },
+      .reuse = true,
+      .host_blocks = 50,
+      .events_max = 5 },
+    { .sequences_max = 5,
+      .sequence_tokens_max = 100,
+      .rollback_tokens = 2,
+      .block_tokens = 3,
+      .n_groups = 3,
+      .groups = { { .n_blocks = 30, .window = 9 }, { .n_blocks = 60 }, { .n_blocks = 62 } },
+      .reuse = true,
+      .host_blocks = 20 },
 };
 
 static void blocks_hold_their_sequences_under_random_moves(void **state)
 {
     (void)state;
     uint64_t n_copied = 0, n_refused = 0;
+    int64_t n_offloaded = 0, n_restored = 0;
     for (uint64_t seed = 1; seed <= 30; seed++) {
         spey_rng rng = { .seed = seed };
         kv_model model;
@@ -394,7 +419,11 @@ static void blocks_hold_their_sequences_under_random_moves(void **state)
         n_copied += model.n_copied;
         n_refused += model.n_refused;
         kv_model_deinit(&model);
+        n_offloaded += model.n_offloaded;
+        n_restored += model.n_restored;
     }
+    assert_true(n_offloaded > 1000);
+    assert_true(n_restored > 1000);
     assert_true(n_copied > 1000);
     assert_true(n_refused > 1000);
 }

@@ -124,6 +124,54 @@ static void window_groups_get_what_sequences_can_hold(void **state)
     assert_int_equal(plan.kv_blocks, 33);
 }
 
+/* A layout with its program; freed by close_layout. */
+typedef struct fixture {
+    spey_engine_file *file;
+    spey_program program;
+    spey_layout layout;
+} fixture;
+
+static void open_layout(fixture *f, const tiny_shape *shape, spey_limits_plan limits)
+{
+    limits.threads = 1;
+    assert_int_equal(tiny_engine_new(shape, &f->file), SPEY_OK);
+    assert_int_equal(spey_program_init(&f->program, f->file, &limits), SPEY_OK);
+    assert_int_equal(spey_layout_init(&f->layout, &f->program, &limits), SPEY_OK);
+    assert_true(spey_layout_fits(&f->layout));
+}
+
+static void close_layout(fixture *f)
+{
+    spey_layout_deinit(&f->layout);
+    spey_program_deinit(&f->program);
+    spey_engine_file_close(f->file);
+}
+
+static void host_memory_holds_blocks_of_all_groups(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.two_groups = true;
+    shape.window = 5;
+    spey_limits_plan limits = { .kv_block_tokens = 8 };
+    uint64_t block = plan_of(&shape, limits).kv_block_bytes;
+    limits.kv_host_bytes = 5 * block + block / 2;
+    spey_plan plan = plan_of(&shape, limits);
+    assert_int_equal(plan.limits.kv_host_bytes, 5 * block);
+    assert_int_equal(plan_line(&plan, "kv cache (host memory)"), 5 * block);
+    limits.no_kv_reuse = true; /* nothing would come back */
+    assert_int_equal(plan_of(&shape, limits).limits.kv_host_bytes, 0);
+    limits.no_kv_reuse = false;
+    shape.scans = true;
+    assert_int_equal(plan_of(&shape, limits).limits.kv_host_bytes, 0);
+    shape.scans = false;
+    fixture f;
+    limits.kv_host_bytes = 3 * block;
+    open_layout(&f, &shape, limits);
+    assert_int_equal(f.layout.kv.host_blocks, 3);
+    close_layout(&f);
+}
+
 static void a_small_kv_pool_shortens_the_default_sequence(void **state)
 {
     (void)state;
@@ -189,29 +237,6 @@ static void sizes_beyond_all_memory_are_refused(void **state)
     assert_int_equal(refusal_of(&shape, limits), SPEY_LIMIT);
 }
 
-/* A layout with its program; freed by close_layout. */
-typedef struct fixture {
-    spey_engine_file *file;
-    spey_program program;
-    spey_layout layout;
-} fixture;
-
-static void open_layout(fixture *f, const tiny_shape *shape, spey_limits_plan limits)
-{
-    limits.threads = 1;
-    assert_int_equal(tiny_engine_new(shape, &f->file), SPEY_OK);
-    assert_int_equal(spey_program_init(&f->program, f->file, &limits), SPEY_OK);
-    assert_int_equal(spey_layout_init(&f->layout, &f->program, &limits), SPEY_OK);
-    assert_true(spey_layout_fits(&f->layout));
-}
-
-static void close_layout(fixture *f)
-{
-    spey_layout_deinit(&f->layout);
-    spey_program_deinit(&f->program);
-    spey_engine_file_close(f->file);
-}
-
 static void the_tables_lie_side_by_side(void **state)
 {
     (void)state;
@@ -266,6 +291,7 @@ int main(void)
         cmocka_unit_test(an_encoders_cache_has_a_line_of_its_own),
         cmocka_unit_test(cache_groups_have_shapes_of_their_own),
         cmocka_unit_test(window_groups_get_what_sequences_can_hold),
+        cmocka_unit_test(host_memory_holds_blocks_of_all_groups),
         cmocka_unit_test(a_small_kv_pool_shortens_the_default_sequence),
         cmocka_unit_test(senseless_limits_are_invalid),
         cmocka_unit_test(caches_of_8_bits_have_their_names),

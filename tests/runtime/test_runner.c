@@ -281,6 +281,48 @@ static void forks_go_their_own_ways(void **state)
     }
 }
 
+/* Sequences that push each other's blocks out of the pools, and come back; there is room for one in them. */
+static void blocks_come_back_from_host_memory(void **state)
+{
+    (void)state;
+    enum { SEQS = 4 };
+    static float wanted[SEQS][LONGEST][VOCAB];
+    int32_t ids[SEQS][LONGEST];
+    for (int s = 0; s < SEQS; s++)
+        make_ids(30 + (uint64_t)s, ids[s]);
+    for (int kind = 0; kind < 3; kind++) {
+        tiny_shape shape = tiny_default;
+        shape.two_groups = kind > 0;
+        shape.window = 6;
+        spey_limits_plan limits = { .outputs_max = LONGEST,
+                                    .kv_block_tokens = 4,
+                                    .kv_host_bytes = 1 << 20,
+                                    .device = kind == 2 ? "fake:0" : NULL };
+        fixture f = open_runner(&shape, limits);
+        spey_kv_cache *kv = spey_runner_kv(f.runner);
+        for (int turn = 0; turn < 3 * SEQS; turn++) {
+            int s = turn % SEQS;
+            const spey_kv_key key = { .ids = ids[s], .n = LONGEST };
+            int64_t n;
+            float *logits;
+            if (turn < SEQS) run_alone(&f, ids[s], LONGEST, LONGEST, wanted[s][0]);
+            spey_seq_id seq = open_sequence(&f);
+            assert_int_equal(spey_kv_match(kv, seq, &key, &n), SPEY_OK);
+            assert_int_equal(n > 0, turn >= SEQS);
+            const spey_step_seq all = { seq, ids[s] + n, (int32_t)(LONGEST - n),
+                                        (int32_t)(LONGEST - n) };
+            assert_int_equal(step(&f, &all, 1, &logits), SPEY_OK);
+            assert_memory_equal(logits, wanted[s][n], (size_t)(LONGEST - n) * sizeof(wanted[0][0]));
+            assert_int_equal(spey_kv_check(kv), SPEY_OK);
+            spey_kv_close(kv, seq);
+        }
+        spey_kv_stats stats;
+        spey_kv_read_stats(kv, &stats);
+        assert_true(stats.restored_blocks >= 2 * 8);
+        close_runner(&f);
+    }
+}
+
 static void a_state_begins_as_nothing_and_cannot_go_back(void **state)
 {
     (void)state;
@@ -607,6 +649,7 @@ int main(void)
         cmocka_unit_test(truncated_tokens_leave_no_trace),
         cmocka_unit_test(windows_give_the_same_bits_in_a_small_pool),
         cmocka_unit_test(forks_go_their_own_ways),
+        cmocka_unit_test(blocks_come_back_from_host_memory),
         cmocka_unit_test(faulty_steps_change_nothing),
         cmocka_unit_test(what_was_encoded_is_each_sequences_own),
         cmocka_unit_test(encoding_comes_once_and_first),
