@@ -22,7 +22,6 @@ typedef struct kv_group {
     int32_t *marks;   /* [n_blocks], for spey_kv_check */
     int32_t *table;   /* [sequences_max][blocks_max] */
     kv_span *spans;   /* [sequences_max] */
-    int64_t promised, promised_beyond; /* blocks: within windows, and behind them */
     /* TOKENS, for reuse (kv_tree.h): */
     int32_t *nodes_of_blocks; /* [n_blocks] KV_NONE: the tree does not have it */
     int32_t *blocks_of_nodes; /* [nodes_max] */
@@ -42,8 +41,7 @@ typedef struct kv_sequence {
     bool open;
     int64_t length;
     int64_t cross_length;
-    int64_t promised; /* tokens */
-    bool attached;    /* its blocks are stored under `salt` when they are full */
+    bool attached; /* its blocks are stored under `salt` when they are full */
     uint8_t priority;
     int32_t cursor; /* node of its last full block; KV_NONE */
     uint64_t salt;

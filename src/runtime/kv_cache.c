@@ -404,44 +404,6 @@ spey_status spey_kv_open(spey_kv_cache *kv, spey_seq_id *out)
     return SPEY_OK;
 }
 
-/* What a sequence that grows to n_tokens adds to a group's promises. */
-static void add_promise(spey_kv_cache *kv, int64_t n_tokens, int sign)
-{
-    int64_t blocks = spey_kv_books_blocks(&kv->limits, n_tokens);
-    for (int g = 0; g < kv->limits.n_groups; g++) {
-        kv_group *group = &kv->groups[g];
-        int64_t within = blocks;
-        if (group->window) within = min64(blocks, window_blocks(&kv->limits, group->kept));
-        group->promised += sign * within;
-        group->promised_beyond += sign * (blocks - within);
-    }
-}
-
-static bool promise_holds(const spey_kv_cache *kv, const kv_group *group)
-{
-    if (group->kind != SPEY_KV_TOKENS) return true;
-    int64_t step = spey_kv_books_blocks(&kv->limits, kv->limits.step_tokens_max);
-    return group->promised + min64(step, group->promised_beyond) <= group->n_blocks;
-}
-
-spey_status spey_kv_promise(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens)
-{
-    kv_sequence *s = spey_kv_books_sequence(kv, seq);
-    bool holds = n_tokens <= kv->limits.sequence_tokens_max;
-    add_promise(kv, s->promised, -1);
-    add_promise(kv, n_tokens, 1);
-    for (int g = 0; g < kv->limits.n_groups; g++)
-        holds = holds && promise_holds(kv, &kv->groups[g]);
-    if (holds) {
-        s->promised = n_tokens;
-        return SPEY_OK;
-    }
-    add_promise(kv, n_tokens, -1);
-    add_promise(kv, s->promised, 1);
-    return SPEY_FAIL(SPEY_LIMIT, "the KV cache is promised to others: %lld tokens wanted",
-                     (long long)n_tokens);
-}
-
 void spey_kv_close(spey_kv_cache *kv, spey_seq_id seq)
 {
     kv_sequence *s = spey_kv_books_sequence(kv, seq);
@@ -449,7 +411,6 @@ void spey_kv_close(spey_kv_cache *kv, spey_seq_id seq)
     for (int g = 0; g < kv->limits.n_groups; g++)
         keep_blocks(kv, g, seq, 0);
     spey_kv_books_detach(kv, seq);
-    add_promise(kv, s->promised, -1);
     *s = (kv_sequence){ .open = false };
     kv->free_slots[kv->n_free_slots++] = seq;
 }

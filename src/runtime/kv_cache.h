@@ -112,11 +112,6 @@ int64_t spey_kv_missing_blocks(const spey_kv_cache *kv, spey_seq_id seq, int64_t
 /* Add what reserve would take of each group to missing[n_groups]: for several sequences together. */
 void spey_kv_add_missing(const spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens,
                          int64_t *missing);
-/* Promise that the sequence can grow to n_tokens, step_tokens_max a step with all others, as far as promises go: what they
- * need together is in the pools. Replaces an earlier promise; ends with the sequence. For admission where nobody is ever
- * stopped; reserve does not look at it. SPEY_LIMIT: the pools do not hold it; nothing was changed. */
-spey_status spey_kv_promise(spey_kv_cache *kv, spey_seq_id seq, int64_t n_tokens);
-
 /* Count n more tokens as stored; they must be reserved. Window groups give back what no later token sees. `ids` are kept
  * for sequences to come that begin alike; NULL: nobody will find these tokens, nor later ones. */
 void spey_kv_advance(spey_kv_cache *kv, spey_seq_id seq, const int32_t *ids, int64_t n);

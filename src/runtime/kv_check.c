@@ -24,7 +24,7 @@ static spey_status check_span(const spey_kv_cache *kv, int g, spey_seq_id seq)
         seen = (tokens - group->window + 1) / kv->limits.block_tokens;
     bool sound = span.first >= 0 && span.first <= seen && span.end >= least &&
                  span.first <= span.end && span.end <= group->blocks_max;
-    if (!s->open) sound = span.first == 0 && span.end == 0 && s->length == 0 && !s->promised;
+    if (!s->open) sound = span.first == 0 && span.end == 0 && s->length == 0;
     if (!sound)
         return SPEY_FAIL(SPEY_INTERNAL, "group %d: sequence %d has %lld tokens in blocks [%d, %d)",
                          g, seq, (long long)tokens, span.first, span.end);

@@ -260,35 +260,6 @@ static void a_fork_without_a_slot_changes_nothing(void **state)
     spey_kv_cache_free(kv);
 }
 
-static void promises_are_kept_beside_each_other(void **state)
-{
-    (void)state;
-    spey_kv_limits limits = { .sequences_max = 4,
-                              .sequence_tokens_max = 400,
-                              .step_tokens_max = 20,
-                              .block_tokens = 10,
-                              .n_groups = 1,
-                              .groups = { { .n_blocks = 13, .window = 30 } } };
-    spey_kv_cache *kv;
-    spey_seq_id seqs[4];
-    assert_int_equal(spey_kv_cache_new(&limits, &kv), SPEY_OK);
-    for (int s = 0; s < 4; s++)
-        assert_int_equal(spey_kv_open(kv, &seqs[s]), SPEY_OK);
-    /* 5 blocks each for their windows, 2 for a step of any of them */
-    assert_int_equal(spey_kv_promise(kv, seqs[0], 400), SPEY_OK);
-    assert_int_equal(spey_kv_promise(kv, seqs[1], 400), SPEY_OK);
-    assert_int_equal(spey_kv_promise(kv, seqs[2], 20), SPEY_LIMIT);
-    assert_int_equal(spey_kv_promise(kv, seqs[2], 10), SPEY_OK);
-    assert_int_equal(spey_kv_promise(kv, seqs[3], 401), SPEY_LIMIT);
-    assert_int_equal(spey_kv_promise(kv, seqs[3], 1), SPEY_LIMIT);
-    assert_int_equal(spey_kv_promise(kv, seqs[1], 40), SPEY_OK); /* replaced by a smaller one */
-    assert_int_equal(spey_kv_promise(kv, seqs[3], 10), SPEY_OK);
-    spey_kv_close(kv, seqs[0]);
-    assert_int_equal(spey_kv_promise(kv, seqs[3], 400), SPEY_OK);
-    assert_int_equal(spey_kv_check(kv), SPEY_OK);
-    spey_kv_cache_free(kv);
-}
-
 static void an_encoders_blocks_are_a_groups_of_their_own(void **state)
 {
     (void)state;
@@ -458,7 +429,6 @@ int main(void)
         cmocka_unit_test(a_window_group_holds_no_more_than_its_window),
         cmocka_unit_test(a_fork_shares_until_one_of_them_writes),
         cmocka_unit_test(a_fork_without_a_slot_changes_nothing),
-        cmocka_unit_test(promises_are_kept_beside_each_other),
         cmocka_unit_test(an_encoders_blocks_are_a_groups_of_their_own),
         cmocka_unit_test(blocks_hold_their_sequences_under_random_moves),
         cmocka_unit_test(new_fails_cleanly_without_memory),
