@@ -9,35 +9,14 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "engine/engine_file.h"
+#include "runtime/context_impl.h"
 #include "runtime/engine_handle.h"
-#include "runtime/request.h"
-#include "runtime/runner.h"
-#include "runtime/sampler.h"
-#include "runtime/scheduler.h"
 #include "spey/spey.h"
 
 /* Rows of logits beyond one per sequence, for prompt log-probabilities and evaluation: as many as fit in this. */
 enum { LOGITS_BYTES = 8 << 20, OUTPUT_ROWS_MAX = 128 };
 enum { QUEUE_MAX = 1024 };
 #define DEADLINE_MS_MAX ((int64_t)1 << 40)
-
-struct spey_context {
-    const spey_engine *engine;
-    spey_runner *runner;
-    spey_sampler *sampler;
-    const spey_plan *plan;
-    int64_t vocab_size;
-    spey_eos eos;
-    spey_scheduler *scheduler;
-    spey_schedule schedule;
-    spey_request *first, *last; /* all that have not ended, in order of submission */
-    int32_t n_requests;
-    bool any_cancelled;   /* the list is to be searched for such */
-    spey_step_seq *step;  /* [sequences_max] */
-    float **rows;         /* [sequences_max] of one request */
-    spey_growth *growths; /* [sequences_max] */
-    uint64_t next_id;
-};
 
 void spey_context_options_init(spey_context_options *options)
 {
@@ -84,12 +63,17 @@ static int64_t output_rows(int64_t sequences, int64_t vocab_size)
     return rows > sequences ? rows : sequences;
 }
 
+int32_t spey_context_queue_max(const spey_context_options *options)
+{
+    return options->queue_max > 0 ? options->queue_max : QUEUE_MAX;
+}
+
 static spey_status open_scheduler(spey_context *c, const spey_context_options *o)
 {
     const spey_limits_plan *plan = &c->plan->limits;
     spey_scheduler_limits limits = { .policy = o->policy,
                                      .sequences_max = plan->sequences_max,
-                                     .queue_max = o->queue_max > 0 ? o->queue_max : QUEUE_MAX,
+                                     .queue_max = spey_context_queue_max(o),
                                      .step_tokens_max = plan->step_tokens_max,
                                      .step_outputs_max = plan->outputs_max,
                                      .step_prefill_max = o->step_prefill_max,
@@ -324,6 +308,7 @@ spey_status spey_context_cancel(spey_context *c, uint64_t request)
 static void retire(spey_context *c, spey_request *r)
 {
     SPEY_ASSERT(r->ended);
+    c->iteration.num_completed_requests++;
     spey_scheduler_end(c->scheduler, spey_runner_kv(c->runner), r->ticket);
     *(r->previous ? &r->previous->next : &c->first) = r->next;
     *(r->next ? &r->next->previous : &c->last) = r->previous;
@@ -339,6 +324,15 @@ static void end_cancelled(spey_context *c)
         next = r->next;
         if (!r->cancelled) continue;
         spey_request_end(r, SPEY_FINISH_CANCELLED, NULL);
+        retire(c, r);
+    }
+}
+
+void spey_context_end_all(spey_context *c, spey_finish finish, const char *error)
+{
+    while (c->first) {
+        spey_request *r = c->first;
+        spey_request_end(r, finish, error);
         retire(c, r);
     }
 }
@@ -431,6 +425,7 @@ static void deliver(spey_context *c, float *logits)
             grows = take_rows(c, &s->items[end], &logits) || grows;
         if (grows) n += grow(c, s->items[i].owner, s->items[i].index, c->growths + n);
     }
+    c->n_grown = n;
     spey_scheduler_take(c->scheduler, spey_runner_kv(c->runner), s, c->growths, n);
     for (int32_t i = 0; i < n; i++) {
         bool new_one = !i || c->growths[i].ticket != c->growths[i - 1].ticket;
@@ -443,15 +438,19 @@ static void deliver(spey_context *c, float *logits)
 spey_status spey_context_step(spey_context *c, int32_t *active)
 {
     spey_kv_cache *kv = spey_runner_kv(c->runner);
+    uint64_t start = spey_clock_ns();
+    c->iteration.num_completed_requests = 0;
     end_cancelled(c);
-    spey_scheduler_plan(c->scheduler, kv, spey_clock_ns(), &c->schedule);
+    spey_scheduler_plan(c->scheduler, kv, start, &c->schedule);
     end_expired(c);
     SPEY_TRY(spey_scheduler_commit(c->scheduler, kv, &c->schedule));
     if (c->schedule.n_items > 0) {
         float *logits;
+        spey_context_note_schedule(c, start);
         SPEY_TRY(compute(c, &logits));
         deliver(c, logits);
         end_cancelled(c);
+        spey_context_note_step(c, start);
     }
     if (active) *active = c->n_requests;
     return SPEY_OK;

@@ -133,6 +133,7 @@ spey_status spey_request_new(const spey_request_setup *setup, spey_request **out
     if (!r) return SPEY_NOMEM;
     spey_arena_init(&r->arena, SPEY_PURPOSE_RUNTIME);
     r->priority = o->priority;
+    r->submitted_ns = setup->now_ns;
     r->tenant = o->tenant;
     r->cache_salt = o->cache_salt;
     if (o->deadline_ms) r->deadline_ns = setup->now_ns + (uint64_t)o->deadline_ms * 1000000;

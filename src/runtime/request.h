@@ -61,6 +61,8 @@ typedef struct spey_request {
     spey_token_logprob *top;        /* [sampling.logprobs] */
     char error[256];
 
+    uint64_t submitted_ns, scheduled_iter; /* when it came; the last step that it was in */
+    bool begun;
     int32_t priority;
     uint64_t tenant, cache_salt, deadline_ns;
     spey_process_logits_fn process_logits;

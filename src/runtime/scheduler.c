@@ -317,6 +317,16 @@ spey_scheduler_counts spey_scheduler_count(const spey_scheduler *s)
                                     .pauses = s->n_pauses };
 }
 
+spey_ticket_progress spey_scheduler_progress(const spey_scheduler *s, spey_ticket ticket)
+{
+    SPEY_ASSERT(ticket >= 0 && ticket < s->tickets_max);
+    const spey_entry *e = &s->entries[ticket];
+    return (spey_ticket_progress){ .begun = e->admitted > 0,
+                                   .paused = e->state == SPEY_TICKET_PAUSED,
+                                   .generates = spey_scheduler_decodes(s, e),
+                                   .n_done = e->first >= 0 ? s->sequences[e->first].n_done : 0 };
+}
+
 void *spey_scheduler_owner(const spey_scheduler *s, spey_ticket ticket)
 {
     SPEY_ASSERT(ticket >= 0 && ticket < s->tickets_max);

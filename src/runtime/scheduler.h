@@ -126,6 +126,12 @@ typedef struct spey_scheduler_counts {
     uint64_t admissions, pauses;     /* so far */
 } spey_scheduler_counts;
 spey_scheduler_counts spey_scheduler_count(const spey_scheduler *scheduler);
+/* How far a request is. */
+typedef struct spey_ticket_progress {
+    bool begun, paused, generates; /* generates: nothing but its newest tokens is to be computed */
+    int64_t n_done;                /* tokens of its first live sequence that are stored */
+} spey_ticket_progress;
+spey_ticket_progress spey_scheduler_progress(const spey_scheduler *scheduler, spey_ticket ticket);
 /* The caller's pointer, as submitted. */
 void *spey_scheduler_owner(const spey_scheduler *scheduler, spey_ticket ticket);
 /* Every invariant of the tables; for tests. */
