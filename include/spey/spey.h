@@ -85,6 +85,11 @@ typedef struct spey_context_options {
     bool no_kv_reuse;   /* forget what ended requests leave in the KV cache: docs/memory.md */
     const char *device; /* "cpu", "cuda"; NULL: "cpu" */
     uint64_t memory_bytes_max; /* cap for everything; 0: what is free */
+    /* Of the memory that weights and activations leave free, this part (0 to 1) is KV cache; 0: as kv_bytes says. */
+    double kv_fraction;
+    /* A request's log-probabilities have the same bits whatever runs beside it, on every device: kernels that cannot
+     * promise it are not used. The CPU's always can. */
+    bool batch_invariant;
     spey_policy policy;
     int32_t queue_max; /* requests that wait; 0: 1024 */
     /* Prompt tokens of a step beside running decodes, which bounds the time between tokens; 0: no bound. */

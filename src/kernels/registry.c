@@ -57,8 +57,8 @@ static void describe(const char *op, const void *args, char *out, size_t n)
              spey_dtype_name(a->y_dtype));
 }
 
-spey_status spey_kernel_choose(const spey_backend *backend, const char *op, const void *args,
-                               const spey_kernel **out)
+static spey_status choose(const spey_backend *backend, const char *op, const void *args,
+                          bool invariant, const spey_kernel **out)
 {
     *out = NULL;
     char asked[160];
@@ -70,6 +70,11 @@ spey_status spey_kernel_choose(const spey_backend *backend, const char *op, cons
             return SPEY_FAIL(SPEY_INVALID, "SPEY_KERNEL: device %s has no kernel %.*s",
                              backend->name, (int)len, wanted);
         describe(op, args, asked, sizeof(asked));
+        if (invariant && kernel->varies)
+            return SPEY_FAIL(SPEY_UNSUPPORTED,
+                             "SPEY_KERNEL: %s gives other bits in other batches, and batch "
+                             "invariance is asked for",
+                             kernel->name);
         if (!fits(kernel, args))
             return SPEY_FAIL(SPEY_UNSUPPORTED,
                              "SPEY_KERNEL: %s cannot be used here%s: the shape, the types or the "
@@ -83,12 +88,24 @@ spey_status spey_kernel_choose(const spey_backend *backend, const char *op, cons
     for (int i = 0; i < n; i++) {
         if (!spey_kernel_is(rows[i], op)) continue;
         n_rows++;
-        if (!fits(rows[i], args)) continue;
+        if ((invariant && rows[i]->varies) || !fits(rows[i], args)) continue;
         *out = rows[i];
         return SPEY_OK;
     }
     describe(op, args, asked, sizeof(asked));
     return SPEY_FAIL(SPEY_UNSUPPORTED,
-                     "device %s: none of %d kernels for %s takes these operands%s", backend->name,
-                     n_rows, op, asked);
+                     "device %s: none of %d kernels for %s takes these operands%s%s", backend->name,
+                     n_rows, op, asked, invariant ? " and gives the same bits in every batch" : "");
+}
+
+spey_status spey_kernel_choose(const spey_backend *backend, const char *op, const void *args,
+                               const spey_kernel **out)
+{
+    return choose(backend, op, args, false, out);
+}
+
+spey_status spey_kernel_choose_invariant(const spey_backend *backend, const char *op,
+                                         const void *args, const spey_kernel **out)
+{
+    return choose(backend, op, args, true, out);
 }

@@ -17,6 +17,10 @@ const spey_backend *spey_cpu_backend(void);
 spey_status spey_kernel_choose(const spey_backend *backend, const char *op, const void *args,
                                const spey_kernel **out);
 
+/* The same among rows that give a token the same bits whatever else is in the batch. */
+spey_status spey_kernel_choose_invariant(const spey_backend *backend, const char *op,
+                                         const void *args, const spey_kernel **out);
+
 /* By full name; NULL when there is none. */
 const spey_kernel *spey_kernel_find(const spey_backend *backend, const char *name);
 

@@ -206,7 +206,10 @@ static spey_status finish(binder *b, const char *op, spey_rows rows, spey_any_ar
     const spey_memplan_limits *limits = &b->layout->memplan_limits;
     args->rows = rows == SPEY_ROWS_OUTPUTS ? limits->outputs_max : limits->tokens_max;
     spey_step *step = &out->steps[out->sizes.n_steps];
-    SPEY_TRY(spey_kernel_choose(b->program->backend, op, args, &step->kernel));
+    if (b->layout->plan.limits.batch_invariant)
+        SPEY_TRY(spey_kernel_choose_invariant(b->program->backend, op, args, &step->kernel));
+    else
+        SPEY_TRY(spey_kernel_choose(b->program->backend, op, args, &step->kernel));
     step->args = args;
     size_t bytes = step->kernel->workspace ? step->kernel->workspace(args) : 0;
     if (bytes > out->sizes.workspace_bytes) out->sizes.workspace_bytes = bytes;

@@ -5,6 +5,8 @@
  * up with prompt chunks of the others, oldest first. */
 #include "runtime/context.h"
 
+#include <string.h>
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/status.h"
@@ -86,6 +88,24 @@ static spey_status open_scheduler(spey_context *c, const spey_context_options *o
     return c->step && c->rows && c->growths ? SPEY_OK : SPEY_NOMEM;
 }
 
+/* Plan once to see what is left for the KV cache. */
+static spey_status choose_kv_bytes(const spey_engine *engine, const spey_context_options *o,
+                                   spey_limits_plan *limits)
+{
+    if (!(o->kv_fraction > 0 && o->kv_fraction <= 1))
+        return SPEY_FAIL(SPEY_INVALID, "kv_fraction is %g, expected 0 to 1", o->kv_fraction);
+    if (o->kv_bytes) return SPEY_FAIL(SPEY_INVALID, "kv_fraction and kv_bytes exclude each other");
+    spey_plan plan;
+    SPEY_TRY(spey_runner_plan(engine->file, limits, &plan));
+    uint64_t other = plan.total_bytes;
+    for (int i = 0; i < plan.n_lines; i++)
+        if (plan.lines[i].counted && !strcmp(plan.lines[i].what, "kv cache"))
+            other -= plan.lines[i].bytes;
+    uint64_t room = plan.available_bytes > other ? plan.available_bytes - other : 0;
+    limits->kv_bytes = (uint64_t)((double)room * o->kv_fraction);
+    return SPEY_OK;
+}
+
 static spey_status open_runner(spey_context *c, const spey_context_options *o)
 {
     const spey_model_info *info = spey_engine_file_info(c->engine->file);
@@ -103,7 +123,9 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
                                 .kv_dtype = o->kv_dtype,
                                 .kv_host_bytes = o->kv_host_bytes,
                                 .no_kv_reuse = o->no_kv_reuse,
+                                .batch_invariant = o->batch_invariant,
                                 .memory_bytes_max = o->memory_bytes_max };
+    if (o->kv_fraction != 0) SPEY_TRY(choose_kv_bytes(c->engine, o, &limits));
     SPEY_TRY(spey_runner_new(c->engine->file, &limits, &c->runner));
     c->plan = spey_runner_get_plan(c->runner);
     SPEY_TRY(spey_sampler_new(c->vocab_size, &c->sampler));

@@ -32,6 +32,7 @@ typedef struct spey_limits_plan {
     uint64_t kv_host_bytes;  /* host memory for blocks that are evicted from the pools [none] */
     bool no_kv_reuse;        /* forget the blocks of ended sequences */
     uint64_t memory_bytes_max; /* cap for the counted lines [what is free] */
+    bool batch_invariant;      /* no rows whose bits depend on what else is in the batch */
     bool no_in_place;          /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;
 

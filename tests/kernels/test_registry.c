@@ -78,6 +78,37 @@ static void a_preferred_row_must_exist_and_fit(void **state)
     unsetenv("SPEY_KERNEL");
 }
 
+static bool takes_all(const void *args)
+{
+    (void)args;
+    return true;
+}
+
+static const spey_kernel *const *two_rows(int *n)
+{
+    static const spey_kernel fast = { .name = "gemm/fast", .supports = takes_all, .varies = true };
+    static const spey_kernel steady = { .name = "gemm/steady", .supports = takes_all };
+    static const spey_kernel *const rows[] = { &fast, &steady };
+    *n = 2;
+    return rows;
+}
+
+static void rows_that_vary_are_not_for_batch_invariance(void **state)
+{
+    (void)state;
+    const spey_backend backend = { .name = "two", .kernels = two_rows };
+    const spey_kernel *kernel;
+    assert_int_equal(spey_kernel_choose(&backend, "gemm", &float_gemm, &kernel), SPEY_OK);
+    assert_string_equal(kernel->name, "gemm/fast");
+    assert_int_equal(spey_kernel_choose_invariant(&backend, "gemm", &float_gemm, &kernel), SPEY_OK);
+    assert_string_equal(kernel->name, "gemm/steady");
+    setenv("SPEY_KERNEL", "gemm/fast", 1);
+    assert_int_equal(spey_kernel_choose_invariant(&backend, "gemm", &float_gemm, &kernel),
+                     SPEY_UNSUPPORTED);
+    assert_non_null(strstr(spey_last_error(), "batch invariance"));
+    unsetenv("SPEY_KERNEL");
+}
+
 static void rows_are_found_by_their_whole_name(void **state)
 {
     (void)state;
@@ -93,6 +124,7 @@ int main(void)
         cmocka_unit_test(what_no_row_takes_is_named),
         cmocka_unit_test(spey_kernel_prefers_a_row),
         cmocka_unit_test(a_preferred_row_must_exist_and_fit),
+        cmocka_unit_test(rows_that_vary_are_not_for_batch_invariance),
         cmocka_unit_test(rows_are_found_by_their_whole_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -445,6 +445,32 @@ static void faults_of_a_logits_processor_end_its_request_alone(void **state)
     spey_context_free(context);
 }
 
+static void the_kv_cache_can_be_a_part_of_what_is_free(void **state)
+{
+    (void)state;
+    uint64_t blocks[2];
+    for (int i = 0; i < 2; i++) {
+        spey_context_options options;
+        spey_context_options_init(&options);
+        options.threads = 1;
+        options.memory_bytes_max = 16 << 20;
+        options.kv_fraction = i ? 0.5 : 0.25;
+        options.batch_invariant = true; /* nothing to lose on a CPU */
+        spey_context *context;
+        assert_int_equal(spey_context_new(engine, &options, &context), SPEY_OK);
+        const spey_plan *plan = spey_runner_get_plan(spey_context_runner(context));
+        blocks[i] = (uint64_t)plan->kv_blocks;
+        assert_true(plan->total_bytes <= options.memory_bytes_max);
+        spey_context_free(context);
+        options.kv_fraction = i ? 1.5 : -1;
+        assert_int_equal(spey_context_new(engine, &options, &context), SPEY_INVALID);
+        options.kv_fraction = 0.5;
+        options.kv_bytes = 1 << 20;
+        assert_int_equal(spey_context_new(engine, &options, &context), SPEY_INVALID);
+    }
+    assert_in_range(blocks[1], 2 * blocks[0] - 1, 2 * blocks[0] + 1);
+}
+
 static void deadlines_end_requests_and_the_queue_is_bounded(void **state)
 {
     (void)state;
@@ -748,6 +774,7 @@ int main(void)
         cmocka_unit_test(best_of_tells_the_likeliest_in_order),
         cmocka_unit_test(cancelling_ends_every_sequence_once),
         cmocka_unit_test(faults_of_a_logits_processor_end_its_request_alone),
+        cmocka_unit_test(the_kv_cache_can_be_a_part_of_what_is_free),
         cmocka_unit_test(deadlines_end_requests_and_the_queue_is_bounded),
         cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(a_request_can_be_cancelled_queued_running_or_by_its_callback),
