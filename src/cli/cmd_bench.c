@@ -14,7 +14,8 @@
 typedef struct bench_options {
     spey_runtime_flags runtime;
     const char *mode, *model, *shape;
-    const char *isl, *osl, *arrival, *trace;
+    const char *isl, *osl, *arrival, *trace, *policy_name;
+    spey_policy policy;
     int64_t batch, requests, iterations, warmup, shared_prefix, seed;
     spey_bench_workload_options workload;
     bool json;
@@ -168,6 +169,7 @@ static spey_status bench_engine(bench_options *o, const spey_engine *engine)
     o->runtime.sequences = o->batch;
     if (o->runtime.context == 0) o->runtime.context = workload.total_max;
     spey_context_options_from(&o->runtime, &options);
+    options.policy = o->policy;
     options.queue_max = workload.n < QUEUE_MAX ? (int32_t)workload.n : QUEUE_MAX;
     spey_context *context;
     spey_status status = spey_context_new(engine, &options, &context);
@@ -187,6 +189,20 @@ static spey_status run_bench(bench_options *o)
     return status;
 }
 
+static spey_status parse_policy(const char *name, spey_policy *out)
+{
+    static const char *const names[] = { [SPEY_GUARANTEED_NO_EVICT] = "no-evict",
+                                         [SPEY_MAX_UTILIZATION] = "max-utilization",
+                                         [SPEY_STATIC_BATCH] = "static" };
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, names[i])) continue;
+        *out = (spey_policy)i;
+        return SPEY_OK;
+    }
+    return SPEY_FAIL(SPEY_INVALID,
+                     "--policy is \"%s\", expected no-evict, max-utilization or static", name);
+}
+
 static spey_status check_options(bench_options *o, const spey_args *args)
 {
     o->mode = args->positional[0];
@@ -202,6 +218,7 @@ static spey_status check_options(bench_options *o, const spey_args *args)
                          "is one batch at once");
     SPEY_TRY(spey_bench_lengths_parse("isl", o->isl, &o->workload.isl));
     SPEY_TRY(spey_bench_lengths_parse("osl", o->osl, &o->workload.osl));
+    SPEY_TRY(parse_policy(o->policy_name, &o->policy));
     SPEY_TRY(spey_bench_arrival_parse(o->arrival, &o->workload.arrival));
     o->workload.n = o->requests;
     if (latency) o->workload.n = o->batch;
@@ -214,9 +231,13 @@ static spey_status check_options(bench_options *o, const spey_args *args)
 
 int spey_cmd_bench(int argc, char **argv)
 {
-    bench_options o = {
-        .isl = "128", .osl = "128", .arrival = "all", .batch = 1, .warmup = 1, .seed = 1
-    };
+    bench_options o = { .isl = "128",
+                        .osl = "128",
+                        .arrival = "all",
+                        .policy_name = "no-evict",
+                        .batch = 1,
+                        .warmup = 1,
+                        .seed = 1 };
     char shapes[1024] = "published configuration with random weights:\n";
     for (const char *const *name = spey_build_shape_names(); *name; name++) {
         strncat(shapes, *name, sizeof shapes - strlen(shapes) - 3);
@@ -236,6 +257,8 @@ int spey_cmd_bench(int argc, char **argv)
           "throughput: all (default), poisson:RATE (requests a second), or\n"
           "closed:CLIENTS (each sends its next when it has its answer)",
           0, 0 },
+        { "policy", SPEY_OPTION_TEXT, &o.policy_name, "NAME",
+          "no-evict (default), max-utilization or static:\ndocs/scheduling.md", 0, 0 },
         { "trace", SPEY_OPTION_TEXT, &o.trace, "FILE",
           "throughput: lengths and times from lines of\n{\"isl\": 128, \"osl\": 64, \"arrival_ms\": 12.5}",
           0, 0 },

@@ -1,0 +1,183 @@
+/* On the demo model: what a request gets does not depend on what runs beside it, on how its prompt is cut, on what the cache
+ * had, or on the policy: the same ids, and log-probabilities of the same bits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "engine_fixture.h"
+#include "runtime/context.h"
+#include "runtime/engine_handle.h"
+
+enum { REQUESTS = 64, VOCAB = 8192, PROMPT_MAX = 80, OUTPUT_MAX = 32, WIDTH_MAX = 3 };
+
+typedef struct record {
+    int32_t ids[WIDTH_MAX][OUTPUT_MAX];
+    float logprobs[WIDTH_MAX][OUTPUT_MAX];
+    int n[WIDTH_MAX];
+    spey_finish finish[WIDTH_MAX];
+    int n_ends, n_events, cancel_after; /* events; 0: never */
+} record;
+
+static spey_engine *engine;
+
+static int open_engine(void **state)
+{
+    (void)state;
+    return spey_engine_from_file(e2e_build("models/demo", "f32", NULL), &engine) ? -1 : 0;
+}
+
+static int close_engine(void **state)
+{
+    (void)state;
+    spey_engine_close(engine);
+    return 0;
+}
+
+static int on_output(void *user, const spey_output *event)
+{
+    record *r = user;
+    int s = event->sequence;
+    if (event->token >= 0) {
+        r->ids[s][r->n[s]] = event->token;
+        r->logprobs[s][r->n[s]++] = event->logprob;
+    }
+    r->finish[s] = event->finish;
+    r->n_ends += event->last;
+    return r->cancel_after && ++r->n_events == r->cancel_after;
+}
+
+/* Lengths, beginnings in common, penalties, several sequences, cancels: all drawn from the number. */
+static void submit(spey_context *context, int number, record *r)
+{
+    spey_rng rng = { .seed = 7000 + (uint64_t)number };
+    int32_t prompt[PROMPT_MAX];
+    size_t n = 1 + (size_t)spey_rng_below(&rng, PROMPT_MAX - 1),
+           shared = (size_t)spey_rng_below(&rng, n + 1);
+    spey_rng family = { .seed = (uint64_t)number % 4 };
+    for (size_t i = 0; i < n; i++)
+        prompt[i] = (int32_t)spey_rng_below(i < shared ? &family : &rng, VOCAB);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 1 + (int32_t)spey_rng_below(&rng, OUTPUT_MAX);
+    s.temperature = number % 3 ? 1.0 : 0;
+    s.top_k = number % 5 ? 0 : 40;
+    s.repetition_penalty = number % 4 ? 1 : 1.2;
+    s.presence_penalty = number % 7 ? 0 : 0.5;
+    s.no_repeat_ngram = number % 6 ? 0 : 3;
+    s.seed = (uint64_t)number;
+    s.logprobs = 0;
+    s.n = number % 8 ? 1 : WIDTH_MAX;
+    r->cancel_after = number % 9 ? 0 : 5;
+    e2e_ok(spey_context_submit(context, prompt, n, &s, on_output, r, NULL), "submit");
+}
+
+static spey_context *open_context(const spey_context_options *options)
+{
+    spey_context *context;
+    e2e_ok(spey_context_new(engine, options, &context), "context");
+    return context;
+}
+
+static void run_crowd(const spey_context_options *options, record *records, uint64_t *pauses)
+{
+    spey_context *context = open_context(options);
+    for (int i = 0; i < REQUESTS; i++)
+        submit(context, i, &records[i]);
+    e2e_ok(spey_context_run(context), "run");
+    *pauses = spey_context_counts(context).pauses;
+    spey_context_free(context);
+}
+
+static void ordinary(spey_context_options *options)
+{
+    spey_context_options_init(options);
+    options->threads = 2;
+    options->sequences_max = 16;
+    options->kv_block_tokens = 16;
+    options->sequence_tokens_max = PROMPT_MAX + OUTPUT_MAX;
+    options->batch_invariant = true;
+}
+
+static const record *alone(void)
+{
+    static record records[REQUESTS];
+    if (records[0].n_ends) return records;
+    for (int i = 0; i < REQUESTS; i++) {
+        spey_context_options options;
+        ordinary(&options);
+        options.sequences_max = WIDTH_MAX;
+        options.no_kv_reuse = true;
+        spey_context *context = open_context(&options);
+        submit(context, i, &records[i]);
+        e2e_ok(spey_context_run(context), "run");
+        spey_context_free(context);
+    }
+    return records;
+}
+
+static void check(const spey_context_options *options, bool pauses_expected)
+{
+    static record crowd[REQUESTS];
+    memset(crowd, 0, sizeof crowd);
+    const record *wanted = alone();
+    uint64_t pauses;
+    run_crowd(options, crowd, &pauses);
+    assert_int_equal(pauses > 0, pauses_expected);
+    for (int i = 0; i < REQUESTS; i++) {
+        assert_int_equal(crowd[i].n_ends, 1);
+        if (memcmp(&crowd[i], &wanted[i], sizeof crowd[i])) fail_msg("request %d differs", i);
+    }
+}
+
+static void a_crowd_that_shares_prefixes(void **state)
+{
+    (void)state;
+    spey_context_options options;
+    ordinary(&options);
+    check(&options, false);
+}
+
+static void prompts_in_small_pieces_and_no_reuse(void **state)
+{
+    (void)state;
+    spey_context_options options;
+    ordinary(&options);
+    options.no_kv_reuse = true;
+    options.step_tokens_max = 24;
+    options.step_prefill_max = 5;
+    check(&options, false);
+}
+
+static void little_memory(void **state)
+{
+    (void)state;
+    spey_context_options options;
+    ordinary(&options);
+    spey_context *context = open_context(&options);
+    uint64_t block_bytes = spey_runner_get_plan(spey_context_runner(context))->kv_block_bytes;
+    spey_context_free(context);
+    options.kv_bytes = 25 * block_bytes; /* three sequences at their longest */
+    check(&options, false);
+    options.policy = SPEY_MAX_UTILIZATION;
+    check(&options, true);
+    options.no_kv_reuse = true;
+    check(&options, true);
+    options.policy = SPEY_STATIC_BATCH;
+    check(&options, false);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_crowd_that_shares_prefixes),
+        cmocka_unit_test(prompts_in_small_pieces_and_no_reuse),
+        cmocka_unit_test(little_memory),
+    };
+    return cmocka_run_group_tests_name("batching", tests, open_engine, close_engine);
+}
