@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "engine_fixture.h"
+#include "tensor/safetensors.h"
 
 enum { VOCAB = 8192, IDS_MAX = 256 };
 
@@ -80,9 +81,62 @@ static void chunks_change_no_bit(void **state)
     assert_memory_equal(got, again, (size_t)(n_ids * VOCAB) * sizeof(float));
 }
 
+/* ---- checkpoints that are E4M3 themselves ---- */
+
+enum { TINY_VOCAB = 256, TINY_ROWS = 2 * 32 };
+
+/* Logits of a fixture of tests/data/quantized (tools/reference/make_quantized.py) against those of its values. */
+static double fixture_error(const char *name, const char *dtype, const char *passes)
+{
+    char path[256];
+    spey_safetensors *expected;
+    snprintf(path, sizeof path, "tests/data/quantized/%s/expected.safetensors", name);
+    e2e_ok(spey_safetensors_open(path, &expected), path);
+    const spey_safetensor *sequence = spey_safetensors_find(expected, "sequence");
+    const spey_safetensor *logits = spey_safetensors_find(expected, "logits");
+    assert_true(sequence && logits && logits->bytes == TINY_ROWS * TINY_VOCAB * sizeof(float));
+    *strrchr(path, '/') = 0;
+    spey_engine_file *engine = e2e_build(path, dtype, passes);
+    const spey_limits_plan limits = { .threads = 1, .outputs_max = 32 };
+    spey_runner *runner = e2e_runner(engine, &limits);
+    for (int64_t b = 0; b < 2; b++) {
+        int32_t row[32];
+        for (int64_t i = 0; i < 32; i++) {
+            int64_t id;
+            memcpy(&id, (const uint8_t *)sequence->data + (b * 32 + i) * 8, sizeof id);
+            row[i] = (int32_t)id;
+        }
+        e2e_logits(runner, row, 32, 32, TINY_VOCAB, got + b * 32 * TINY_VOCAB);
+    }
+    memcpy(reference, logits->data, logits->bytes);
+    spey_runner_free(runner);
+    spey_engine_file_close(engine);
+    spey_safetensors_close(expected);
+    return e2e_nmse(got, reference, TINY_ROWS * TINY_VOCAB);
+}
+
+/* The values are the checkpoint's, so FP32 is as near to them as for any checkpoint (test_logits.c has the bounds). The
+ * rounding that made them E4M3 cost 1.3e-2. */
+static void e4m3_checkpoints_mean_what_their_values_say(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "compressed-tensors", "modelopt", "fp8-blocks" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (int folded = 0; folded < 2; folded++) {
+            const char *passes = folded ? NULL : "all";
+            double exact = fixture_error(names[i], "f32", passes);
+            double rounded = fixture_error(names[i], "bf16", passes);
+            print_message("%s: %.1e in FP32, %.1e in BF16\n", names[i], exact, rounded);
+            assert_true(exact < 1e-9);
+            assert_true(rounded < 1.5e-4);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(quantized_layers_say_nearly_the_same),
-                                        cmocka_unit_test(chunks_change_no_bit) };
+                                        cmocka_unit_test(chunks_change_no_bit),
+                                        cmocka_unit_test(
+                                            e4m3_checkpoints_mean_what_their_values_say) };
     return cmocka_run_group_tests(tests, read_text, NULL);
 }
