@@ -94,6 +94,13 @@ static spey_status check_template(build *b)
     return SPEY_OK;
 }
 
+static bool has_e4m3(const build *b)
+{
+    for (int i = 0; i < b->weights.n; i++)
+        if (b->weights.tensors[i].dtype == SPEY_E4M3) return true;
+    return false;
+}
+
 /* ---- sections ---- */
 
 static spey_status write_graph(build *b)
@@ -170,6 +177,10 @@ static spey_status prepare(build *b, const char *checkpoint)
         spey_draw(b->checkpoint->model, b->options, b->checkpoint->tensors, &b->info, &b->graph));
     SPEY_TRY(spey_import_weights_list(b->graph, &b->weights));
     b->info.n_parameters = b->weights.n_parameters;
+    if (b->options && b->options->quant && !strcmp(b->options->quant, "fp8") && !has_e4m3(b))
+        warn(b,
+             "fp8: no matrix of the layers has sides that are multiples of 16; none was quantized",
+             "");
     SPEY_TRY_CTX(
         spey_import_plan(b->graph, b->checkpoint->model, b->checkpoint->tensors, &b->import), "%s",
         checkpoint);

@@ -32,12 +32,13 @@ static void close_side(side *s)
     spey_engine_close(s->engine);
 }
 
-static spey_status open_side(const spey_compare_options *o, const char *path, side *out)
+static spey_status open_side(const spey_compare_options *o, const spey_runtime_flags *flags,
+                             const char *path, side *out)
 {
     spey_context_options options;
-    spey_context_options_from(o->runtime, &options);
-    if (!o->runtime->context) options.sequence_tokens_max = o->window;
-    SPEY_TRY(spey_open_model(path, o->runtime, &out->engine));
+    spey_context_options_from(flags, &options);
+    if (!flags->context) options.sequence_tokens_max = o->window;
+    SPEY_TRY(spey_open_model(path, flags, &out->engine));
     return spey_context_new(out->engine, &options, &out->context);
 }
 
@@ -153,8 +154,10 @@ spey_status spey_compare(const spey_compare_options *o)
 {
     side model = { 0 }, against = { 0 };
     spey_ids stream = { 0 };
-    spey_status status = open_side(o, o->model, &model);
-    if (!status) status = open_side(o, o->against, &against);
+    spey_runtime_flags plain = *o->runtime;
+    plain.quant = NULL; /* of the model that is judged alone */
+    spey_status status = open_side(o, o->runtime, o->model, &model);
+    if (!status) status = open_side(o, &plain, o->against, &against);
     if (!status) status = compare_sides(o, &model, &against, &stream);
     spey_ids_deinit(&stream);
     close_side(&against);

@@ -7,7 +7,7 @@
 typedef struct spey_compare_options {
     const char *model, *against, *text; /* paths */
     int64_t window, windows;            /* as spey_windows_cut takes them */
-    const spey_runtime_flags *runtime;  /* of both */
+    const spey_runtime_flags *runtime;  /* of both, but for quant: of `model` */
     bool json;
 } spey_compare_options;
 

@@ -188,6 +188,18 @@ static void numbers_that_are_not_finite_are_refused(void **state)
     draft_free(&d);
 }
 
+static void a_model_that_cannot_be_e4m3_stays_and_says_so(void **state)
+{
+    (void)state;
+    temp_folder folder = temp_folder_make();
+    const char *path = temp_path(&folder, "m.spey");
+    spey_build_report report;
+    assert_int_equal(spey_build_engine("tests/data/architectures/odd-llama", path, &fp8, &report),
+                     SPEY_OK);
+    assert_non_null(strstr(report.warnings, "none was quantized"));
+    remove_tree(folder.path);
+}
+
 static void shapes_quantize_too(void **state)
 {
     (void)state;
@@ -429,6 +441,7 @@ int main(void)
         cmocka_unit_test(calibration_gives_static_inputs),
         cmocka_unit_test(bad_options_are_refused),
         cmocka_unit_test(numbers_that_are_not_finite_are_refused),
+        cmocka_unit_test(a_model_that_cannot_be_e4m3_stays_and_says_so),
         cmocka_unit_test(shapes_quantize_too),
         cmocka_unit_test(e4m3_rows_are_taken_as_they_are),
         cmocka_unit_test(blocks_are_widened),
