@@ -254,6 +254,7 @@ int main(void)
         FIXTURE("odd-gpt-oss"),
         FIXTURE_WHOLE("odd-phi3-long"),
         FIXTURE("odd-phi3-short"),
+        FIXTURE("odd-nemotron"),
         FIXTURE("odd-t5"),
         FIXTURE("odd-t5-gated"),
         FIXTURE("odd-mt5"),

@@ -89,6 +89,8 @@ CASES = {
         60, 5, 1, 12, 42, 63, layers=1, original_max_position_embeddings=12, **longrope(6, 12))),
     "odd-phi3-short": ("Phi3Config", "Phi3ForCausalLM", decoder(
         36, 3, 3, 12, 26, 63, layers=1, original_max_position_embeddings=40, sliding_window=9, **longrope(6, 40))),
+    "odd-nemotron": ("NemotronConfig", "NemotronForCausalLM", decoder(
+        45, 5, 1, 12, 37, 59, attention_bias=True, mlp_bias=True)),
     # Inputs are longer than the distance from which on relative biases are one.
     "odd-t5": ("T5Config", "T5ForConditionalGeneration", dict(
         d_model=20, num_heads=3, d_kv=6, d_ff=27, num_layers=1, num_decoder_layers=2, vocab_size=61,
