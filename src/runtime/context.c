@@ -83,7 +83,7 @@ static spey_status open_scheduler(spey_context *c, const spey_context_options *o
     SPEY_TRY(spey_scheduler_new(&limits, &c->scheduler));
     SPEY_TRY(spey_schedule_init(&c->schedule, &limits));
     c->step = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_step_seq, limits.sequences_max);
-    c->rows = spey_new_array(SPEY_PURPOSE_RUNTIME, float *, limits.sequences_max);
+    c->rows = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_row, limits.sequences_max);
     c->growths = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_growth, limits.sequences_max);
     return c->step && c->rows && c->growths ? SPEY_OK : SPEY_NOMEM;
 }
@@ -388,8 +388,30 @@ static spey_status encode_inputs(spey_context *c)
     return n ? spey_runner_encode(c->runner, c->step, n) : SPEY_OK;
 }
 
-static spey_status compute(spey_context *c, float **logits)
+/* Rows of a step: logits, or where only they matter the numbers of the largest; the other is NULL. */
+typedef struct step_rows {
+    float *logits;
+    const int32_t *best;
+} step_rows;
+
+static spey_status compute_best(spey_context *c, step_rows *rows)
 {
+    int64_t n = 0;
+    SPEY_TRY(spey_runner_step_best(c->runner, c->step, c->schedule.n_items, &rows->best));
+    for (int32_t i = 0; i < c->schedule.n_items; i++)
+        n += c->step[i].n_outputs;
+    bool faults = false;
+    for (int64_t i = 0; i < n; i++)
+        faults = faults || rows->best[i] < 0;
+    if (!faults) return SPEY_OK;
+    rows->best = NULL; /* the sampler finds out what is wrong with a row */
+    return spey_runner_logits(c->runner, &rows->logits);
+}
+
+static spey_status compute(spey_context *c, step_rows *rows)
+{
+    bool best = true;
+    *rows = (step_rows){ 0 };
     if (c->plan->source_tokens_max) SPEY_TRY(encode_inputs(c));
     for (int32_t i = 0; i < c->schedule.n_items; i++) {
         const spey_schedule_item *item = &c->schedule.items[i];
@@ -398,20 +420,27 @@ static spey_status compute(spey_context *c, float **logits)
                                       .ids = r->choices[item->index].ids + item->from,
                                       .n_ids = item->n_tokens,
                                       .n_outputs = item->n_outputs };
+        best = best && spey_request_takes_best(r);
     }
-    return spey_runner_step(c->runner, c->step, c->schedule.n_items, logits);
+    if (best) return compute_best(c, rows);
+    return spey_runner_step(c->runner, c->step, c->schedule.n_items, &rows->logits);
 }
 
 /* Give one item's rows to its request; true when the last one is that of the sequence's newest token. */
-static bool take_rows(spey_context *c, const spey_schedule_item *item, float **logits)
+static bool take_rows(spey_context *c, const spey_schedule_item *item, step_rows *rows)
 {
     spey_request *r = item->owner;
     int64_t first = item->from + item->n_tokens - item->n_outputs; /* position of the first row */
-    for (int32_t row = 0; row < item->n_outputs; row++, *logits += c->vocab_size)
+    spey_row last = { 0 };
+    for (int32_t row = 0; row < item->n_outputs; row++) {
+        last = (spey_row){ rows->logits, rows->best ? *rows->best++ : -1 };
+        if (!last.logits) continue;
+        rows->logits += c->vocab_size;
         if (first + row < r->n_prompt)
-            spey_request_take_prompt_logits(r, c->sampler, *logits, first + row, c->vocab_size);
+            spey_request_take_prompt_logits(r, c->sampler, last.logits, first + row, c->vocab_size);
+    }
     if (!item->n_outputs || item->from + item->n_tokens != r->choices[item->index].n) return false;
-    c->rows[item->index] = *logits - c->vocab_size;
+    c->rows[item->index] = last;
     return true;
 }
 
@@ -437,14 +466,14 @@ static int32_t grow(spey_context *c, spey_request *r, int32_t index, spey_growth
 }
 
 /* Hand out the rows of logits; a request's items lie together. */
-static void deliver(spey_context *c, float *logits)
+static void deliver(spey_context *c, step_rows rows)
 {
     const spey_schedule *s = &c->schedule;
     int32_t n = 0;
     for (int32_t i = 0, end; i < s->n_items; i = end) {
         bool grows = false;
         for (end = i; end < s->n_items && s->items[end].ticket == s->items[i].ticket; end++)
-            grows = take_rows(c, &s->items[end], &logits) || grows;
+            grows = take_rows(c, &s->items[end], &rows) || grows;
         if (grows) n += grow(c, s->items[i].owner, s->items[i].index, c->growths + n);
     }
     c->n_grown = n;
@@ -467,10 +496,10 @@ spey_status spey_context_step(spey_context *c, int32_t *active)
     end_expired(c);
     SPEY_TRY(spey_scheduler_commit(c->scheduler, kv, &c->schedule));
     if (c->schedule.n_items > 0) {
-        float *logits;
+        step_rows rows;
         spey_context_note_schedule(c, start);
-        SPEY_TRY(compute(c, &logits));
-        deliver(c, logits);
+        SPEY_TRY(compute(c, &rows));
+        deliver(c, rows);
         end_cancelled(c);
         spey_context_note_step(c, start);
     }

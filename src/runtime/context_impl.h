@@ -3,6 +3,7 @@
 #define SPEY_RUNTIME_CONTEXT_IMPL_H
 
 #include "runtime/context.h"
+#include "runtime/request.h"
 #include "runtime/sampler.h"
 #include "runtime/scheduler.h"
 
@@ -19,7 +20,7 @@ struct spey_context {
     int32_t n_requests;
     bool any_cancelled;   /* the list is to be searched for such */
     spey_step_seq *step;  /* [sequences_max] */
-    float **rows;         /* [sequences_max] of one request */
+    spey_row *rows;       /* [sequences_max] of one request */
     spey_growth *growths; /* [sequences_max] */
     uint64_t next_id;
     spey_iteration_stats iteration; /* of the last step; iter 0: none yet */

@@ -101,10 +101,19 @@ typedef struct spey_choosing {
     spey_eos eos;
 } spey_choosing;
 
-/* Choose the next token of every live sequence, decide which end, send their events. rows[i]: the logits of sequence i,
- * which may change; entries of ended ones are not read. A fault (a NaN, everything banned, a processor that fails) ends the
+/* What a step said about the next token of a sequence. */
+typedef struct spey_row {
+    float *logits; /* which may change; NULL: only `best` is known */
+    int32_t best;  /* the id of the largest */
+} spey_row;
+
+/* Nothing but the largest logit of every row is asked for. */
+bool spey_request_takes_best(const spey_request *request);
+
+/* Choose the next token of every live sequence, decide which end, send their events. rows[i] is that of sequence i;
+ * entries of ended ones are not read. A fault (a NaN, everything banned, a processor that fails) ends the
  * request with SPEY_FINISH_ERROR. */
-void spey_request_grow(spey_request *request, const spey_choosing *choosing, float *const *rows);
+void spey_request_grow(spey_request *request, const spey_choosing *choosing, const spey_row *rows);
 
 /* Its events are kept until the best sequences are known. */
 bool spey_request_keeps(const spey_request *request);

@@ -15,6 +15,12 @@ bool spey_request_scores(const spey_request *r)
     return r->sampling.logprobs >= 0 || spey_request_keeps(r);
 }
 
+bool spey_request_takes_best(const spey_request *r)
+{
+    return spey_sampling_takes_best(&r->sampling) && !spey_request_scores(r) &&
+           r->sampling.prompt_logprobs < 0 && !r->process_logits;
+}
+
 /* ---- events ---- */
 
 static void send_event(spey_request *r, spey_output *event)
@@ -208,8 +214,13 @@ static spey_status draw(spey_request *r, const spey_choosing *choosing, const sp
 }
 
 static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_choice *c,
-                          float *logits)
+                          spey_row row)
 {
+    float *logits = row.logits;
+    if (!logits) {
+        append(r, c, choosing->eos, row.best, NAN);
+        return SPEY_OK;
+    }
     double total = 0;
     if (spey_request_scores(r)) total = spey_log_sum_exp(logits, choosing->vocab_size);
     if (r->sampling.logprobs > 0)
@@ -225,7 +236,7 @@ static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_c
     return SPEY_OK;
 }
 
-void spey_request_grow(spey_request *r, const spey_choosing *choosing, float *const *rows)
+void spey_request_grow(spey_request *r, const spey_choosing *choosing, const spey_row *rows)
 {
     if (r->choices[0].n == r->ids_max && r->n_prompt == r->ids_max) {
         spey_request_end(r, SPEY_FINISH_LENGTH, NULL); /* only the prompt's numbers were wanted */

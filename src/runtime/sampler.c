@@ -168,6 +168,15 @@ static void ban_words(const spey_sampling *p, const spey_history *h, float *logi
     }
 }
 
+bool spey_sampling_takes_best(const spey_sampling *p)
+{
+    bool greedy = p->temperature == 0 || p->top_k == 1;
+    bool penalties =
+        p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
+    bool bans = p->no_repeat_ngram > 0 || p->n_bad_words > 0 || p->min_tokens > 0;
+    return greedy && !penalties && !bans && !p->n_logit_bias;
+}
+
 void spey_sampler_penalize(spey_sampler *s, const spey_sampling *p, const spey_history *h,
                            const int32_t *eos_ids, int32_t n_eos, float *logits)
 {

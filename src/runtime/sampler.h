@@ -6,6 +6,7 @@
 #ifndef SPEY_RUNTIME_SAMPLER_H
 #define SPEY_RUNTIME_SAMPLER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "spey/spey.h"
@@ -24,6 +25,9 @@ typedef struct spey_history {
 
 /* Every range of the settings; the message names the field. Ids must lie in [0, vocab_size). */
 spey_status spey_sampling_check(const spey_sampling *sampling, int64_t vocab_size);
+
+/* Every next token is simply the one with the largest logit, of equal ones the lowest id. */
+bool spey_sampling_takes_best(const spey_sampling *sampling);
 
 /* Change `logits` [vocab] in place: logit bias, repetition, presence and frequency penalties, no-repeat n-grams, bad words, and
  * the end-of-text ids while the output is shorter than min_tokens. */

@@ -37,6 +37,9 @@ static const char root[] = "tests/data/architectures";
 static const double bound_f32 = 1e-9, bound_16_cpu = 1.5e-4;
 /* Activations in 16 bits round twice more in each half of a layer (docs/numerics.md). */
 static const double bound_16_device = 2e-4;
+/* T5 does not scale its scores, and here they are of size 10: what products of 16-bit inputs round is multiplied by that in
+ * the softmax. (On a CPU whose products take FP32 inputs the fixtures stay under 1e-11.) */
+static const double bound_16_unscaled = 2e-3;
 
 static const char *device; /* NULL: the CPU */
 static double bound_16;
@@ -212,6 +215,7 @@ static void check_bound(const model *m, const char *what, double bound)
         double nmse = e2e_nmse(got + s * n, m->logits + s * n, n);
         if (!(nmse <= worst)) worst = nmse;
     }
+    if (device && m->n_source[0] && bound == bound_16) bound = bound_16_unscaled;
     bool good = worst <= bound;
     if (may_stray(m, bound)) {
         median = median_row(m);

@@ -308,6 +308,34 @@ static void top_lists_log_probabilities_likeliest_first(void **state)
     }
 }
 
+static void only_plain_greedy_decoding_takes_the_best(void **state)
+{
+    (void)state;
+    static const spey_logit_bias bias = { .id = 3, .bias = 1 };
+    static const int32_t ids[] = { 1 };
+    static const spey_id_list words = { ids, 1 };
+    spey_sampling plain;
+    spey_sampling_init(&plain);
+    plain.temperature = 0;
+    assert_true(spey_sampling_takes_best(&plain));
+    spey_sampling others[9];
+    for (int i = 0; i < 9; i++)
+        others[i] = plain;
+    others[0].temperature = 0.5;
+    others[1].repetition_penalty = 1.1;
+    others[2].presence_penalty = 0.1;
+    others[3].frequency_penalty = -0.1;
+    others[4].no_repeat_ngram = 3;
+    others[5].min_tokens = 1;
+    others[6].logit_bias = &bias, others[6].n_logit_bias = 1;
+    others[7].bad_words = &words, others[7].n_bad_words = 1;
+    others[8].temperature = 0.5, others[8].top_k = 2;
+    for (int i = 0; i < 9; i++)
+        assert_false(spey_sampling_takes_best(&others[i]));
+    others[8].top_k = 1;
+    assert_true(spey_sampling_takes_best(&others[8]));
+}
+
 static void each_setting_has_a_range_and_its_error_names_it(void **state)
 {
     fixture *f = *state;
@@ -363,6 +391,7 @@ int main(void)
         TEST(logit_bias_is_added),
         TEST(a_nan_or_a_total_ban_is_an_error_in_every_mode),
         TEST(top_lists_log_probabilities_likeliest_first),
+        TEST(only_plain_greedy_decoding_takes_the_best),
         TEST(each_setting_has_a_range_and_its_error_names_it),
     };
     return cmocka_run_group_tests_name("sampler", tests, NULL, NULL);
