@@ -266,42 +266,38 @@ static double relative_bias(const spey_attention_args *a, int64_t h, int64_t ahe
     return (double)a->relative.bias[bucket * a->n_heads + h];
 }
 
-/* What one head of one token works on: n tokens with K, V, the derivative of the score by the product, and the weights
- * that the softmax gives them. */
+/* What one head of one token works on: n tokens with their products, V, the derivative of the score by its sum of
+ * products, and the weights that the softmax gives them. */
 typedef struct head_row {
     int64_t n, k_dim, v_dim;
-    double *q; /* [k_dim], scaled */
-    double *k; /* [n][k_dim] */
-    double *v; /* [n][v_dim] */
+    double *products; /* [n][k_dim] of scale · q and K */
+    double spread;    /* the largest √Σ of their squares */
+    double *v;        /* [n][v_dim] */
     double *slope, *weight;
-    bool
-        scaled_after; /* weights are rounded after they were multiplied with a scale: those in the denominator were not */
+    bool scaled_after; /* weights are rounded times a scale: the denominator's are not */
 } head_row;
 
 /* docs/numerics.md, "Attention", of q and weights that are rounded to 16 bits: what that does to dimension e of the
  * output. */
 static double rounding_error(const head_row *h, int64_t e, double u16)
 {
-    double out = 0, size = 0, squares = 0, score = 0;
+    double out = 0, size = 0, squares = 0;
     double *sums = calloc((size_t)h->k_dim, sizeof(double));
     for (int64_t j = 0; j < h->n; j++) {
         out += h->weight[j] * h->v[j * h->v_dim + e];
         size += h->weight[j] * fabs(h->v[j * h->v_dim + e]);
     }
     for (int64_t j = 0; j < h->n; j++) {
-        double pull = h->weight[j] * (h->v[j * h->v_dim + e] - out), products = 0;
-        squares += pow(h->scaled_after ? pull + h->weight[j] * out : pull, 2);
-        for (int64_t d = 0; d < h->k_dim; d++) {
-            double product = h->q[d] * h->k[j * h->k_dim + d];
-            sums[d] += pull * h->slope[j] * product;
-            products += product * product;
-        }
-        score = fmax(score, sqrt(products));
+        double pull = h->weight[j] * (h->v[j * h->v_dim + e] - out), change = pull * h->slope[j];
+        double kept = h->scaled_after ? pull + h->weight[j] * out : pull;
+        squares += kept * kept;
+        for (int64_t d = 0; d < h->k_dim; d++)
+            sums[d] += change * h->products[j * h->k_dim + d];
     }
     for (int64_t d = 0; d < h->k_dim; d++)
         squares += sums[d] * sums[d];
     free(sums);
-    double second = 6 * u16 * score + u16;
+    double second = 6 * u16 * h->spread + u16;
     return 6 * u16 * sqrt(squares) + second * second * (size + fabs(out)) + (double)h->n * 0x1p-125;
 }
 
@@ -323,15 +319,11 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
                      .weight = score,
                      .scaled_after = a->kv.dtype == SPEY_I8 };
     const double scalings = spey_dtype_bytes(a->kv.dtype) == 1 ? 2 : 0;
-    row.q = malloc((size_t)a->k_dim * sizeof(double));
-    row.k = malloc((size_t)(n * a->k_dim) * sizeof(double));
+    row.products = malloc((size_t)(n * a->k_dim) * sizeof(double));
     row.v = malloc((size_t)(n * a->v_dim) * sizeof(double));
     row.slope = malloc((size_t)n * sizeof(double));
-    for (int64_t d = 0; d < a->k_dim; d++)
-        row.q[d] =
-            check_scalar(a->q, a->dtype, r * a->q_pitch + h * a->k_dim + d) * (double)a->scale;
     for (int64_t j = begin; j < end; j++) {
-        double dot = 0, absolute = 0;
+        double dot = 0, absolute = 0, squares = 0;
         int64_t k = check_cache_k(c, &a->kv, s, kv_head, j);
         int64_t v = check_cache_v(c, &a->kv, s, kv_head, j);
         double k_factor = a->kv.k_scale ? (double)a->kv.k_scale[kv_head] : 1;
@@ -344,10 +336,14 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
         for (int64_t d = 0; d < a->v_dim; d++)
             row.v[(j - begin) * a->v_dim + d] = check_get(pool, v + d) * v_factor;
         for (int64_t d = 0; d < a->k_dim; d++) {
-            double x = row.k[(j - begin) * a->k_dim + d] = check_get(pool, k + d) * k_factor;
-            dot += x * row.q[d];
-            absolute += fabs(x * row.q[d]);
+            double q = check_scalar(a->q, a->dtype, r * a->q_pitch + h * a->k_dim + d);
+            double x = q * (double)a->scale * check_get(pool, k + d) * k_factor;
+            row.products[(j - begin) * a->k_dim + d] = x;
+            dot += x;
+            absolute += fabs(x);
+            squares += x * x;
         }
+        row.spread = fmax(row.spread, sqrt(squares));
         double error =
             ((double)a->k_dim + 2 + scalings) * u * absolute + (double)a->k_dim * 0x1p-125;
         row.slope[j - begin] = 1;
@@ -395,8 +391,7 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
         if (rounded) error += rounding_error(&row, d, check_unit(SPEY_BF16));
         check_set_bound(out, at, isnan(error) ? (double)INFINITY : error);
     }
-    free(row.q);
-    free(row.k);
+    free(row.products);
     free(row.v);
     free(row.slope);
     free(score);
