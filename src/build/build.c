@@ -182,8 +182,8 @@ static spey_status prepare(build *b, const char *checkpoint)
              "fp8: no matrix of the layers has sides that are multiples of 16; none was quantized",
              "");
     SPEY_TRY_CTX(
-        spey_import_plan(b->graph, b->checkpoint->model, b->checkpoint->tensors, &b->import), "%s",
-        checkpoint);
+        spey_import_plan(b->graph, b->checkpoint->model, b->checkpoint->tensors, &b->import),
+        "%s: read as %s, as config.json says", checkpoint, b->info.arch);
     SPEY_TRY(compile_tokenizer(b));
     return check_template(b);
 }

@@ -380,6 +380,29 @@ static void folders_that_are_no_checkpoints_are_explained(void **state)
     draft_free(&d);
 }
 
+static void tensors_of_another_architecture_are_one_error(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config, *error;
+    } cases[] = {
+        { "{\"architectures\":[\"Qwen2ForCausalLM\"],\"hidden_size\":64,\"intermediate_size\":160,"
+          "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":256}",
+          "/model: read as qwen2, as config.json says: the checkpoint has no tensor "
+          "model.layers.0.self_attn.q_proj.bias" },
+        { "{\"architectures\":[\"T5ForConditionalGeneration\"],\"d_model\":64,\"d_ff\":160,\"d_kv\":16,"
+          "\"num_layers\":2,\"num_heads\":4,\"vocab_size\":256,\"pad_token_id\":0}",
+          "/model: read as t5, as config.json says: the checkpoint has no tensor shared.weight" },
+    };
+    draft d = draft_make(tiny);
+    write_weights(&d);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_text(in_draft(&d, "config.json"), cases[i].config);
+        refuses(&d, NULL, SPEY_NOT_FOUND, cases[i].error);
+    }
+    draft_free(&d);
+}
+
 static void bad_weights_are_refused(void **state)
 {
     (void)state;
@@ -604,6 +627,7 @@ int main(void)
         cmocka_unit_test(a_template_that_cannot_be_used_is_a_warning),
         cmocka_unit_test(a_tokenizer_may_be_missing_but_not_broken),
         cmocka_unit_test(folders_that_are_no_checkpoints_are_explained),
+        cmocka_unit_test(tensors_of_another_architecture_are_one_error),
         cmocka_unit_test(bad_weights_are_refused),
         cmocka_unit_test(a_value_beyond_f16_is_refused),
         cmocka_unit_test(names_may_lack_the_prefix),
