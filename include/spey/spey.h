@@ -123,6 +123,14 @@ typedef enum spey_early_stopping {
     SPEY_EARLY_STOPPING_NEVER, /* "never": no better one is possible */
 } spey_early_stopping;
 
+/* What the output must match: docs/guided-decoding.md. */
+typedef enum spey_guide_format {
+    SPEY_GUIDE_NONE,
+    SPEY_GUIDE_REGEX,
+    SPEY_GUIDE_GRAMMAR, /* llama.cpp's GBNF */
+    SPEY_GUIDE_JSON_SCHEMA,
+} spey_guide_format;
+
 /* Every list is borrowed during spey_context_submit and copied. */
 typedef struct spey_sampling {
     uint32_t struct_bytes;
@@ -154,6 +162,15 @@ typedef struct spey_sampling {
      * With best_of > n that many are drawn, and the n with the highest mean log-probability are told when all have ended. */
     int32_t n;
     int32_t best_of; /* 0: n */
+    /* Beam search as Hugging Face's generate(), when beams > 1: the n best hypotheses are told when it has ended. Needs
+     * temperature 0; no stop strings, likeliest tokens or best_of. */
+    int32_t beams;
+    int32_t beam_groups;      /* divides beams; 1: off. Diverse beams (Vijayakumar et al., 2016) */
+    double diversity_penalty; /* between groups */
+    double length_penalty;    /* score = sum of log-probabilities / length^length_penalty */
+    spey_early_stopping early_stopping;
+    spey_guide_format guide;
+    const char *guide_text;
 } spey_sampling;
 
 /* Greedy, 128 tokens, nothing else on. */
@@ -198,7 +215,8 @@ typedef struct spey_output {
     int32_t sequence;   /* 0 … n - 1; by rank with best_of */
     /* Sum of the log-probabilities of the output so far; NaN when nobody asked for them. */
     double cumulative_logprob;
-    bool last; /* the request has ended: no event follows */
+    double score; /* beams: what the hypotheses are ordered by; NaN otherwise */
+    bool last;    /* the request has ended: no event follows */
 } spey_output;
 
 /* Called on the thread that steps. Returning non-zero cancels the request. */

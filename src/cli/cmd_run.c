@@ -182,7 +182,9 @@ static spey_status run_engine(const run_options *o, const spey_engine *engine, s
     spey_request_options request;
     spey_request_options_init(&request);
     request.sampling = &sampling;
+    int32_t width = sampling.beams > sampling.n ? sampling.beams : sampling.n;
     if (o->prompts) options.sequences_max = (int32_t)o->batch;
+    if (options.sequences_max < width) options.sequences_max = width;
     SPEY_TRY(spey_context_new(engine, &options, &context));
     if (o->prompts) {
         spey_status status = spey_run_prompts(o->prompts, engine, context, &sampling, o->raw);

@@ -45,13 +45,33 @@ static void collect_logprobs(spey_generation *g, const spey_output *event)
     spey_strbuf_puts(&g->logprobs, "}");
 }
 
+static void put_id(spey_strbuf *out, int32_t id)
+{
+    spey_strbuf_printf(out, "%s%d", out->len ? ", " : "", id);
+}
+
+static void collect_other(spey_generation *g, const spey_output *event)
+{
+    spey_generation_choice *c = &g->others[event->sequence - 1];
+    if (event->sequence > g->n_others) g->n_others = event->sequence;
+    if (event->token >= 0) put_id(&c->ids, event->token);
+    spey_strbuf_append(&c->text, event->text, event->text_bytes);
+    c->finish = event->finish;
+    c->score = event->score;
+}
+
 int spey_generation_on_output(void *user, const spey_output *event)
 {
     spey_generation *g = user;
+    if (event->error) snprintf(g->error, sizeof g->error, "%s", event->error);
+    if (event->sequence > 0) {
+        collect_other(g, event);
+        return g->interrupted && *g->interrupted;
+    }
     if (event->token >= 0) {
         g->last_ns = spey_clock_ns();
         if (g->n_output++ == 0) g->first_ns = g->last_ns;
-        spey_strbuf_printf(&g->output_ids, "%s%d", g->output_ids.len ? ", " : "", event->token);
+        put_id(&g->output_ids, event->token);
     }
     collect_logprobs(g, event);
     if (g->stream && event->text_bytes) {
@@ -61,12 +81,16 @@ int spey_generation_on_output(void *user, const spey_output *event)
     }
     spey_strbuf_append(&g->text, event->text, event->text_bytes);
     g->finish = event->finish;
-    if (event->error) snprintf(g->error, sizeof g->error, "%s", event->error);
+    g->score = event->score;
     return g->write_failed || (g->interrupted && *g->interrupted);
 }
 
 void spey_generation_deinit(spey_generation *g)
 {
+    for (int32_t i = 0; i < g->n_others; i++) {
+        spey_strbuf_deinit(&g->others[i].text);
+        spey_strbuf_deinit(&g->others[i].ids);
+    }
     spey_strbuf_deinit(&g->text);
     spey_strbuf_deinit(&g->output_ids);
     spey_strbuf_deinit(&g->logprobs);
@@ -84,6 +108,30 @@ double spey_generation_decode_rate(const spey_generation *g)
     return g->n_output > 1 && seconds > 0 ? (double)(g->n_output - 1) / seconds : 0;
 }
 
+static void put_text(spey_strbuf *out, const spey_engine *engine, const spey_strbuf *text)
+{
+    if (spey_engine_has_tokenizer(engine))
+        spey_json_quote(out, text->data ? text->data : "", text->len);
+    else
+        spey_strbuf_puts(out, "null");
+}
+
+/* {"output_ids": …, "text": …, "finish_reason": …, "score": …} of each sequence but the first. */
+static void put_others(spey_strbuf *out, const spey_generation *g, const spey_engine *engine)
+{
+    spey_strbuf_puts(out, ", \"others\": [");
+    for (int32_t i = 0; i < g->n_others; i++) {
+        const spey_generation_choice *c = &g->others[i];
+        spey_strbuf_printf(out, "%s{\"output_ids\": [%s], \"text\": ", i ? ", " : "",
+                           c->ids.data ? c->ids.data : "");
+        put_text(out, engine, &c->text);
+        spey_strbuf_printf(out, ", \"finish_reason\": \"%s\"", spey_finish_text(c->finish));
+        if (!isnan(c->score)) spey_strbuf_printf(out, ", \"score\": %.9g", c->score);
+        spey_strbuf_puts(out, "}");
+    }
+    spey_strbuf_puts(out, "]");
+}
+
 void spey_generation_write_json(const spey_generation *g, const spey_engine *engine,
                                 const int32_t *prompt, size_t n, spey_strbuf *out)
 {
@@ -92,11 +140,10 @@ void spey_generation_write_json(const spey_generation *g, const spey_engine *eng
         spey_strbuf_printf(out, "%s%d", i ? ", " : "", prompt[i]);
     spey_strbuf_printf(
         out, "], \"output_ids\": [%s], \"text\": ", g->output_ids.data ? g->output_ids.data : "");
-    if (spey_engine_has_tokenizer(engine))
-        spey_json_quote(out, g->text.data ? g->text.data : "", g->text.len);
-    else
-        spey_strbuf_puts(out, "null");
+    put_text(out, engine, &g->text);
     spey_strbuf_printf(out, ", \"finish_reason\": \"%s\"", spey_finish_text(g->finish));
+    if (!isnan(g->score)) spey_strbuf_printf(out, ", \"score\": %.9g", g->score);
+    if (g->n_others) put_others(out, g, engine);
     if (g->logprobs.len) spey_strbuf_printf(out, ", \"logprobs\": [%s]", g->logprobs.data);
     if (g->prompt_logprobs.len)
         spey_strbuf_printf(out, ", \"prompt_logprobs\": [%s]", g->prompt_logprobs.data);

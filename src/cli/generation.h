@@ -5,9 +5,18 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#include "base/limits.h"
 #include "base/strbuf.h"
 #include "spey/spey.h"
 
+/* A sequence beyond the first, with n > 1. */
+typedef struct spey_generation_choice {
+    spey_strbuf text, ids;
+    spey_finish finish;
+    double score; /* beams */
+} spey_generation_choice;
+
+/* Text, ids and log-probabilities are those of the first sequence, or the best beam. */
 typedef struct spey_generation {
     bool stream;                              /* text to stdout as it comes */
     const volatile sig_atomic_t *interrupted; /* non-zero cancels; NULL: nothing does */
@@ -18,6 +27,9 @@ typedef struct spey_generation {
     int64_t n_output;
     uint64_t start_ns, first_ns, last_ns; /* of the clock: submitted, first and last token */
     spey_finish finish;
+    double score;                                        /* beams */
+    spey_generation_choice others[SPEY_CHOICES_MAX - 1]; /* sequences 1 … */
+    int32_t n_others;
     char error[256];
     bool write_failed;
 } spey_generation;

@@ -3,11 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "runtime/engine_handle.h"
 
 void spey_sampling_flags_init(spey_sampling_flags *flags)
 {
     *flags = (spey_sampling_flags){ .max_tokens = 128,
+                                    .n = 1,
+                                    .beams = 1,
+                                    .beam_groups = 1,
+                                    .length_penalty = 1,
                                     .temperature = -1,
                                     .top_k = -1,
                                     .top_p = -1,
@@ -102,6 +107,55 @@ static spey_status parse_bias(const spey_text_list *list, spey_arena *arena, spe
     return SPEY_OK;
 }
 
+static spey_status parse_beams(const spey_sampling_flags *f, spey_sampling *out)
+{
+    const char *when = f->early_stopping ? f->early_stopping : "false";
+    out->n = (int32_t)f->n;
+    out->beams = (int32_t)f->beams;
+    out->beam_groups = (int32_t)f->beam_groups;
+    out->length_penalty = f->length_penalty;
+    out->diversity_penalty = f->diversity_penalty;
+    if (!strcmp(when, "true"))
+        out->early_stopping = SPEY_EARLY_STOPPING_ON;
+    else if (!strcmp(when, "never"))
+        out->early_stopping = SPEY_EARLY_STOPPING_NEVER;
+    else if (strcmp(when, "false") != 0)
+        return SPEY_FAIL(SPEY_INVALID,
+                         "--early-stopping is \"%.40s\", expected true, false or never", when);
+    if (f->beams > 1 && f->temperature < 0) out->temperature = 0; /* whatever the model suggests */
+    return SPEY_OK;
+}
+
+/* The contents of the file of that name, or the text itself. */
+static spey_status read_guide(const char *text, spey_arena *arena, const char **out)
+{
+    *out = text;
+    if (!spey_file_exists(text)) return SPEY_OK;
+    spey_strbuf data = { 0 };
+    spey_status status = spey_file_read(text, SPEY_GUIDE_TEXT_MAX, &data);
+    if (!status) {
+        *out = spey_arena_strndup(arena, data.data ? data.data : "", data.len);
+        status = *out ? SPEY_OK : SPEY_NOMEM;
+    }
+    spey_strbuf_deinit(&data);
+    return status;
+}
+
+static spey_status parse_guide(const spey_sampling_flags *f, spey_arena *arena, spey_sampling *out)
+{
+    if ((f->json_schema != NULL) + (f->regex != NULL) + (f->grammar != NULL) > 1)
+        return SPEY_FAIL(SPEY_INVALID, "only one of --json-schema, --regex and --grammar");
+    out->guide_text = f->regex;
+    if (f->regex) out->guide = SPEY_GUIDE_REGEX;
+    if (f->grammar) {
+        out->guide = SPEY_GUIDE_GRAMMAR;
+        return read_guide(f->grammar, arena, &out->guide_text);
+    }
+    if (!f->json_schema) return SPEY_OK;
+    out->guide = SPEY_GUIDE_JSON_SCHEMA;
+    return read_guide(f->json_schema, arena, &out->guide_text);
+}
+
 static double choose(double flag, double model, double off, bool use_model)
 {
     return flag >= 0 ? flag : use_model ? model : off;
@@ -130,6 +184,8 @@ spey_status spey_sampling_from_flags(const spey_sampling_flags *f, const spey_en
     out->prompt_logprobs = (int32_t)f->prompt_logprobs;
     out->stop = f->stop.items;
     out->n_stop = f->stop.n;
+    SPEY_TRY(parse_beams(f, out));
+    SPEY_TRY(parse_guide(f, arena, out));
     SPEY_TRY(parse_bad_words(f, engine, arena, out));
     SPEY_TRY(parse_stop_ids(&f->stop_ids, arena, out));
     return parse_bias(&f->logit_bias, arena, out);

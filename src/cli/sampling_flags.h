@@ -3,11 +3,15 @@
 #define SPEY_CLI_SAMPLING_FLAGS_H
 
 #include "base/arena.h"
+#include "base/limits.h"
 #include "cli/args.h"
 #include "spey/spey.h"
 
 typedef struct spey_sampling_flags {
     int64_t max_tokens, min_tokens, top_k, no_repeat_ngram, seed, logprobs, prompt_logprobs;
+    int64_t n, beams, beam_groups;
+    double length_penalty, diversity_penalty;
+    const char *early_stopping, *json_schema, *regex, *grammar;
     double temperature, top_p, min_p, typical_p, repetition_penalty, presence_penalty,
         frequency_penalty;
     bool ignore_eos;
@@ -37,6 +41,15 @@ void spey_sampling_flags_init(spey_sampling_flags *flags);
     { "bad-ids", SPEY_OPTION_LIST, &(f)->bad_ids, "IDS", "never write this sequence of token ids", 0, 0 },             \
     { "logit-bias", SPEY_OPTION_LIST, &(f)->logit_bias, "ID=X", "add X to the logit of a token", 0, 0 },               \
     { "ignore-eos", SPEY_OPTION_FLAG, &(f)->ignore_eos, NULL, "go on after the end of text", 0, 0 },                   \
+    { "n", SPEY_OPTION_INT, &(f)->n, "N", "sequences of one prompt, or the N best beams (default: 1)", 1, SPEY_CHOICES_MAX }, \
+    { "beams", SPEY_OPTION_INT, &(f)->beams, "N", "beam search with N beams; 1: off", 1, SPEY_BEAMS_MAX },            \
+    { "length-penalty", SPEY_OPTION_NUMBER, &(f)->length_penalty, "X", "beams: score = log-probability / length^X (default: 1)", -100, 100 }, \
+    { "early-stopping", SPEY_OPTION_TEXT, &(f)->early_stopping, "WHEN", "beams: true, false (default) or never, as in transformers", 0, 0 }, \
+    { "beam-groups", SPEY_OPTION_INT, &(f)->beam_groups, "N", "beams: groups that differ (default: 1)", 1, SPEY_BEAMS_MAX }, \
+    { "diversity-penalty", SPEY_OPTION_NUMBER, &(f)->diversity_penalty, "X", "beams: for a token of another group", 0, 1e6 }, \
+    { "json-schema", SPEY_OPTION_TEXT, &(f)->json_schema, "FILE", "write JSON that this schema (a file, or the schema) allows", 0, 0 }, \
+    { "regex", SPEY_OPTION_TEXT, &(f)->regex, "REGEX", "write what this regex matches", 0, 0 },                       \
+    { "grammar", SPEY_OPTION_TEXT, &(f)->grammar, "FILE", "write what this GBNF grammar (a file, or the grammar) allows", 0, 0 }, \
     { "logprobs", SPEY_OPTION_INT, &(f)->logprobs, "N", "log-probabilities of the token and the N likeliest", 0, 64 }, \
     { "prompt-logprobs", SPEY_OPTION_INT, &(f)->prompt_logprobs, "N", "the same for the prompt", 0, 64 }
 /* clang-format on */

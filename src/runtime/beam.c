@@ -14,6 +14,7 @@ typedef struct candidate {
 
 typedef struct link {
     int32_t parent, token; /* parent: slot in the row of the step before */
+    float sum;
 } link;
 
 typedef struct group {
@@ -222,7 +223,7 @@ static void commit(spey_beam *b, int32_t n_next)
 {
     link *row = b->links + (int64_t)b->n_steps * b->o.width;
     for (int32_t i = 0; i < n_next; i++)
-        row[i] = (link){ b->next[i].parent, b->next[i].token };
+        row[i] = (link){ b->next[i].parent, b->next[i].token, b->next[i].score };
     memcpy(b->running, b->next, (size_t)n_next * sizeof *b->next);
     b->n_running = n_next;
     b->n_steps++;
@@ -273,12 +274,14 @@ int32_t spey_beam_best(const spey_beam *b, int32_t n_max, spey_beam_hypothesis *
     return n;
 }
 
-void spey_beam_ids(const spey_beam *b, const spey_beam_hypothesis *h, int32_t *ids)
+void spey_beam_ids(const spey_beam *b, const spey_beam_hypothesis *h, int32_t *ids, float *sums)
 {
     int32_t at = h->n_ids - 1, slot = h->parent;
+    sums[at] = h->sum;
     ids[at--] = h->token;
     for (int32_t step = h->n_ids - 2; step >= 0; step--) {
         const link *l = &b->links[(int64_t)step * b->o.width + slot];
+        sums[at] = l->sum;
         ids[at--] = l->token;
         slot = l->parent;
     }

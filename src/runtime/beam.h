@@ -67,7 +67,8 @@ void spey_beam_step(spey_beam *beam, const float *const *rows, spey_beam_ends_fn
 
 /* Up to n_max finished hypotheses of all groups, best first. */
 int32_t spey_beam_best(const spey_beam *beam, int32_t n_max, spey_beam_hypothesis *out);
-/* The ids of a hypothesis, room for n_ids. */
-void spey_beam_ids(const spey_beam *beam, const spey_beam_hypothesis *hypothesis, int32_t *ids);
+/* The ids of a hypothesis, and the sum of the log-probabilities up to each; room for n_ids. */
+void spey_beam_ids(const spey_beam *beam, const spey_beam_hypothesis *hypothesis, int32_t *ids,
+                   float *sums);
 
 #endif

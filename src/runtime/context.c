@@ -33,6 +33,8 @@ void spey_sampling_init(spey_sampling *sampling)
                                  .typical_p = 1,
                                  .repetition_penalty = 1,
                                  .logprobs = -1,
+                                 .beam_groups = 1,
+                                 .length_penalty = 1,
                                  .prompt_logprobs = -1,
                                  .n = 1 };
 }
@@ -254,11 +256,17 @@ spey_status spey_context_prepare(const spey_context *c, const spey_request_optio
     /* A sequence that could never get its blocks would wait for ever. */
     int64_t limit = c->plan->limits.sequence_tokens_max;
     limit = c->plan->kv_tokens < limit ? c->plan->kv_tokens : limit;
+    const spey_guide_vocab *guide_vocab = NULL;
+    if (sampling->guide != SPEY_GUIDE_NONE)
+        SPEY_TRY(spey_engine_guide_vocab(c->engine, &guide_vocab));
     spey_request_setup setup = { .options = &decoder,
                                  .sampling = sampling,
                                  .source = source,
                                  .sequence_tokens_max = limit,
                                  .tokenizer = c->engine->tokenizer,
+                                 .guide_vocab = guide_vocab,
+                                 .vocab_size = c->vocab_size,
+                                 .eos = c->eos,
                                  .now_ns = spey_clock_ns() };
     return spey_request_new(&setup, out);
 }

@@ -1,5 +1,6 @@
 #include "runtime/engine_handle.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -39,6 +40,7 @@ spey_status spey_engine_open(const char *path, spey_engine **out)
 void spey_engine_close(spey_engine *engine)
 {
     if (!engine) return;
+    spey_guide_vocab_free(atomic_load(&engine->guide_vocab));
     spey_tokenizer_free(engine->tokenizer);
     spey_engine_file_close(engine->file);
     spey_free(engine);
@@ -49,6 +51,24 @@ static spey_status need_tokenizer(const spey_engine *engine)
     if (engine->tokenizer) return SPEY_OK;
     return SPEY_FAIL(SPEY_UNSUPPORTED, "%s: has no tokenizer: give token ids",
                      spey_engine_file_path(engine->file));
+}
+
+spey_status spey_engine_guide_vocab(const spey_engine *engine, const spey_guide_vocab **out)
+{
+    SPEY_TRY(need_tokenizer(engine));
+    /* The engine is immutable but for this, which all threads would make alike: the first one's stays. */
+    spey_engine *shared = (spey_engine *)(uintptr_t)engine;
+    spey_guide_vocab *vocab = atomic_load(&shared->guide_vocab), *found = NULL;
+    if (!vocab) {
+        int32_t size = (int32_t)spey_engine_vocab_size(engine);
+        SPEY_TRY(spey_guide_vocab_new(engine->tokenizer, size, &vocab));
+        if (!atomic_compare_exchange_strong(&shared->guide_vocab, &found, vocab)) {
+            spey_guide_vocab_free(vocab);
+            vocab = found;
+        }
+    }
+    *out = vocab;
+    return SPEY_OK;
 }
 
 spey_status spey_engine_tokenize(const spey_engine *engine, const char *text, size_t text_bytes,

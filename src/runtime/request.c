@@ -1,4 +1,4 @@
-#include "runtime/request.h"
+#include "runtime/request_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,7 +19,8 @@ static spey_status copy_lists(spey_request *r, const spey_sampling *from)
 {
     spey_sampling *to = &r->sampling;
     *to = *from;
-    to->stop = NULL; /* spey_stop has its own copies */
+    to->stop = NULL;       /* spey_stop has its own copies */
+    to->guide_text = NULL; /* compiled */
     spey_id_list *words = copy_array(&r->arena, from->bad_words, from->n_bad_words, sizeof *words);
     to->stop_ids = copy_array(&r->arena, from->stop_ids, from->n_stop_ids, sizeof *to->stop_ids);
     to->logit_bias =
@@ -104,7 +105,17 @@ static spey_status prepare_choice(spey_request *r, spey_choice *choice,
     choice->parent = (int32_t)(choice - r->choices);
     choice->cumulative_logprob = spey_request_scores(r) ? 0 : (double)NAN;
     if (spey_request_keeps(r)) SPEY_TRY(allocate_kept(r, choice));
+    if (r->matcher) choice->guide_state = spey_guide_matcher_start(r->matcher);
     return prepare_text(r, choice, setup);
+}
+
+static spey_status prepare_guide(spey_request *r, const spey_request_setup *setup)
+{
+    const spey_sampling *p = setup->sampling;
+    if (p->guide == SPEY_GUIDE_NONE) return SPEY_OK;
+    SPEY_TRY(spey_guide_compile(p->guide, p->guide_text, strlen(p->guide_text), &r->guide));
+    return spey_guide_matcher_new(r->guide, setup->guide_vocab, setup->eos.ids, setup->eos.n,
+                                  &r->matcher);
 }
 
 static spey_status prepare(spey_request *r, const spey_request_setup *setup)
@@ -116,13 +127,15 @@ static spey_status prepare(spey_request *r, const spey_request_setup *setup)
     if (!r->source) return SPEY_NOMEM;
     SPEY_TRY(find_lengths(r, setup));
     SPEY_TRY(allocate_prompt_logprobs(r));
-    int32_t best_of = r->sampling.best_of;
-    r->width = best_of > r->sampling.n ? best_of : r->sampling.n;
+    SPEY_TRY(prepare_guide(r, setup));
+    const spey_sampling *p = &r->sampling;
+    r->width = p->beams > 1 ? p->beams : p->best_of > p->n ? p->best_of : p->n;
+    r->n_told = p->n;
     r->choices = spey_arena_array(&r->arena, (size_t)r->width, sizeof *r->choices);
     if (!r->choices) return SPEY_NOMEM;
     for (int32_t i = 0; i < r->width; i++)
         SPEY_TRY(prepare_choice(r, &r->choices[i], setup));
-    return SPEY_OK;
+    return p->beams > 1 ? spey_request_beams_new(r, setup) : SPEY_OK;
 }
 
 spey_status spey_request_new(const spey_request_setup *setup, spey_request **out)
@@ -160,6 +173,9 @@ void spey_request_free(spey_request *r)
         spey_strbuf_deinit(&r->choices[i].kept_text);
     }
     spey_strbuf_deinit(&r->piece);
+    spey_request_beams_free(r);
+    spey_guide_matcher_free(r->matcher);
+    spey_guide_free(r->guide);
     spey_arena_deinit(&r->arena);
     spey_free(r);
 }

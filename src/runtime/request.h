@@ -7,16 +7,21 @@
  * continues; the context hands the parents to the scheduler, which forks, moves and closes caches accordingly
  * (spey_scheduler_take). Sequences that sample are their own parents; beams copy ids from their parents and say so.
  *
- * With best_of > n nobody knows whose text is wanted before all have ended: events are kept until then. */
+ * With best_of > n and with beams nobody knows whose text is wanted before all have ended: events are kept until then.
+ *
+ * Beams: sequence i is running beam i. While fewer run than there are sequences, the others repeat beam 0, so that there is a
+ * place for each that comes later. */
 #ifndef SPEY_RUNTIME_REQUEST_H
 #define SPEY_RUNTIME_REQUEST_H
 
 #include "base/arena.h"
 #include "base/strbuf.h"
+#include "runtime/beam.h"
 #include "runtime/sampler.h"
 #include "runtime/scheduler.h"
 #include "runtime/stop.h"
 #include "spey/spey.h"
+#include "text/guide.h"
 #include "text/tokenizer.h"
 
 /* What is told about one token, kept for later. */
@@ -31,6 +36,8 @@ typedef struct spey_choice {
     int32_t parent; /* whose tokens it continued with its newest one */
     spey_finish finish;
     double cumulative_logprob;     /* of the output; NaN when nobody asked */
+    double score;                  /* of a hypothesis */
+    spey_guide_state guide_state;  /* when there is a guide */
     spey_detokenizer *detokenizer; /* NULL: no tokenizer */
     spey_stop stop;
     spey_strbuf text; /* certain, for the next event */
@@ -54,6 +61,11 @@ typedef struct spey_request {
     bool prompt_done; /* the prompt's log-probabilities are complete */
     bool cancelled;   /* to be ended between steps */
     bool ended;       /* the last event was sent */
+    int32_t n_told;   /* sequences whose kept events are told */
+
+    spey_guide *guide; /* NULL: none */
+    spey_guide_matcher *matcher;
+    struct spey_request_beams *beams; /* NULL: none */
 
     spey_strbuf piece;              /* from a detokenizer, before the stop filter */
     float *prompt_logprobs;         /* [n_prompt] or NULL */
@@ -71,13 +83,21 @@ typedef struct spey_request {
     void *user;
 } spey_request;
 
+typedef struct spey_eos {
+    const int32_t *ids;
+    int32_t n;
+} spey_eos;
+
 typedef struct spey_request_setup {
     const spey_request_options *options; /* checked by the caller */
     const spey_sampling *sampling;       /* likewise */
     spey_id_list
         source; /* the encoder's input; the options' prompt is then what the decoder begins with */
     int64_t sequence_tokens_max;
-    const spey_tokenizer *tokenizer; /* NULL: ids only */
+    const spey_tokenizer *tokenizer;     /* NULL: ids only */
+    const spey_guide_vocab *guide_vocab; /* when the sampling has a guide */
+    int64_t vocab_size;
+    spey_eos eos;
     uint64_t now_ns;
 } spey_request_setup;
 
@@ -88,11 +108,6 @@ void spey_request_free(spey_request *request);
 /* What the model said at prompt position `at` (0-based): record log-probabilities if asked for. */
 void spey_request_take_prompt_logits(spey_request *request, spey_sampler *sampler,
                                      const float *logits, int64_t at, int64_t vocab_size);
-
-typedef struct spey_eos {
-    const int32_t *ids;
-    int32_t n;
-} spey_eos;
 
 /* What choosing needs of the context. */
 typedef struct spey_choosing {

@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "runtime/request.h"
+#include "runtime/request_impl.h"
 
 bool spey_request_keeps(const spey_request *r)
 {
-    return r->sampling.best_of > r->sampling.n;
+    return r->sampling.best_of > r->sampling.n || r->sampling.beams > 1;
 }
 
 bool spey_request_scores(const spey_request *r)
@@ -54,6 +54,7 @@ static void tell(spey_request *r, spey_choice *c, int32_t token, float logprob)
                           .logprob = logprob,
                           .sequence = (int32_t)(c - r->choices),
                           .cumulative_logprob = c->cumulative_logprob,
+                          .score = (double)NAN,
                           .finish = c->finish,
                           .last = all_ended(r) };
     if (token >= 0 && r->sampling.logprobs > 0) {
@@ -76,9 +77,10 @@ static void keep(spey_request *r, spey_choice *c, int32_t token, float logprob)
     if (n_top > 0) memcpy(c->kept_top + at * n_top, r->top, (size_t)n_top * sizeof *r->top);
 }
 
-/* Mean log-probability of a token. */
+/* A hypothesis' own, or the mean log-probability of a token. */
 static double score(const spey_request *r, const spey_choice *c)
 {
+    if (r->beams) return c->score;
     return c->n > r->n_prompt ? c->cumulative_logprob / (double)(c->n - r->n_prompt) : 0;
 }
 
@@ -97,7 +99,7 @@ static void tell_kept(spey_request *r, const spey_choice *c, int32_t rank)
     int64_t n = c->n - r->n_prompt, n_top = r->sampling.logprobs;
     size_t text_at = 0;
     double sum = 0;
-    bool last = rank + 1 == r->sampling.n;
+    bool last = rank + 1 == r->n_told;
     for (int64_t i = 0; i < n || (i == 0 && n == 0); i++) {
         bool final = i + 1 >= n;
         size_t end = final ? c->kept_text.len : c->kept[i].text_end;
@@ -108,6 +110,7 @@ static void tell_kept(spey_request *r, const spey_choice *c, int32_t rank)
                               .logprob = n && n_top >= 0 ? c->kept[i].logprob : NAN,
                               .sequence = rank,
                               .cumulative_logprob = sum,
+                              .score = r->beams ? c->score : (double)NAN,
                               .finish = final ? c->finish : SPEY_FINISH_NONE,
                               .last = final && last };
         if (n && n_top > 0) {
@@ -119,9 +122,9 @@ static void tell_kept(spey_request *r, const spey_choice *c, int32_t rank)
     }
 }
 
-static void tell_best(spey_request *r)
+void spey_request_tell_best(spey_request *r)
 {
-    for (int32_t rank = 0; rank < r->sampling.n; rank++) {
+    for (int32_t rank = 0; rank < r->n_told; rank++) {
         spey_choice *best = find_best(r);
         tell_kept(r, best, rank);
         best->kept = NULL;
@@ -135,7 +138,7 @@ static void emit(spey_request *r, spey_choice *c, int32_t token, float logprob)
         return;
     }
     keep(r, c, token, logprob);
-    if (all_ended(r)) tell_best(r);
+    if (all_ended(r)) spey_request_tell_best(r);
 }
 
 /* ---- ends ---- */
@@ -149,7 +152,8 @@ static bool is_stop_id(const spey_request *r, int32_t id)
 
 static bool is_eos(const spey_request *r, spey_eos eos, int32_t id)
 {
-    for (int32_t i = 0; !r->sampling.ignore_eos && i < eos.n; i++)
+    bool heeded = !r->sampling.ignore_eos || r->matcher;
+    for (int32_t i = 0; heeded && i < eos.n; i++)
         if (eos.ids[i] == id) return true;
     return false;
 }
@@ -175,10 +179,24 @@ static void flush_text(spey_request *r, spey_choice *c)
     spey_stop_flush(&c->stop, &c->text);
 }
 
-static spey_finish decide(spey_request *r, spey_choice *c, spey_eos eos, int32_t id)
+spey_finish spey_request_end_of(const spey_request *r, spey_eos eos, int32_t id)
 {
     if (is_eos(r, eos, id)) return SPEY_FINISH_EOS;
-    if (is_stop_id(r, id)) return SPEY_FINISH_STOP;
+    return is_stop_id(r, id) ? SPEY_FINISH_STOP : SPEY_FINISH_NONE;
+}
+
+void spey_request_keep(spey_request *r, spey_choice *c, float logprob)
+{
+    bool silent = c->finish == SPEY_FINISH_EOS || c->finish == SPEY_FINISH_STOP;
+    if (!silent) add_text(r, c, c->ids[c->n - 1]);
+    if (c->finish) flush_text(r, c);
+    keep(r, c, c->ids[c->n - 1], logprob);
+}
+
+static spey_finish decide(spey_request *r, spey_choice *c, spey_eos eos, int32_t id)
+{
+    spey_finish end = spey_request_end_of(r, eos, id);
+    if (end) return end;
     if (add_text(r, c, id)) return SPEY_FINISH_STOP;
     return c->n == r->ids_max ? SPEY_FINISH_LENGTH : SPEY_FINISH_NONE;
 }
@@ -196,19 +214,28 @@ static void append(spey_request *r, spey_choice *c, spey_eos eos, int32_t id, fl
 
 /* ---- choosing ---- */
 
-/* The token from logits that the sampler may change. */
-static spey_status draw(spey_request *r, const spey_choosing *choosing, const spey_choice *c,
-                        float *scores, int32_t *id)
+spey_status spey_request_process(spey_request *r, const spey_choosing *choosing,
+                                 const spey_choice *c, float *scores)
 {
     int32_t index = (int32_t)(c - r->choices);
     if (r->process_logits && r->process_logits(r->process_user, r->id, index, c->ids, (size_t)c->n,
                                                scores, (size_t)choosing->vocab_size))
         return SPEY_FAIL(SPEY_CANCELLED, "the logits processor failed");
-    spey_sampling sampling = r->sampling;
-    sampling.seed += (uint64_t)index;
     spey_history history = { c->ids, r->n_prompt, c->n };
-    spey_sampler_penalize(choosing->sampler, &sampling, &history, choosing->eos.ids,
-                          choosing->eos.n, scores);
+    bool over = r->matcher && spey_guide_matcher_must_end(r->matcher, c->guide_state);
+    if (!over) /* min_tokens and bans do not keep an output that is complete from ending */
+        spey_sampler_penalize(choosing->sampler, &r->sampling, &history, choosing->eos.ids,
+                              choosing->eos.n, scores);
+    return r->matcher ? spey_guide_matcher_apply(r->matcher, c->guide_state, scores) : SPEY_OK;
+}
+
+/* The token from logits that the sampler may change. */
+static spey_status draw(spey_request *r, const spey_choosing *choosing, const spey_choice *c,
+                        float *scores, int32_t *id)
+{
+    SPEY_TRY(spey_request_process(r, choosing, c, scores));
+    spey_sampling sampling = r->sampling;
+    sampling.seed += (uint64_t)(c - r->choices);
     return spey_sampler_draw(choosing->sampler, &sampling, scores, (uint64_t)(c->n - r->n_prompt),
                              id);
 }
@@ -231,6 +258,8 @@ static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_c
                         : logits;
     int32_t id;
     SPEY_TRY(draw(r, choosing, c, scores, &id));
+    if (r->matcher && !is_eos(r, choosing->eos, id))
+        SPEY_TRY(spey_guide_matcher_advance(r->matcher, &c->guide_state, id));
     float logprob = spey_request_scores(r) ? (float)((double)logits[id] - total) : NAN;
     append(r, c, choosing->eos, id, logprob);
     return SPEY_OK;
@@ -240,6 +269,11 @@ void spey_request_grow(spey_request *r, const spey_choosing *choosing, const spe
 {
     if (r->choices[0].n == r->ids_max && r->n_prompt == r->ids_max) {
         spey_request_end(r, SPEY_FINISH_LENGTH, NULL); /* only the prompt's numbers were wanted */
+        return;
+    }
+    if (r->beams) {
+        if (spey_request_beams_grow(r, choosing, rows))
+            spey_request_end(r, SPEY_FINISH_ERROR, spey_last_error());
         return;
     }
     for (int32_t i = 0; i < r->width; i++) {
@@ -260,6 +294,7 @@ void spey_request_end(spey_request *r, spey_finish finish, const char *error)
         spey_choice *c = &r->choices[i];
         if (c->finish) continue;
         c->finish = finish;
+        if (r->beams) c->n = r->n_prompt; /* no hypothesis is told */
         flush_text(r, c);
         emit(r, c, -1, NAN);
     }

@@ -69,6 +69,31 @@ static spey_status check_ids(const char *name, const int32_t *ids, size_t n, int
     return SPEY_OK;
 }
 
+spey_beam_options spey_sampling_beams(const spey_sampling *p)
+{
+    return (spey_beam_options){ .width = p->beams,
+                                .groups = p->beam_groups,
+                                .diversity_penalty = p->diversity_penalty,
+                                .length_penalty = p->length_penalty,
+                                .early_stopping = p->early_stopping };
+}
+
+static spey_status check_beams(const spey_sampling *p)
+{
+    SPEY_TRY(check_range("beams", p->beams, 0, SPEY_BEAMS_MAX));
+    if (p->beams < 2) return SPEY_OK;
+    spey_beam_options options = spey_sampling_beams(p);
+    SPEY_TRY(spey_beam_check(&options));
+    SPEY_TRY(check_range("n of a beam search", p->n, 1, p->beams));
+    const char *wrong = NULL;
+    if (p->temperature > 0) wrong = "a temperature";
+    if (p->best_of) wrong = "best_of";
+    if (p->n_stop) wrong = "stop strings";
+    if (p->logprobs > 0) wrong = "the likeliest tokens (logprobs > 0)";
+    return wrong ? SPEY_FAIL(SPEY_INVALID, "beam search and %s do not go together", wrong)
+                 : SPEY_OK;
+}
+
 spey_status spey_sampling_check(const spey_sampling *p, int64_t vocab_size)
 {
     if (p->struct_bytes != sizeof *p)
@@ -88,6 +113,12 @@ spey_status spey_sampling_check(const spey_sampling *p, int64_t vocab_size)
     SPEY_TRY(check_range("prompt_logprobs", p->prompt_logprobs, -1, SPEY_LOGPROBS_MAX));
     SPEY_TRY(check_range("n", p->n, 1, SPEY_CHOICES_MAX));
     if (p->best_of) SPEY_TRY(check_range("best_of", p->best_of, p->n, SPEY_CHOICES_MAX));
+    SPEY_TRY(check_beams(p));
+    if (p->guide < SPEY_GUIDE_NONE || p->guide > SPEY_GUIDE_JSON_SCHEMA)
+        return SPEY_FAIL(SPEY_INVALID, "guide is %d, expected %d to %d", (int)p->guide,
+                         SPEY_GUIDE_NONE, SPEY_GUIDE_JSON_SCHEMA);
+    if (p->guide != SPEY_GUIDE_NONE && !p->guide_text)
+        return SPEY_FAIL(SPEY_INVALID, "guide_text is missing");
     SPEY_TRY(check_range("number of stop strings", (double)p->n_stop, 0, SPEY_STOP_STRINGS_MAX));
     SPEY_TRY(check_range("number of bad words", (double)p->n_bad_words, 0, SPEY_BAD_WORDS_MAX));
     SPEY_TRY(check_ids("stop_ids", p->stop_ids, p->n_stop_ids, vocab_size));
@@ -174,7 +205,8 @@ bool spey_sampling_takes_best(const spey_sampling *p)
     bool penalties =
         p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
     bool bans = p->no_repeat_ngram > 0 || p->n_bad_words > 0 || p->min_tokens > 0;
-    return greedy && !penalties && !bans && !p->n_logit_bias;
+    bool more = p->guide != SPEY_GUIDE_NONE || p->beams > 1;
+    return greedy && !penalties && !bans && !more && !p->n_logit_bias;
 }
 
 void spey_sampler_penalize(spey_sampler *s, const spey_sampling *p, const spey_history *h,

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "runtime/beam.h"
 #include "spey/spey.h"
 
 /* Scratch for one row at a time. */
@@ -28,6 +29,8 @@ spey_status spey_sampling_check(const spey_sampling *sampling, int64_t vocab_siz
 
 /* Every next token is simply the one with the largest logit, of equal ones the lowest id. */
 bool spey_sampling_takes_best(const spey_sampling *sampling);
+/* The settings of its beam search, without lengths. */
+spey_beam_options spey_sampling_beams(const spey_sampling *sampling);
 
 /* Change `logits` [vocab] in place: logit bias, repetition, presence and frequency penalties, no-repeat n-grams, bad words, and
  * the end-of-text ids while the output is shorter than min_tokens. */

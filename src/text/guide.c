@@ -53,6 +53,7 @@ spey_status spey_guide_compile(spey_guide_format format, const char *text, size_
     spey_guide_builder b;
     spey_guide_builder_init(&b);
     switch (format) {
+    case SPEY_GUIDE_NONE: spey_guide_fail(&b, SPEY_FAIL(SPEY_INVALID, "no kind of guide")); break;
     case SPEY_GUIDE_REGEX: spey_guide_read_regex(&b, text, n); break;
     case SPEY_GUIDE_GRAMMAR: spey_guide_read_grammar(&b, text, n); break;
     case SPEY_GUIDE_JSON_SCHEMA: spey_guide_read_schema(&b, text, n); break;

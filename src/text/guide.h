@@ -13,13 +13,8 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "spey/spey.h"
 #include "text/guide_vocab.h"
-
-typedef enum spey_guide_format {
-    SPEY_GUIDE_REGEX,
-    SPEY_GUIDE_GRAMMAR,
-    SPEY_GUIDE_JSON_SCHEMA,
-} spey_guide_format;
 
 typedef struct spey_guide spey_guide;
 

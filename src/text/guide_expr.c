@@ -313,7 +313,7 @@ static void add_same_length(spey_guide_builder *b, spey_guide_list *list, uint32
             return;
         }
     }
-    unsigned char from[4], to[4];
+    unsigned char from[4] = { 0 }, to[4] = { 0 };
     encode(first, from);
     encode(last, to);
     spey_guide_list bytes = { 0 };

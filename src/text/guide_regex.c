@@ -181,19 +181,13 @@ static const spey_guide_expr *any_char(reader *r, bool newline)
 
 static const spey_guide_expr *read_group(reader *r)
 {
-    if (take(r, "?:")) {
-        /* nothing to do */
-    } else if (next_is(r, "?<") && !next_is(r, "?<=") && !next_is(r, "?<!")) {
-        while (more(r) && !next_is(r, ">"))
-            r->at++;
-        take(r, ">");
-    } else if (take(r, "?P<")) {
-        while (more(r) && !next_is(r, ">"))
-            r->at++;
-        take(r, ">");
-    } else if (next_is(r, "?")) {
+    bool named =
+        next_is(r, "?P<") || (next_is(r, "?<") && !next_is(r, "?<=") && !next_is(r, "?<!"));
+    while (named && more(r) && !next_is(r, ">"))
+        r->at++;
+    if (named) take(r, ">");
+    if (!named && !take(r, "?:") && next_is(r, "?"))
         return fail(r, "groups of this kind are not supported");
-    }
     const spey_guide_expr *e = read_alternatives(r);
     return take(r, ")") ? e : fail(r, "a ) is missing");
 }

@@ -73,6 +73,24 @@ class Reference(SpeyTest):
             checked += 1
         self.assertEqual(checked, 10)
 
+    def test_every_beam_case_equals_generate(self):
+        flags = {"num_beams": "--beams", "length_penalty": "--length-penalty", "num_return_sequences": "--n",
+                 "no_repeat_ngram_size": "--no-repeat-ngram", "early_stopping": "--early-stopping"}
+        checked = 0
+        for case in GENERATION:
+            if "num_beams" not in case["options"]:
+                continue
+            args = [x for key, value in case["options"].items() for x in (flags[key], str(value).lower())]
+            out = run_json("run", DEMO, "--ids", ids(case["prompt_ids"][1:]), "--dtype", "f32", "--json", "--max-tokens", 40,
+                           *args)
+            found = [out, *out.get("others", [])]
+            self.assertEqual([one["output_ids"] for one in found], case["outputs"], case["options"])
+            self.assertEqual(out["text"], case["text"], case["options"])
+            for one, wanted in zip(found, case["beam_scores"]):
+                self.assertLess(abs(one["score"] - wanted), 1e-3, case["options"])
+            checked += 1
+        self.assertEqual(checked, 8)
+
     def test_prompt_log_probabilities_equal_transformers(self):
         checked = 0
         for case in GENERATION:

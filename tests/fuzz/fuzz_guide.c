@@ -56,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     uint64_t live = spey_alloc_read_stats().n_live;
     spey_guide *guide;
     spey_guide_matcher *m;
-    if (!spey_guide_compile((spey_guide_format)(data[0] % 3), (const char *)data + 1, n - 1,
+    if (!spey_guide_compile((spey_guide_format)(1 + data[0] % 3), (const char *)data + 1, n - 1,
                             &guide)) {
         if (!spey_guide_matcher_new(guide, vocab, &eos, 1, &m)) {
             walk(m, text, sizeof text - 1);

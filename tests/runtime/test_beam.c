@@ -151,6 +151,7 @@ static void run_case(const json_t *test)
 {
     search s;
     int32_t prompt[IDS_MAX], wanted[IDS_MAX], ids[IDS_MAX];
+    float sums[IDS_MAX];
     read_options(test, &s.o);
     begin(&s, prompt, read_ids(json_object_get(test, "prompt"), prompt));
     finish(&s);
@@ -162,7 +163,8 @@ static void run_case(const json_t *test)
     for (int32_t i = 0; i < n; i++) {
         int32_t n_wanted = read_ids(json_array_get(outputs, (size_t)i), wanted);
         assert_int_equal(best[i].n_ids, n_wanted);
-        spey_beam_ids(s.beam, &best[i], ids);
+        spey_beam_ids(s.beam, &best[i], ids, sums);
+        assert_true(sums[n_wanted - 1] == best[i].sum);
         assert_memory_equal(ids, wanted, (size_t)n_wanted * sizeof *ids);
         double score = json_number_value(json_array_get(scores, (size_t)i));
         assert_true(fabs((double)best[i].score - score) < 1e-5 * (1 + fabs(score)));
@@ -195,7 +197,9 @@ static void one_beam_is_greedy(void **state)
     spey_beam_hypothesis best;
     assert_int_equal(spey_beam_best(s.beam, 1, &best), 1);
     int32_t found[IDS_MAX], ids[IDS_MAX] = { 5 };
-    spey_beam_ids(s.beam, &best, found);
+    float sums[IDS_MAX];
+    spey_beam_ids(s.beam, &best, found, sums);
+    assert_true(sums[11] == best.sum);
     for (int32_t n = 1; n <= 12; n++) {
         float row[VOCAB];
         model_row(ids, n, 0, row);
@@ -217,6 +221,7 @@ static void a_width_of_all_sequences_finds_the_likeliest(void **state)
     float first[VOCAB], second[VOCAB], best = -INFINITY;
     model_row((int32_t[]){ 7 }, 1, 0, first);
     int32_t wanted[2] = { 0 }, found[2];
+    float sums[2];
     for (int32_t a = 0; a < VOCAB; a++) {
         model_row((int32_t[]){ 7, a }, 2, 0, second);
         for (int32_t b = 0; b < VOCAB; b++) {
@@ -228,7 +233,8 @@ static void a_width_of_all_sequences_finds_the_likeliest(void **state)
     }
     spey_beam_hypothesis h;
     assert_int_equal(spey_beam_best(s.beam, 1, &h), 1);
-    spey_beam_ids(s.beam, &h, found);
+    spey_beam_ids(s.beam, &h, found, sums);
+    assert_true(sums[0] == first[wanted[0]]);
     assert_memory_equal(found, wanted, sizeof wanted);
     assert_true(h.sum == best);
     spey_beam_free(s.beam);
