@@ -31,6 +31,7 @@ struct bench_run {
     uint64_t all_started_ns; /* every request has its first token, and none has ended; else 0 */
     samples first_ms, gaps_ms, host_us;
     double kv_sum, kv_max;
+    int64_t kv_reused; /* before the run */
     spey_progress progress;
 };
 
@@ -152,6 +153,13 @@ static spey_status loop(bench_run *run)
     return SPEY_OK;
 }
 
+static int64_t reused_tokens(spey_context *context)
+{
+    spey_kv_stats stats;
+    spey_kv_read_stats(spey_runner_kv(spey_context_runner(context)), &stats);
+    return stats.reused_tokens;
+}
+
 static void summarize(bench_run *run, spey_bench_result *out)
 {
     const spey_bench_workload *w = run->workload;
@@ -164,7 +172,8 @@ static void summarize(bench_run *run, spey_bench_result *out)
                                 .first_ms = spread_of(&run->first_ms),
                                 .gap_ms = spread_of(&run->gaps_ms),
                                 .host_us = spread_of(&run->host_us),
-                                .kv_max = run->kv_max };
+                                .kv_max = run->kv_max,
+                                .kv_reused = reused_tokens(run->context) - run->kv_reused };
     if (seconds > 0) {
         out->output_rate = (double)run->n_tokens / seconds;
         out->request_rate = (double)w->n / seconds;
@@ -201,6 +210,7 @@ spey_status spey_bench_run(spey_context *context, const spey_bench_workload *wor
     spey_status status = prepare(&run);
     if (!status) {
         spey_progress_begin(&run.progress, title, (uint64_t)workload->osl_sum);
+        run.kv_reused = reused_tokens(context);
         run.start_ns = run.last_ns = spey_clock_ns();
         status = loop(&run);
         spey_progress_end(&run.progress);

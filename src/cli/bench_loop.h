@@ -18,6 +18,7 @@ typedef struct spey_bench_result {
     spey_bench_spread gap_ms;   /* between tokens of one request */
     spey_bench_spread host_us;  /* of a step: what is not the model's */
     double kv_mean, kv_max;     /* share of the KV blocks in use, over steps */
+    int64_t kv_reused;          /* tokens of prompts that were found in the cache */
     double prefill_rate; /* prompt tokens per second until each request has its first token; 0: some
                             had ended before */
     double decode_rate;  /* output tokens per second after that */

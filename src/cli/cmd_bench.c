@@ -77,11 +77,11 @@ static void print_json(const bench_options *o, const bench_machine *m, const spe
     json_spread("inter_token", "ms", &r->gap_ms);
     json_spread("host_per_step", "us", &r->host_us);
     printf(
-        ", \"kv_occupancy_mean\": %.4f, \"kv_occupancy_max\": %.4f, \"weight_bytes_per_step\": %llu, "
+        ", \"kv_reused_tokens\": %lld, \"kv_occupancy_mean\": %.4f, \"kv_occupancy_max\": %.4f, \"weight_bytes_per_step\": %llu, "
         "\"weight_bytes_per_second\": %.0f, \"read_bandwidth_bytes_per_second\": %.0f, \"kernels\": "
         "\"%s\"}\n",
-        r->kv_mean, r->kv_max, (unsigned long long)m->weight_bytes, weight_rate(m, r),
-        m->read_bytes, rows);
+        (long long)r->kv_reused, r->kv_mean, r->kv_max, (unsigned long long)m->weight_bytes,
+        weight_rate(m, r), m->read_bytes, rows);
 }
 
 static void table_spread(const char *what, const char *unit, const spey_bench_spread *s)
@@ -108,8 +108,9 @@ static void print_table(const bench_options *o, const bench_machine *m, const sp
     table_spread("first token", "ms", &r->first_ms);
     table_spread("between tokens", "ms", &r->gap_ms);
     table_spread("host, per step", "us", &r->host_us);
-    printf("steps              %10lld   KV blocks in use %.1f %% mean, %.1f %% most\n",
-           (long long)r->n_steps, 100 * r->kv_mean, 100 * r->kv_max);
+    printf(
+        "steps              %10lld   KV blocks in use %.1f %% mean, %.1f %% most; %lld tokens reused\n",
+        (long long)r->n_steps, 100 * r->kv_mean, 100 * r->kv_max, (long long)r->kv_reused);
     if (m->read_bytes > 0 && r->gap_ms.p50 > 0)
         printf(
             "weights read       %10.2f GB/s in a decode step: %.1f %% of the %.1f GB/s that this machine reads\n",
@@ -121,13 +122,15 @@ static void print_table(const bench_options *o, const bench_machine *m, const sp
 static spey_status run_all(const bench_options *o, spey_context *context, int64_t vocab_size,
                            const spey_bench_workload *workload, spey_bench_result *results)
 {
-    spey_bench_workload first = *workload; /* one batch of it, at once */
+    spey_bench_workload run = *workload, first = *workload; /* one batch of it, at once */
     first.n = first.n < o->batch ? first.n : o->batch;
     first.clients = first.n;
-    for (int64_t i = 0; i < o->warmup; i++)
+    /* Each run has prompts of its own: what an earlier one left in the KV cache must not serve it. */
+    for (int64_t i = 0; i < o->warmup; i++, first.seed++)
         SPEY_TRY(spey_bench_run(context, &first, vocab_size, "warm-up", results));
-    for (int64_t i = 0; i < o->iterations; i++)
-        SPEY_TRY(spey_bench_run(context, workload, vocab_size, "measuring", &results[i]));
+    run.seed = first.seed;
+    for (int64_t i = 0; i < o->iterations; i++, run.seed++)
+        SPEY_TRY(spey_bench_run(context, &run, vocab_size, "measuring", &results[i]));
     return SPEY_OK;
 }
 

@@ -284,6 +284,12 @@ class Behaviour(SpeyTest):
         # One client at a time: half the slots stay empty, so more steps for the same tokens.
         self.assertGreater(again["steps"], out["steps"])
         self.assertLess(again["kv_occupancy_max"], out["kv_occupancy_max"])
+        self.assertEqual(again["kv_reused_tokens"], 0)
+        # Neither does a run find the prompts of the warm-up; within a run a common beginning is found.
+        shared = [run_json("bench", "throughput", self.engine, "--isl", 200, "--osl", 2, "--requests", 6, "--batch", 2,
+                           "--shared-prefix", n, "--json")["kv_reused_tokens"] for n in (0, 128)]
+        self.assertEqual(shared[0], 0)
+        self.assertGreaterEqual(shared[1], 4 * 128)
         for wrong in (["--osl", "long"], ["--arrival", "soon"], ["--trace", trace + ".missing"]):
             self.assertNotEqual(run("bench", "throughput", self.engine, *wrong).returncode, 0)
         self.assertEqual(run("bench", "latency", self.engine, "--arrival", "poisson:3").returncode, 2)
