@@ -234,6 +234,18 @@ typedef int (*spey_process_logits_fn)(void *user, uint64_t request, int32_t sequ
                                       const int32_t *ids, size_t n, float *logits,
                                       size_t vocab_size);
 
+/* One row of the model's logits, before anything changes them: what it says of the token after `position`. Borrowed during
+ * the call, on the thread that steps. */
+typedef struct spey_logits_row {
+    uint64_t request;
+    int32_t sequence;
+    bool generation; /* a token is chosen from it; otherwise it is one of the prompt's positions */
+    size_t position;
+    const float *logits; /* [vocab_size] */
+    size_t vocab_size;
+} spey_logits_row;
+typedef void (*spey_logits_row_fn)(void *user, const spey_logits_row *row);
+
 /* All that a request can ask for. Borrowed during submit. */
 typedef struct spey_request_options {
     uint32_t struct_bytes;
@@ -252,6 +264,11 @@ typedef struct spey_request_options {
     int64_t deadline_ms; /* from submit on, then it ends with SPEY_FINISH_TIMEOUT; 0: none */
     spey_process_logits_fn process_logits;
     void *process_user;
+    /* Rows to be told: those of all positions of the prompt, in order (again from the first when the request was paused amid its
+     * prompt); those that new tokens are chosen from, of each sequence. */
+    bool context_logits, generation_logits;
+    spey_logits_row_fn on_logits;
+    void *logits_user;
 } spey_request_options;
 
 void spey_request_options_init(spey_request_options *options);

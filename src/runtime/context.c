@@ -279,7 +279,7 @@ spey_status spey_context_queue(spey_context *c, spey_request *r)
                      .n_prompt = r->n_prompt,
                      .n_max = r->ids_max,
                      .width = r->width,
-                     .all_rows = r->sampling.prompt_logprobs >= 0,
+                     .all_rows = r->sampling.prompt_logprobs >= 0 || r->context_logits,
                      .priority = r->priority,
                      .tenant = r->tenant,
                      .deadline_ns = r->deadline_ns };

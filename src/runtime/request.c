@@ -152,6 +152,10 @@ spey_status spey_request_new(const spey_request_setup *setup, spey_request **out
     if (o->deadline_ms) r->deadline_ns = setup->now_ns + (uint64_t)o->deadline_ms * 1000000;
     r->process_logits = o->process_logits;
     r->process_user = o->process_user;
+    r->context_logits = o->on_logits && o->context_logits;
+    r->generation_logits = o->on_logits && o->generation_logits;
+    r->on_logits = o->on_logits;
+    r->logits_user = o->logits_user;
     r->on_output = o->on_output;
     r->user = o->user;
     spey_status status = prepare(r, setup);
@@ -183,6 +187,13 @@ void spey_request_free(spey_request *r)
 void spey_request_take_prompt_logits(spey_request *r, spey_sampler *sampler, const float *logits,
                                      int64_t at, int64_t vocab_size)
 {
+    if (r->context_logits) {
+        spey_logits_row row = { .request = r->id,
+                                .position = (size_t)at,
+                                .logits = logits,
+                                .vocab_size = (size_t)vocab_size };
+        r->on_logits(r->logits_user, &row);
+    }
     if (r->sampling.prompt_logprobs < 0) return;
     double total = spey_log_sum_exp(logits, vocab_size);
     const int32_t *ids = r->choices[0].ids;

@@ -79,6 +79,9 @@ typedef struct spey_request {
     uint64_t tenant, cache_salt, deadline_ns;
     spey_process_logits_fn process_logits;
     void *process_user;
+    bool context_logits, generation_logits; /* for on_logits */
+    spey_logits_row_fn on_logits;
+    void *logits_user;
     spey_output_fn on_output;
     void *user;
 } spey_request;

@@ -18,7 +18,8 @@ bool spey_request_scores(const spey_request *r)
 bool spey_request_takes_best(const spey_request *r)
 {
     return spey_sampling_takes_best(&r->sampling) && !spey_request_scores(r) &&
-           r->sampling.prompt_logprobs < 0 && !r->process_logits;
+           r->sampling.prompt_logprobs < 0 && !r->process_logits && !r->context_logits &&
+           !r->generation_logits;
 }
 
 /* ---- events ---- */
@@ -265,12 +266,27 @@ static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_c
     return SPEY_OK;
 }
 
+static void tell_logits(const spey_request *r, const spey_choosing *choosing, const spey_row *rows)
+{
+    for (int32_t i = 0; i < r->width; i++) {
+        const spey_choice *c = &r->choices[i];
+        spey_logits_row row = { .request = r->id,
+                                .sequence = i,
+                                .generation = true,
+                                .position = (size_t)c->n - 1,
+                                .logits = rows[i].logits,
+                                .vocab_size = (size_t)choosing->vocab_size };
+        if (!c->finish) r->on_logits(r->logits_user, &row);
+    }
+}
+
 void spey_request_grow(spey_request *r, const spey_choosing *choosing, const spey_row *rows)
 {
     if (r->choices[0].n == r->ids_max && r->n_prompt == r->ids_max) {
         spey_request_end(r, SPEY_FINISH_LENGTH, NULL); /* only the prompt's numbers were wanted */
         return;
     }
+    if (r->generation_logits) tell_logits(r, choosing, rows);
     if (r->beams) {
         if (spey_request_beams_grow(r, choosing, rows))
             spey_request_end(r, SPEY_FINISH_ERROR, spey_last_error());

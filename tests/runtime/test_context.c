@@ -697,6 +697,69 @@ static void a_decoder_may_begin_with_more(void **state)
     spey_context_free(context);
 }
 
+typedef struct told_rows {
+    float context[TOKENS_MAX][VOCAB], generation[TOKENS_MAX][VOCAB];
+    int n_context, n_generation;
+} told_rows;
+
+static void on_told_row(void *user, const spey_logits_row *row)
+{
+    told_rows *t = user;
+    assert_int_equal(row->vocab_size, VOCAB);
+    assert_int_equal(row->sequence, 0);
+    if (!row->generation) assert_int_equal(row->position, t->n_context++);
+    if (row->generation) t->n_generation++;
+    memcpy(row->generation ? t->generation[row->position] : t->context[row->position], row->logits,
+           sizeof t->context[0]);
+}
+
+static void compare_row(void *user, size_t position, float *logits)
+{
+    const told_rows *t = user;
+    const float *told = position < 9 ? t->context[position] : t->generation[position];
+    assert_memory_equal(logits, told, VOCAB * sizeof *logits);
+    if (position == 8) assert_memory_equal(logits, t->generation[8], VOCAB * sizeof *logits);
+}
+
+/* In chunks, after another request with the same prompt, with penalties: the rows are the model's own, every one once. */
+static void told_logits_are_those_of_evaluation(void **state)
+{
+    (void)state;
+    static told_rows told;
+    static record r, before;
+    memset(&told, 0, sizeof told);
+    memset(&r, 0, sizeof r);
+    memset(&before, 0, sizeof before);
+    int32_t ids[TOKENS_MAX] = { 4, 8, 15, 16, 23, 42, 7, 9, 11 };
+    spey_context *context = context_of(2, 4);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 6;
+    s.ignore_eos = true;
+    s.repetition_penalty = 1.5;
+    spey_request_options o;
+    spey_request_options_init(&o);
+    o.prompt = ids;
+    o.n_prompt = 9;
+    o.sampling = &s;
+    o.on_output = on_output;
+    o.user = &before;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_OK);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    o.user = &r;
+    o.context_logits = o.generation_logits = true;
+    o.on_logits = on_told_row;
+    o.logits_user = &told;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_OK);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(told.n_context, 9);
+    assert_int_equal(told.n_generation, 6);
+    assert_memory_equal(r.ids, before.ids, sizeof r.ids);
+    memcpy(ids + 9, r.ids, 6 * sizeof *ids);
+    assert_int_equal(spey_context_logits(context, ids, 14, compare_row, &told), SPEY_OK);
+    spey_context_free(context);
+}
+
 static void what_cannot_run_is_refused_and_queues_nothing(void **state)
 {
     (void)state;
@@ -784,6 +847,7 @@ int main(void)
         cmocka_unit_test(evaluation_says_what_prompt_logprobs_say),
         cmocka_unit_test(every_request_has_an_input_of_its_own),
         cmocka_unit_test(a_decoder_may_begin_with_more),
+        cmocka_unit_test(told_logits_are_those_of_evaluation),
         cmocka_unit_test(what_cannot_run_is_refused_and_queues_nothing),
         cmocka_unit_test(failing_allocations_leak_nothing),
     };
