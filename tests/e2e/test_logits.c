@@ -428,7 +428,7 @@ static void check_ragged(const model *whole)
     spey_engine_file *engine = e2e_build(m->path, "bf16", NULL);
     run(engine, m, (spey_limits_plan){ 0 }, LENGTH_MAX, got);
     const spey_limits_plan limits = {
-        .device = device, .threads = 2, .sequences_max = 2, .outputs_max = 64
+        .device = device, .threads = 2, .sequences_max = 2, .step_tokens_max = 64, .outputs_max = 64
     };
     spey_runner *runner = e2e_runner(engine, &limits);
     spey_step_seq batch[2];
