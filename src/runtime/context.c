@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/status.h"
 #include "engine/engine_file.h"
 #include "runtime/context_impl.h"
@@ -134,6 +135,26 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
     return open_scheduler(c, o);
 }
 
+/* A cache that is lost costs time alone: no failure. */
+static void save_kv(const spey_context *c)
+{
+    int64_t n;
+    if (c->kv_file && spey_runner_save_kv(c->runner, c->kv_file, &n))
+        spey_log(SPEY_LOG_WARNING, "the KV cache is not saved: %s", spey_last_error());
+}
+
+static spey_status load_kv(spey_context *c, const char *path)
+{
+    int64_t n;
+    if (!path) return SPEY_OK;
+    char *kept = spey_strdup(SPEY_PURPOSE_RUNTIME, path);
+    if (!kept) return SPEY_NOMEM;
+    if (spey_runner_load_kv(c->runner, path, &n))
+        spey_log(SPEY_LOG_WARNING, "the KV cache begins empty: %s", spey_last_error());
+    c->kv_file = kept;
+    return SPEY_OK;
+}
+
 spey_status spey_context_new(const spey_engine *engine, const spey_context_options *options,
                              spey_context **out)
 {
@@ -149,6 +170,7 @@ spey_status spey_context_new(const spey_engine *engine, const spey_context_optio
     c->engine = engine;
     c->next_id = 1;
     spey_status status = open_runner(c, options);
+    if (!status) status = load_kv(c, options->kv_file);
     if (status) {
         spey_context_free(c);
         return status;
@@ -170,6 +192,8 @@ void spey_context_free(spey_context *c)
     spey_free(c->step);
     spey_free(c->rows);
     spey_free(c->growths);
+    save_kv(c);
+    spey_free(c->kv_file);
     spey_sampler_free(c->sampler);
     spey_runner_free(c->runner);
     spey_free(c);

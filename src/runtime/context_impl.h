@@ -8,6 +8,7 @@
 #include "runtime/scheduler.h"
 
 struct spey_context {
+    char *kv_file; /* NULL: what the cache keeps is not saved */
     const spey_engine *engine;
     spey_runner *runner;
     spey_sampler *sampler;

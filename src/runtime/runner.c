@@ -5,13 +5,16 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "kernels/argmax/argmax.h"
 #include "kernels/registry.h"
 #include "runtime/bind.h"
+#include "runtime/kv_store.h"
 #include "runtime/layout.h"
 #include "runtime/program.h"
 #include "runtime/replay.h"
 #include "runtime/weights.h"
+#include "spey/spey.h"
 
 /* A piece of device memory. */
 typedef struct device_memory {
@@ -599,4 +602,72 @@ spey_status spey_runner_encode(spey_runner *r, const spey_step_seq *seqs, int n_
     SPEY_TRY(r->program.backend->sync(r->program.device));
     r->busy_ns += spey_clock_ns() - begin_ns;
     return SPEY_OK;
+}
+
+/* ---- what the cache keeps, in a file ---- */
+
+static spey_status read_block(void *user, int g, spey_kv_tier tier, int32_t block, void *bytes)
+{
+    const spey_runner *r = user;
+    size_t n = (size_t)r->layout.pools[g].block_bytes;
+    if (tier == SPEY_KV_TIER_DEVICE)
+        return r->program.backend->download(r->program.device, bytes,
+                                            (uint8_t *)r->kv_pools[g].data + (size_t)block * n, n);
+    memcpy(bytes, r->kv_host[g] + (size_t)block * n, n);
+    return SPEY_OK;
+}
+
+static spey_status write_block(void *user, int g, int32_t block, const void *bytes)
+{
+    const spey_runner *r = user;
+    size_t n = (size_t)r->layout.pools[g].block_bytes;
+    return r->program.backend->upload(r->program.device,
+                                      (uint8_t *)r->kv_pools[g].data + (size_t)block * n, bytes, n);
+}
+
+/* Of the engine by the checksums of its sections, of what computes, and of how blocks are laid out. */
+static spey_status identify(const spey_runner *r, uint64_t *out)
+{
+    const spey_engine_file *engine = r->program.engine;
+    spey_strbuf text = { 0 };
+    spey_strbuf_printf(&text, "%s %s %s %s %s", spey_version(), r->program.backend->name,
+                       r->program.device_info.name, r->layout.plan.limits.kv_dtype,
+                       r->program.info->name);
+    for (int i = 0; i < spey_engine_file_n_sections(engine); i++)
+        spey_strbuf_printf(&text, " %016llx",
+                           (unsigned long long)spey_engine_file_section_at(engine, i).checksum);
+    spey_strbuf_printf(&text, " %d", r->layout.kv.block_tokens);
+    for (int g = 0; g < r->layout.kv.n_groups; g++)
+        spey_strbuf_printf(&text, " %lld/%lld", (long long)r->layout.pools[g].block_bytes,
+                           (long long)r->layout.kv.groups[g].window);
+    spey_status status = spey_strbuf_status(&text);
+    if (status == SPEY_OK) *out = spey_xxh3(text.data, text.len);
+    spey_strbuf_deinit(&text);
+    return status;
+}
+
+static spey_status store_of(spey_runner *r, const char *path, spey_kv_store *out)
+{
+    *out = (spey_kv_store){ .path = path, .user = r, .read = read_block, .write = write_block };
+    for (int g = 0; g < r->layout.kv.n_groups; g++)
+        out->block_bytes[g] = (size_t)r->layout.pools[g].block_bytes;
+    return identify(r, &out->identity);
+}
+
+spey_status spey_runner_save_kv(spey_runner *r, const char *path, int64_t *n)
+{
+    spey_kv_store store;
+    *n = 0;
+    SPEY_TRY(store_of(r, path, &store));
+    SPEY_TRY(copy_blocks(r));
+    SPEY_TRY(r->program.backend->sync(r->program.device));
+    return spey_kv_store_save(&store, r->kv, n);
+}
+
+spey_status spey_runner_load_kv(spey_runner *r, const char *path, int64_t *n)
+{
+    spey_kv_store store;
+    *n = 0;
+    SPEY_TRY(store_of(r, path, &store));
+    return spey_kv_store_load(&store, r->kv, n);
 }

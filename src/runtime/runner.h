@@ -65,6 +65,11 @@ spey_status spey_runner_step_best(spey_runner *runner, const spey_step_seq *seqs
 /* The rows of the last step after all, as spey_runner_step gives them. */
 spey_status spey_runner_logits(spey_runner *runner, float **logits);
 
+/* Write what the KV cache keeps for reuse to a file, or keep what a file has; it is that of this engine on such a device, or
+ * left alone (kv_store.h). *n: how many blocks, of all groups together one. Between steps; load before the first. */
+spey_status spey_runner_save_kv(spey_runner *runner, const char *path, int64_t *n);
+spey_status spey_runner_load_kv(spey_runner *runner, const char *path, int64_t *n);
+
 /* Time that steps have spent in the model so far, transfers and waiting included. */
 uint64_t spey_runner_busy_ns(const spey_runner *runner);
 /* Bytes of weights that a step of one token reads: for bandwidth figures. */

@@ -7,8 +7,10 @@
 /* clang-format on */
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/rng.h"
@@ -510,6 +512,39 @@ static void deadlines_end_requests_and_the_queue_is_bounded(void **state)
     spey_context_free(context);
 }
 
+static void a_context_begins_with_what_another_kept(void **state)
+{
+    (void)state;
+    record both[2] = { 0 };
+    int32_t prompt[30];
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/spey-test-context-%d", (int)getpid());
+    for (int i = 0; i < 30; i++)
+        prompt[i] = 3 + i;
+    for (int run = 0; run < 2; run++) {
+        spey_context_options options;
+        spey_context_options_init(&options);
+        options.threads = 1;
+        options.kv_block_tokens = 4;
+        options.kv_file = path;
+        spey_context *context;
+        assert_int_equal(spey_context_new(engine, &options, &context), SPEY_OK);
+        spey_sampling s;
+        spey_sampling_init(&s);
+        s.max_tokens = 12;
+        assert_int_equal(spey_context_submit(context, prompt, 30, &s, on_output, &both[run], NULL),
+                         SPEY_OK);
+        assert_int_equal(spey_context_run(context), SPEY_OK);
+        spey_kv_stats stats;
+        spey_kv_read_stats(spey_runner_kv(spey_context_runner(context)), &stats);
+        assert_in_range(stats.reused_tokens, run ? 28 : 0, run ? 29 : 0);
+        spey_context_free(context);
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(both[0].n, 12);
+    assert_memory_equal(both[0].ids, both[1].ids, 12 * sizeof(int32_t));
+}
+
 static void a_request_that_bans_every_token_ends_alone(void **state)
 {
     (void)state;
@@ -842,6 +877,7 @@ int main(void)
         cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(a_request_can_be_cancelled_queued_running_or_by_its_callback),
         cmocka_unit_test(reuse_changes_nothing_but_the_work),
+        cmocka_unit_test(a_context_begins_with_what_another_kept),
         cmocka_unit_test(a_request_that_bans_every_token_ends_alone),
         cmocka_unit_test(ends_come_from_stop_ids_limits_and_full_sequences),
         cmocka_unit_test(evaluation_says_what_prompt_logprobs_say),

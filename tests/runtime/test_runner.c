@@ -2,8 +2,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -321,6 +323,46 @@ static void blocks_come_back_from_host_memory(void **state)
         assert_true(stats.restored_blocks >= 2 * 8);
         close_runner(&f);
     }
+}
+
+static void a_saved_cache_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static float wanted[LONGEST][VOCAB];
+    char path[64];
+    int32_t ids[LONGEST];
+    make_ids(40, ids);
+    snprintf(path, sizeof(path), "/tmp/spey-test-runner-%d", (int)getpid());
+    for (int kind = 0; kind < 2; kind++) {
+        tiny_shape shape = tiny_default;
+        shape.two_groups = true;
+        shape.window = 6;
+        spey_limits_plan limits = { .outputs_max = LONGEST,
+                                    .kv_block_tokens = 4,
+                                    .device = kind ? "fake:0" : NULL };
+        for (int run = 0; run < 3; run++) {
+            if (run == 2) limits.kv_block_tokens = 8; /* other blocks: not these */
+            fixture f = open_runner(&shape, limits);
+            spey_kv_cache *kv = spey_runner_kv(f.runner);
+            const spey_kv_key key = { .ids = ids, .n = LONGEST };
+            int64_t n, loaded = 0, saved;
+            float *logits;
+            if (run) assert_int_equal(spey_runner_load_kv(f.runner, path, &loaded), SPEY_OK);
+            spey_seq_id seq = open_sequence(&f);
+            assert_int_equal(spey_kv_match(kv, seq, &key, &n), SPEY_OK);
+            assert_int_equal(loaded, run == 1 ? LONGEST / 4 : 0);
+            assert_in_range(n, run == 1 ? LONGEST - 4 : 0, run == 1 ? LONGEST - 1 : 0);
+            const spey_step_seq rest = { seq, ids + n, (int32_t)(LONGEST - n),
+                                         (int32_t)(LONGEST - n) };
+            assert_int_equal(step(&f, &rest, 1, &logits), SPEY_OK);
+            if (!run) memcpy(wanted, logits, sizeof(wanted));
+            assert_memory_equal(logits, wanted[n], (size_t)(LONGEST - n) * sizeof(wanted[0]));
+            assert_int_equal(spey_kv_check(kv), SPEY_OK);
+            if (!run) assert_int_equal(spey_runner_save_kv(f.runner, path, &saved), SPEY_OK);
+            close_runner(&f);
+        }
+    }
+    assert_int_equal(unlink(path), 0);
 }
 
 static void a_state_begins_as_nothing_and_cannot_go_back(void **state)
@@ -650,6 +692,7 @@ int main(void)
         cmocka_unit_test(windows_give_the_same_bits_in_a_small_pool),
         cmocka_unit_test(forks_go_their_own_ways),
         cmocka_unit_test(blocks_come_back_from_host_memory),
+        cmocka_unit_test(a_saved_cache_gives_the_same_bits),
         cmocka_unit_test(faulty_steps_change_nothing),
         cmocka_unit_test(what_was_encoded_is_each_sequences_own),
         cmocka_unit_test(encoding_comes_once_and_first),
