@@ -84,7 +84,7 @@ void e2e_close(spey_runner *runner, spey_seq_id seq)
 
 double e2e_divergence(const float *p, const float *q, int64_t n)
 {
-    double p_max = -INFINITY, q_max = -INFINITY, p_sum = 0, q_sum = 0, sum = 0;
+    double p_max = -(double)INFINITY, q_max = -(double)INFINITY, p_sum = 0, q_sum = 0, sum = 0;
     for (int64_t i = 0; i < n; i++) {
         p_max = fmax(p_max, (double)p[i]);
         q_max = fmax(q_max, (double)q[i]);
