@@ -143,14 +143,14 @@ spey_status spey_graph_add_weight(spey_graph *graph, const spey_weight *weight, 
 
 /* f32 "NAME.ending". */
 static spey_status add_scale(spey_graph *graph, const spey_weight *of, const char *ending,
-                             spey_weight *scale, int32_t *out_index)
+                             spey_weight scale, int32_t *out_index)
 {
     char name[SPEY_NAME_BYTES_MAX];
     if (snprintf(name, sizeof name, "%s.%s", of->name, ending) >= (int)sizeof name)
         return SPEY_FAIL(SPEY_LIMIT, "weight %s: the name is too long for its scales", of->name);
-    scale->name = name;
-    scale->dtype = SPEY_F32;
-    return spey_graph_add_weight(graph, scale, out_index);
+    scale.name = name;
+    scale.dtype = SPEY_F32;
+    return spey_graph_add_weight(graph, &scale, out_index);
 }
 
 spey_status spey_graph_quantize_weight(spey_graph *graph, int32_t index,
@@ -164,9 +164,9 @@ spey_status spey_graph_quantize_weight(spey_graph *graph, int32_t index,
     if (quant->one_scale) scales.dims[0] = 1;
     if (weight.cut == SPEY_CUT_ROWS && !quant->one_scale) scales.cut = SPEY_CUT_ROWS;
     spey_weight input = { .n_dims = 1, .dims = { 1 }, .source = { .values = &quant->input_scale } };
-    SPEY_TRY(add_scale(graph, &weight, "scale", &scales, &weight.scale));
+    SPEY_TRY(add_scale(graph, &weight, "scale", scales, &weight.scale));
     if (quant->input == SPEY_INPUT_STATIC)
-        SPEY_TRY(add_scale(graph, &weight, "input_scale", &input, &weight.input_scale));
+        SPEY_TRY(add_scale(graph, &weight, "input_scale", input, &weight.input_scale));
     weight.dtype = SPEY_E4M3;
     weight.input = quant->input;
     graph->weights[index] = weight;
