@@ -207,6 +207,7 @@ static void draw_limits(sim_world *w)
                                      .step_tokens_max = w->limits.step_tokens_max,
                                      .block_tokens = block_sizes[below(w, 5)] };
     w->limits.kv.reuse = !one_in(w, 3);
+    if (w->limits.kv.reuse && one_in(w, 2)) w->limits.kv.host_blocks = between(w, 1, 20);
     draw_groups(w, &w->limits.kv, longest);
 }
 
@@ -479,6 +480,7 @@ static bool run_world(sim_world *w)
     spey_kv_read_stats(w->kv, &stats);
     w->totals->pauses += counts.pauses;
     w->totals->reused += (uint64_t)stats.reused_tokens;
+    w->totals->restored += (uint64_t)stats.restored_blocks;
     if (counts.queued + counts.running + counts.paused + counts.sequences)
         return fail(w, "requests are left over");
     for (int g = 0; g < w->limits.kv.n_groups; g++)

@@ -16,6 +16,7 @@
 typedef struct sim_memory {
     spey_kv_limits limits;
     uint64_t *cells[SPEY_CACHE_GROUPS_MAX]; /* [block][token of it]; states: [block] */
+    uint64_t *host[SPEY_CACHE_GROUPS_MAX];  /* likewise */
 } sim_memory;
 
 bool sim_memory_init(sim_memory *memory, const spey_kv_limits *limits);
@@ -37,7 +38,7 @@ uint64_t sim_hash(uint64_t a, uint64_t b);
 
 typedef struct sim_totals {
     uint64_t runs, requests, steps, tokens, pauses, cancels, timeouts, refusals, forks, moves,
-        reused;
+        reused, restored;
 } sim_totals;
 
 /* One world: everything in it depends on the seed. False: `error` says what broke. */

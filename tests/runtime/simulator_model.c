@@ -13,17 +13,20 @@ bool sim_memory_init(sim_memory *m, const spey_kv_limits *limits)
 {
     *m = (sim_memory){ .limits = *limits };
     for (int g = 0; g < limits->n_groups; g++) {
-        m->cells[g] = calloc((size_t)limits->groups[g].n_blocks * (size_t)limits->block_tokens,
-                             sizeof(uint64_t));
-        if (!m->cells[g]) return false;
+        size_t block = (size_t)limits->block_tokens;
+        m->cells[g] = calloc((size_t)limits->groups[g].n_blocks * block, sizeof(uint64_t));
+        m->host[g] = calloc((size_t)limits->host_blocks * block + 1, sizeof(uint64_t));
+        if (!m->cells[g] || !m->host[g]) return false;
     }
     return true;
 }
 
 void sim_memory_deinit(sim_memory *m)
 {
-    for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
+    for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++) {
         free(m->cells[g]);
+        free(m->host[g]);
+    }
 }
 
 static uint64_t *cell(const sim_memory *m, const spey_kv_cache *kv, int g, spey_seq_id seq,
@@ -40,10 +43,14 @@ void sim_memory_copy(sim_memory *m, spey_kv_cache *kv)
 {
     int64_t n, bt = m->limits.block_tokens;
     const spey_kv_copy *copies = spey_kv_copies(kv, &n);
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
+        const spey_kv_copy *c = &copies[i];
+        const uint64_t *src =
+            c->kind == SPEY_KV_COPY_FROM_HOST ? m->host[c->group] : m->cells[c->group];
+        uint64_t *dst = c->kind == SPEY_KV_COPY_TO_HOST ? m->host[c->group] : m->cells[c->group];
         for (int64_t t = 0; t < bt; t++)
-            m->cells[copies[i].group][copies[i].dst * bt + t] =
-                m->cells[copies[i].group][copies[i].src * bt + t];
+            dst[c->dst * bt + t] = src[c->src * bt + t];
+    }
     spey_kv_copies_done(kv);
 }
 

@@ -28,13 +28,13 @@ static int run(uint64_t first, uint64_t n)
     printf("%" PRIu64 " worlds: %" PRIu64 " requests, %" PRIu64 " steps, %" PRIu64
            " tokens, %" PRIu64 " pauses, %" PRIu64 " cancels, %" PRIu64 " timeouts, %" PRIu64
            " refusals, %" PRIu64 " forks, %" PRIu64 " beams that changed hands, %" PRIu64
-           " tokens reused, %.1f s\n",
+           " tokens reused, %" PRIu64 " blocks back from host memory, %.1f s\n",
            totals.runs, totals.requests, totals.steps, totals.tokens, totals.pauses, totals.cancels,
            totals.timeouts, totals.refusals, totals.forks, totals.moves, totals.reused,
-           seconds() - start);
+           totals.restored, seconds() - start);
     /* A world in which nothing happens proves nothing. */
     bool lively = totals.pauses && totals.cancels && totals.timeouts && totals.refusals &&
-                  totals.forks && totals.moves && totals.reused;
+                  totals.forks && totals.moves && totals.reused && totals.restored;
     if (n >= 1000 && !lively) {
         fprintf(stderr, "simulator: something never happened\n");
         return 1;
