@@ -166,6 +166,9 @@ static void little_memory(void **state)
     check(&options, false);
     options.policy = SPEY_MAX_UTILIZATION;
     check(&options, true);
+    options.kv_host_bytes = 40 * block_bytes; /* what is paused or evicted comes back from there */
+    check(&options, true);
+    options.kv_host_bytes = 0;
     options.no_kv_reuse = true;
     check(&options, true);
     options.policy = SPEY_STATIC_BATCH;
