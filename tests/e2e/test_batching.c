@@ -73,6 +73,12 @@ static void submit(spey_context *context, int number, record *r)
     s.seed = (uint64_t)number;
     s.logprobs = 0;
     s.n = number % 8 ? 1 : WIDTH_MAX;
+    if (number % 10 == 3) {
+        s.temperature = 0;
+        s.logprobs = -1;
+        s.n = 2;
+        s.beams = WIDTH_MAX;
+    }
     r->cancel_after = number % 9 ? 0 : 5;
     e2e_ok(spey_context_submit(context, prompt, n, &s, on_output, r, NULL), "submit");
 }
