@@ -1,9 +1,9 @@
-/* kv_append on sm_80 and later: rows and caches of F32, F16 or BF16.
+/* kv_append on sm_80 and later: rows of F32, F16 or BF16, caches of these or E4M3.
  *
  * who       A thread moves 8 elements of a head.
  * bound by  memory; for a few tokens, by the chain token → sequence → block → slot. */
+#include "kernels/cuda/cache_element.cuh"
 #include "kernels/cuda/cuda_device.h"
-#include "kernels/cuda/element.cuh"
 #include "kernels/cuda/grid.cuh"
 #include "kernels/cuda/paged.cuh"
 #include "kernels/kv_append/kv_append.h"
@@ -22,6 +22,7 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     const int32_t head = is_v ? (unit - all_k) / v_units : unit / k_units;
     const int64_t first =
         static_cast<int64_t>(is_v ? (unit - all_k) % v_units : unit % k_units) * N;
+    const float inverse = inverse_scale(is_v ? a.kv.v_scale : a.kv.k_scale, head);
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         const kv_slot slot = slot_of(a.kv, batch, place_of_token(batch, r));
         const void *from = is_v ? a.v : a.k;
@@ -30,9 +31,9 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
         if constexpr (PACKED) {
             float x[8];
             load8<true>(from, a.dtype, at + first, 8, x);
-            store8(to, a.kv.dtype, first, x);
+            cache_store8(to, a.kv.dtype, first, inverse, x);
         } else {
-            store_any(to, a.kv.dtype, first, load_any(from, a.dtype, at + first));
+            cache_store(to, a.kv.dtype, first, inverse, load_any(from, a.dtype, at + first));
         }
     }
 }
@@ -49,7 +50,7 @@ template <bool PACKED> static void launch(const spey_kv_append_args *a, cudaStre
 static bool supports(const void *args)
 {
     const spey_kv_append_args *a = static_cast<const spey_kv_append_args *>(args);
-    return is_float_16_or_32(a->dtype) && is_float_16_or_32(a->kv.dtype) &&
+    return is_float_16_or_32(a->dtype) && is_cache_element(a->kv.dtype) &&
            a->n_heads * (a->k_dim + a->v_dim) <= INT32_MAX;
 }
 

@@ -1,4 +1,4 @@
-/* rope_append on sm_80 and later: rows and caches of F32, F16 or BF16.
+/* rope_append on sm_80 and later: rows of F32, F16 or BF16, caches of these or E4M3.
  *
  * who       A thread takes 8 pairs of a head of Q or K, or 8 elements that are only copied (V, and what does not rotate).
  * moves     The fused row in once, queries and the cache's slots out once; tables come from L2.
@@ -27,12 +27,15 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     const int64_t heads_before = is_v ? a.n_heads + a.n_kv_heads + head : head;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         head_ends h = { a.qkv,   r * a.qkv_pitch + heads_before * a.head_dim, a.dtype,
-                        a.q_out, r * a.q_pitch + head * a.head_dim,           a.dtype };
+                        a.q_out, r * a.q_pitch + head * a.head_dim,           a.dtype,
+                        1.0f };
         if (!is_q) {
             const kv_slot slot = slot_of(a.kv, batch, place_of_token(batch, r));
             h.out = is_v ? slot_v(a.kv, slot, head) : slot_k(a.kv, slot, head - a.n_heads);
             h.out_at = 0;
             h.out_dtype = a.kv.dtype;
+            h.inverse = is_v ? inverse_scale(a.kv.v_scale, head)
+                             : inverse_scale(a.kv.k_scale, head - a.n_heads);
         }
         if (is_v)
             copy_unit<PACKED>(h, static_cast<int64_t>(u) * unit_pairs<PACKED>());
@@ -54,7 +57,7 @@ template <bool PACKED> static void launch(const spey_rope_append_args *a, cudaSt
 static bool supports(const void *args)
 {
     const spey_rope_append_args *a = static_cast<const spey_rope_append_args *>(args);
-    return is_float_16_or_32(a->dtype) && is_float_16_or_32(a->kv.dtype) &&
+    return is_float_16_or_32(a->dtype) && is_cache_element(a->kv.dtype) &&
            (a->n_heads + 2 * a->n_kv_heads) * a->head_dim <= INT32_MAX;
 }
 

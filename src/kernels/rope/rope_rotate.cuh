@@ -5,7 +5,7 @@
 #ifndef SPEY_KERNELS_ROPE_ROPE_ROTATE_CUH
 #define SPEY_KERNELS_ROPE_ROPE_ROTATE_CUH
 
-#include "kernels/cuda/element.cuh"
+#include "kernels/cuda/cache_element.cuh"
 #include "kernels/rope/rope.h"
 
 /* Elements of a head from `at`, and where they go. */
@@ -16,6 +16,7 @@ struct head_ends {
     void *out;
     int64_t out_at;
     spey_dtype out_dtype;
+    float inverse; /* of the scale of an E4M3 out */
 };
 
 template <bool PACKED> static __host__ __device__ constexpr int unit_pairs()
@@ -47,9 +48,9 @@ static __device__ __forceinline__ void copy_unit(const head_ends &h, int64_t i)
     if constexpr (PACKED) {
         float x[8];
         load8<true>(h.x, h.dtype, h.at + i, 8, x);
-        store8(h.out, h.out_dtype, h.out_at + i, x);
+        cache_store8(h.out, h.out_dtype, h.out_at + i, h.inverse, x);
     } else {
-        store_any(h.out, h.out_dtype, h.out_at + i, load_any(h.x, h.dtype, h.at + i));
+        cache_store(h.out, h.out_dtype, h.out_at + i, h.inverse, load_any(h.x, h.dtype, h.at + i));
     }
 }
 
@@ -87,11 +88,11 @@ static __device__ __forceinline__ void rotate_unit(const head_ends &h, spey_rope
         x[k] = apart ? one_after_other : by_turns;
     }
     if constexpr (PACKED) {
-        store8(h.out, h.out_dtype, h.out_at + low, x);
-        store8(h.out, h.out_dtype, h.out_at + high, x + 8);
+        cache_store8(h.out, h.out_dtype, h.out_at + low, h.inverse, x);
+        cache_store8(h.out, h.out_dtype, h.out_at + high, h.inverse, x + 8);
     } else {
-        store_any(h.out, h.out_dtype, h.out_at + low, x[0]);
-        store_any(h.out, h.out_dtype, h.out_at + high, x[1]);
+        cache_store(h.out, h.out_dtype, h.out_at + low, h.inverse, x[0]);
+        cache_store(h.out, h.out_dtype, h.out_at + high, h.inverse, x[1]);
     }
 }
 

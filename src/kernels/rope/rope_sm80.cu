@@ -15,7 +15,8 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     const int64_t column = unit / units * a.head_dim;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         const head_ends h = { a.x,   r * a.x_pitch + column,   a.dtype,
-                              a.out, r * a.out_pitch + column, a.dtype };
+                              a.out, r * a.out_pitch + column, a.dtype,
+                              1.0f };
         turn_unit<PACKED>(h, a.pairing, a.table + r * a.rotary_dim, a.rotary_dim, rotated,
                           unit % units);
     }
