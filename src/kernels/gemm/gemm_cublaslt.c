@@ -12,6 +12,8 @@
  * applies the scales where it can, rows by columns (on Hopper) or one by one; otherwise gemm_finish does. At precision 16
  * it adds with few bits (FAST_ACCUM).
  *
+ * One or two rows with 16-bit w are bound by memory alone: gemv_sm80.cu takes them.
+ *
  * Plans (the algorithm for a shape) are made at the first use of a bucket of rows, on the host, in about 100 µs, and
  * kept; that is allowed while a graph is captured.
  *
@@ -451,6 +453,10 @@ static void run(const void *args, const spey_lane *lane)
     if (a.rows == 0 || a.n == 0) return;
     if (a.w_dtype == SPEY_E4M3) {
         run_e4m3(device, a);
+        return;
+    }
+    if (spey_gemv_takes(&a)) {
+        spey_gemv_launch(&a, device->stream);
         return;
     }
     float *sums = (float *)((uint8_t *)a.workspace + converted_bytes(&a));

@@ -3,6 +3,7 @@
 #define SPEY_KERNELS_GEMM_GEMM_FINISH_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 
 #include "kernels/gemm/gemm.h"
 
@@ -34,6 +35,10 @@ void spey_gemm_convert_launch(const spey_gemm_args *args, void *out, cudaStream_
 /* out [rows, k] E4M3, without padding, and scales [rows]: x as x_quant says. rows > 0, k a multiple of 16. */
 void spey_gemm_quantize_launch(const spey_gemm_args *args, void *out, float *scales,
                                cudaStream_t stream);
+
+/* In place of the library for one or two rows, when it takes the args (of a row that supports them). rows, n > 0. */
+bool spey_gemv_takes(const spey_gemm_args *args);
+void spey_gemv_launch(const spey_gemm_args *args, cudaStream_t stream);
 
 #ifdef __cplusplus
 }
