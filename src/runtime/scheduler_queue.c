@@ -152,7 +152,8 @@ void spey_queue_settle(spey_scheduler *s, int32_t ticket, int64_t n_used)
 
 void spey_queue_walk_init(spey_queue_walk *walk, const spey_scheduler *s, int32_t *memory)
 {
-    *walk = (spey_queue_walk){ s, { .items = memory, .before = position_before, .context = s } };
+    *walk = (spey_queue_walk){ s, { .before = position_before, .context = s } };
+    walk->frontier.items = memory;
     if (s->queue.n > 0) spey_heap_push(&walk->frontier, 0);
 }
 

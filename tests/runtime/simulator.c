@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "base/status.h"
 #include "runtime/scheduler.h"
 
 enum {
@@ -53,6 +54,7 @@ typedef struct sim_world {
     int error_bytes;
 } sim_world;
 
+static bool fail(sim_world *w, const char *format, ...) SPEY_PRINTF(2, 3);
 static bool fail(sim_world *w, const char *format, ...)
 {
     va_list args;
