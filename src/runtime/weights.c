@@ -91,6 +91,7 @@ static void set_ones_bits(spey_random_words_args *args, spey_dtype dtype)
 }
 
 /* The weight's memory is padded to WEIGHT_ALIGN, so whole words may be written. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the kernel writes there. */
 static spey_status make_up(const spey_program *program, int weight, uint8_t *memory)
 {
     const spey_engine_tensor *tensor = program->tensors[weight];
