@@ -194,6 +194,24 @@ static void small_uploads_may_reuse_their_buffer(void)
     free(back);
 }
 
+/* In order with what is uploaded before and downloaded after; each reads what the one before wrote. */
+static void copies_within_the_device_are_exact(void)
+{
+    enum { N = 64, BYTES = 100003 };
+    uint8_t *p = memory((size_t)(N + 1) * BYTES), *in = malloc(BYTES), *back = malloc(BYTES);
+    for (int i = 0; i < BYTES; i++)
+        in[i] = (uint8_t)(i * 31 + i / 251);
+    must(cuda->upload(device, p, in, BYTES), "upload");
+    for (int i = 0; i < N; i++)
+        must(cuda->copy(device, p + (size_t)(i + 1) * BYTES, p + (size_t)i * BYTES, BYTES), "copy");
+    must(cuda->download(device, back, p + (size_t)N * BYTES, BYTES), "download");
+    claim(!memcmp(in, back, BYTES), "copies within the device are exact", "%d of %d bytes", N,
+          BYTES);
+    cuda->memory_free(device, p, (size_t)(N + 1) * BYTES);
+    free(in);
+    free(back);
+}
+
 static void too_much_memory_is_refused(void)
 {
     spey_device_info info;
@@ -623,6 +641,7 @@ static void check_device(bool bench, const char *folder)
     new_memory_is_zero_and_aligned();
     copies_are_exact();
     small_uploads_may_reuse_their_buffer();
+    copies_within_the_device_are_exact();
     too_much_memory_is_refused();
     a_graph_replays_what_was_run();
     a_refused_step_leaves_no_trace();

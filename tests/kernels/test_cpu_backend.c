@@ -74,6 +74,21 @@ static void memory_is_aligned_zeroed_and_keeps_bytes(void **state)
     assert_null(none);
 }
 
+static void a_copy_moves_bytes_within_memory(void **state)
+{
+    (void)state;
+    void *memory;
+    char back[8] = "";
+    assert_int_equal(cpu->memory_new(device, 64, &memory), SPEY_OK);
+    uint8_t *bytes = memory;
+    assert_int_equal(cpu->upload(device, bytes, "abcdefg", 8), SPEY_OK);
+    assert_int_equal(cpu->copy(device, bytes + 33, bytes + 2, 3), SPEY_OK);
+    assert_int_equal(cpu->copy(device, bytes + 32, bytes, 0), SPEY_OK);
+    assert_int_equal(cpu->download(device, back, bytes + 32, 5), SPEY_OK);
+    assert_memory_equal(back, "\0cde\0", 5);
+    cpu->memory_free(device, memory, 64);
+}
+
 static void steps_run_and_are_timed(void **state)
 {
     (void)state;
@@ -109,6 +124,7 @@ int main(void)
         cmocka_unit_test(there_is_one_cpu),
         cmocka_unit_test(info_tells_threads_and_memory),
         cmocka_unit_test(memory_is_aligned_zeroed_and_keeps_bytes),
+        cmocka_unit_test(a_copy_moves_bytes_within_memory),
         cmocka_unit_test(steps_run_and_are_timed),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
