@@ -76,6 +76,7 @@ static spey_status check_host(const spey_kv_cache *kv, int g)
 {
     const kv_group *group = &kv->groups[g];
     int32_t n_used = 0, listed = 0, previous = KV_NONE;
+    if (!group->n_host || !group->blocks_of_nodes) return SPEY_OK;
     for (int32_t node = 0; node < kv->nodes_max; node++) {
         if (!kv_on_host(group, node)) continue;
         int32_t block = group->host_of_nodes[node];
@@ -89,10 +90,9 @@ static spey_status check_host(const spey_kv_cache *kv, int g)
             return SPEY_FAIL(SPEY_INTERNAL, "group %d: node %d has block %d in host memory", g,
                              node, block);
     }
-    if (group->n_host)
-        for (int32_t node = group->host_list->first; node != KV_NONE && listed <= n_used;
-             previous = node, node = group->host_links[node].next)
-            listed += kv_on_host(group, node) && group->host_links[node].previous == previous;
+    for (int32_t node = group->host_list->first; node != KV_NONE && listed <= n_used;
+         previous = node, node = group->host_links[node].next)
+        listed += kv_on_host(group, node) && group->host_links[node].previous == previous;
     if (n_used + group->n_host_free != group->n_host || listed != n_used)
         return SPEY_FAIL(SPEY_INTERNAL,
                          "group %d: of %d blocks in host memory %d are used, %d free, "
