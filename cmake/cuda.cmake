@@ -54,6 +54,8 @@ endfunction()
 
 set(spey_cuda_sources
     src/kernels/argmax/argmax_sm80.cu
+    src/kernels/attention/attention_mma_e4m3_sm80.cu
+    src/kernels/attention/attention_mma_sm80.cu
     src/kernels/attention/attention_sm80.cu
     src/kernels/causal_conv/causal_conv_sm80.cu
     src/kernels/concat/concat_sm80.cu
@@ -98,6 +100,9 @@ add_executable(checkcuda tests/device/checkcuda.c)
 target_link_libraries(checkcuda PRIVATE spey_flags spey_base m ${CMAKE_DL_LIBS})
 set_target_properties(checkcuda PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/device)
 add_dependencies(checkcuda spey_cuda)
+add_executable(benchattention tests/device/benchattention.c)
+target_link_libraries(benchattention PRIVATE spey_flags spey_base m ${CMAKE_DL_LIBS})
+set_target_properties(benchattention PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/device)
 enable_testing()
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND)

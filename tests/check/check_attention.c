@@ -56,6 +56,29 @@ static const struct attention_case {
     { "i8, all options",  4, 2,  24,  40, SPEY_F32, SPEY_I8,    8, 0, false, 3, 0.2f, 5.0f, 60, true, true,  true,  1, { { 20, 101 }, { 1, 165 } } },
     { "i8, odd",          3, 1,  19,  37, SPEY_F32, SPEY_I8,    5, 2, true,  1, 0.23f,   0, 0, true,  false, false, 1, { { 11, 71 }, { 1, 5 } } },
     { "f16",              4, 1,  64,  64, SPEY_F16, SPEY_F16,  64, 0, false, 8, 0.125f,  0, 0, true,  false, true,  1, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
+    /* Whole aligned chunks, for rows on tensor cores: sizes, groups and lengths around their tiles. */
+    { "tiles",            8, 2, 128, 128, SPEY_BF16, SPEY_BF16, 64, 0, false, 8, 0.088f, 0, 0, true,  false, false, 1, { { 130, 130 }, { 1, 300 }, { 65, 200 }, { 0, 7 }, { 1, 64 }, { 1, 65 } } },
+    { "tiles",            2, 2,  64,  64, SPEY_F16,  SPEY_F16,  32, 1, false, 8, 0.125f, 0, 0, true,  false, false, 1, { { 129, 129 }, { 1, 33 }, { 2, 128 }, { 64, 191 } } },
+    { "tiles, group 7",  14, 2,  96,  96, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.1f,   0, 0, true,  false, false, 1, { { 30, 80 }, { 1, 80 }, { 19, 19 } } },
+    { "tiles, group 29", 58, 2,  64,  64, SPEY_F16,  SPEY_F16,  16, 0, false, 0, 0.125f, 0, 0, true,  false, true,  1, { { 7, 70 }, { 1, 100 } } },
+    { "tiles, wide",      2, 1, 256, 256, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.0625f, 0, 0, true, false, false, 1, { { 40, 130 }, { 1, 70 } } },
+    { "tiles, k wider",   4, 1, 192, 128, SPEY_F16,  SPEY_F16,  16, 0, false, 8, 0.07f,  0, 0, true,  false, false, 1, { { 20, 70 }, { 1, 70 } } },
+    { "tiles, v wider",   3, 3,  40,  72, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.2f,   0, 0, true,  false, false, 1, { { 20, 70 }, { 1, 70 } } },
+    { "tiles, small",     4, 2,   8,   8, SPEY_BF16, SPEY_BF16, 48, 0, false, 8, 0.3f,   0, 0, true,  false, false, 1, { { 20, 70 }, { 1, 70 }, { 1, 1 } } },
+    { "tiles, splits",   16, 2, 128, 128, SPEY_BF16, SPEY_BF16, 64, 0, false, 0, 0.088f, 0, 0, true,  false, true,  1, { { 1, 2000 }, { 1, 256 }, { 1, 257 }, { 1, 1025 } } },
+    { "tiles, splits, window", 4, 2, 64, 64, SPEY_F16, SPEY_F16, 16, 0, false, 0, 0.125f, 0, 600, true, false, false, 1, { { 1, 1300 }, { 14, 1118 }, { 1, 20 } } },
+    { "tiles, few of many",4, 2, 64, 64, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.125f, 0, 0, true,  false, false, 1, { { 2, 700 }, { 0, 7 }, { 0, 70 } } },
+    { "tiles, window",    4, 2,  64,  64, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.125f, 0, 40, true, false, false, 1, { { 150, 280 }, { 1, 300 }, { 10, 10 } } },
+    { "tiles, softcap",   4, 2,  64,  64, SPEY_F16,  SPEY_F16,  16, 0, false, 0, 0.125f, 3.0f, 0, true, false, false, 6, { { 20, 90 }, { 1, 70 } } },
+    { "tiles, alibi",     6, 2,  64,  64, SPEY_F16,  SPEY_F16,  16, 0, false, 0, 0.125f, 0, 0, true,  true,  false, 1, { { 50, 90 }, { 1, 600 } } },
+    { "tiles, all options",8, 2, 64,  64, SPEY_BF16, SPEY_BF16, 16, 1, false, 8, 0.125f, 9.0f, 90, true, true, true, 2, { { 9, 80 }, { 1, 300 }, { 40, 40 } } },
+    { "tiles, all to all",4, 2, 128, 128, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.088f, 0, 0, false, false, false, 1, { { 70, 70 }, { 1, 600 } } },
+    { "tiles, e4m3",      8, 2, 128, 128, SPEY_BF16, SPEY_E4M3, 64, 0, false, 8, 0.088f, 0, 0, true,  false, false, 1, { { 130, 130 }, { 1, 300 }, { 65, 200 }, { 0, 7 }, { 1, 64 }, { 1, 65 } } },
+    { "tiles, e4m3",     58, 2,  64,  64, SPEY_F16,  SPEY_E4M3, 16, 1, false, 8, 0.125f, 0, 40, true, false, true,  1, { { 19, 70 }, { 1, 100 } } },
+    { "tiles, e4m3, wide",4, 2, 192, 256, SPEY_BF16, SPEY_E4M3, 16, 0, false, 0, 0.07f,  5.0f, 0, true, true, false, 1, { { 40, 130 }, { 1, 70 } } },
+    { "tiles, e4m3, splits", 8, 1, 128, 112, SPEY_BF16, SPEY_E4M3, 32, 0, false, 0, 0.088f, 0, 0, true, false, true, 1, { { 1, 1500 }, { 1, 257 } } },
+    { "tiles, i8",        8, 2, 128, 128, SPEY_BF16, SPEY_I8,   64, 0, false, 8, 0.088f, 0, 0, true,  false, false, 1, { { 130, 130 }, { 1, 300 }, { 1, 64 } } },
+    { "tiles, sharp",     4, 2,  64,  64, SPEY_F16,  SPEY_F16,  16, 0, false, 0, 0.125f, 0, 0, true,  false, false, 60, { { 70, 70 }, { 1, 600 } } },
 };
 
 /* What encoder-decoder models ask for. */
@@ -141,7 +164,8 @@ static void fill_cache(check *c, const struct attention_case *k, const spey_atte
                 if (k->kv == SPEY_I8) fill_scales(c, a, s, h, i);
             }
         }
-        if (!k->causal || step->seqs[s].n_tokens <= 1) continue;
+        /* Tensor cores, for 16-bit activations, do multiply them with 0. */
+        if (!k->causal || step->seqs[s].n_tokens <= 1 || k->dtype != SPEY_F32) continue;
         spoil(c, a, pool, s, step->seqs[s].kv_len - 1, 0);
         if (begin) spoil(c, a, pool, s, begin, 1);
     }
@@ -251,7 +275,7 @@ static bool make(check *c, int index, void *args)
     if (rounded >= 0) a->precision = SPEY_PRECISION_16;
     for (int i = rounded < 0 ? index : 0; i < CASES + EXTENDED; i++) {
         const struct attention_case *k = i < CASES ? &cases[i] : &extended[i - CASES].base;
-        const bool may_round = k->kv != SPEY_F32 && k->kv != SPEY_F16;
+        const bool may_round = k->kv != SPEY_F32 && (k->kv != SPEY_F16 || k->dtype != SPEY_F32);
         if (rounded >= 0 && (!may_round || rounded-- > 0)) continue;
         return make_attention(c, k, i < CASES ? &none : &extended[i - CASES].extra, args);
     }
@@ -306,6 +330,10 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
                       check_buffer *out)
 {
     const double u = 0x1p-24;
+    const bool rounded = a->precision == SPEY_PRECISION_16 && a->kv.dtype != SPEY_F32;
+    const bool tensor = rounded && a->dtype != SPEY_F32;
+    const double truncation = tensor ? 2 : 1;
+    const double unit16 = check_unit(a->kv.dtype == SPEY_F16 ? SPEY_F16 : SPEY_BF16);
     int s = a->batch->token_seq[r];
     int64_t index = a->batch->kv_len[s] - a->batch->seq_start[s + 1] + r;
     int64_t end = a->causal ? index + 1 : spey_attention_length(a, s);
@@ -317,7 +345,7 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
                      .k_dim = a->k_dim,
                      .v_dim = a->v_dim,
                      .weight = score,
-                     .scaled_after = a->kv.dtype == SPEY_I8 };
+                     .scaled_after = a->kv.dtype == SPEY_I8 || tensor };
     const double scalings = spey_dtype_bytes(a->kv.dtype) == 1 ? 2 : 0;
     row.products = malloc((size_t)(n * a->k_dim) * sizeof(double));
     row.v = malloc((size_t)(n * a->v_dim) * sizeof(double));
@@ -344,13 +372,13 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
             squares += x * x;
         }
         row.spread = fmax(row.spread, sqrt(squares));
-        double error =
-            ((double)a->k_dim + 2 + scalings) * u * absolute + (double)a->k_dim * 0x1p-125;
+        double error = ((double)a->k_dim + 2 + scalings) * truncation * u * absolute +
+                       (double)a->k_dim * 0x1p-125;
         row.slope[j - begin] = 1;
         if (a->softcap > 0) {
             dot = (double)a->softcap * tanh(dot / (double)a->softcap);
             row.slope[j - begin] = 1 - pow(dot / (double)a->softcap, 2);
-            error += 6 * u * fabs(dot);
+            error += 6 * u * fabs(dot) + (tensor ? 8 * u * (double)a->softcap : 0);
         }
         if (a->alibi_slopes) {
             dot += (double)a->alibi_slopes[h] * (double)(j - index);
@@ -379,16 +407,15 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
         sum += score[j] = exp(score[j] - max);
     for (int64_t j = 0; j < n; j++)
         row.weight[j] /= sum;
-    bool rounded = a->precision == SPEY_PRECISION_16 && a->kv.dtype != SPEY_F32;
     for (int64_t d = 0; d < a->v_dim; d++) {
         double absolute = 0;
         for (int64_t j = 0; j < n; j++)
             absolute += row.weight[j] * fabs(row.v[j * a->v_dim + d]);
         int64_t at = r * a->out_pitch + h * a->v_dim + d;
         double reference = check_reference(out, at);
-        double error = absolute * (weight_error + ((double)n + 2 + scalings) * u) +
+        double error = absolute * (weight_error + ((double)n + 2 + scalings) * truncation * u) +
                        fabs(reference) * (sum_error + 4 * u) + check_rounding(a->dtype, reference);
-        if (rounded) error += rounding_error(&row, d, check_unit(SPEY_BF16));
+        if (rounded) error += rounding_error(&row, d, unit16);
         check_set_bound(out, at, isnan(error) ? (double)INFINITY : error);
     }
     free(row.products);

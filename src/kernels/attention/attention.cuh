@@ -10,6 +10,7 @@ struct attention_problem {
     const int32_t *cache_len; /* tokens in the cache that a sequence attends to */
     int64_t table_pitch;
     int n_seqs;
+    int block_shift; /* log2 of kv.block_tokens; -1: it is no power of two */
 };
 
 static inline attention_problem attention_problem_of(const spey_attention_args *a)
@@ -24,6 +25,9 @@ static inline attention_problem attention_problem_of(const spey_attention_args *
     p.blocks = table->blocks;
     p.table_pitch = table->pitch;
     p.n_seqs = a->batch->n_seqs;
+    p.block_shift = -1;
+    for (int i = 0; i < 31; i++)
+        if (a->kv.block_tokens == 1 << i) p.block_shift = i;
     return p;
 }
 

@@ -7,6 +7,7 @@
  * bits      Depend on the token's own cache alone. */
 #include "kernels/attention/attention.cuh"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/e4m3.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/reduce.cuh"
 
@@ -29,6 +30,26 @@ static __device__ __forceinline__ void store_float(void *p, int64_t i, spey_dtyp
         static_cast<float *>(p)[i] = x;
 }
 
+/* Elements of 8 bits, as they are in the cache. */
+struct e4m3 {
+    uint8_t bits;
+};
+
+struct byte8 {
+    int8_t value;
+};
+
+static __device__ __forceinline__ float to_f32(e4m3 x)
+{
+    const uint32_t pair = widen_e4m3(x.bits, 0x40);
+    return __low2float(*reinterpret_cast<const __half2 *>(&pair));
+}
+
+static __device__ __forceinline__ float to_f32(byte8 x)
+{
+    return static_cast<float>(x.value);
+}
+
 /* q lies in shared memory. */
 template <typename T, bool PACKED>
 static __device__ __forceinline__ float dot(const float *q, const T *k, int n)
@@ -47,14 +68,26 @@ static __device__ __forceinline__ float dot(const float *q, const T *k, int n)
 
 /* Where a sequence's token lies in the pool: its block, and its place in it. */
 struct kv_slot {
-    const uint8_t *block;
-    int64_t token;
+    int64_t block, token;
 };
 
 static __device__ __forceinline__ kv_slot find_slot(const attention_problem &p, int64_t seq, int j)
 {
-    const int32_t block = p.blocks[seq * p.table_pitch + j / p.a.kv.block_tokens];
-    return { p.a.kv.base + block * p.a.kv.block_bytes, j % p.a.kv.block_tokens };
+    return { p.blocks[seq * p.table_pitch + j / p.a.kv.block_tokens], j % p.a.kv.block_tokens };
+}
+
+/* What K and V there are to be multiplied with: 1 unless elements have 8 bits. */
+template <typename T>
+static __device__ __forceinline__ float2 find_scales(const spey_kv_view &kv, const kv_slot &slot,
+                                                     int64_t kv_head)
+{
+    if (sizeof(T) > 1) return make_float2(1.0f, 1.0f);
+    if (kv.dtype == SPEY_E4M3)
+        return make_float2(kv.k_scale ? kv.k_scale[kv_head] : 1.0f,
+                           kv.v_scale ? kv.v_scale[kv_head] : 1.0f);
+    const float *scales =
+        kv.token_scales + slot.block * kv.scale_block + kv_head * kv.block_tokens + slot.token;
+    return make_float2(scales[kv.k_scales], scales[kv.v_scales]);
 }
 
 /* spey_relative_bucket of each distance: logarithms of the host. */
@@ -95,7 +128,7 @@ static __device__ __forceinline__ float thread_max(float x, float *shared)
 
 /* PACKED: K's rows are whole aligned packs of 16 bytes. */
 template <typename T, bool PACKED>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 4)
     attend(const attention_problem p, const bucket_table buckets)
 {
     __shared__ float q[SPEY_HEAD_DIM_MAX + 16], weights[THREADS], shared[2][THREADS / 32];
@@ -113,20 +146,23 @@ static __global__ void __launch_bounds__(THREADS)
     float sums[V_STEPS] = {}, total = 0.0f, max = -INFINITY;
     for (int tile = begin / THREADS * THREADS; tile < end; tile += THREADS) {
         const int j = tile + t;
-        float s = -INFINITY;
+        float s = -INFINITY, v_scale = 1.0f;
         if (j >= begin && j < end) {
             const kv_slot slot = find_slot(p, seq, j);
-            const uint8_t *k = slot.block + a.kv.k_offset + kv_head * a.kv.k_head_bytes;
-            const uint8_t *v = slot.block + a.kv.v_offset + kv_head * a.kv.v_head_bytes;
+            const uint8_t *block = a.kv.base + slot.block * a.kv.block_bytes;
+            const uint8_t *k = block + a.kv.k_offset + kv_head * a.kv.k_head_bytes;
+            const uint8_t *v = block + a.kv.v_offset + kv_head * a.kv.v_head_bytes;
+            const float2 scales = find_scales<T>(a.kv, slot, kv_head);
+            v_scale = scales.y;
             k += slot.token * a.kv.k_token_bytes;
             v_rows[t] = reinterpret_cast<const T *>(v + slot.token * a.kv.v_token_bytes);
-            s = dot<T, PACKED>(q, reinterpret_cast<const T *>(k), k_dim);
+            s = scales.x * dot<T, PACKED>(q, reinterpret_cast<const T *>(k), k_dim);
             s = finish_score(a, buckets, h, s, j - index);
         }
         const float new_max = fmaxf(max, thread_max(s, shared[0]));
         const float weight = expf(s - new_max), rescale = expf(max - new_max);
         max = new_max;
-        weights[t] = weight;
+        weights[t] = weight * v_scale;
         total = fmaf(total, rescale, thread_sum<THREADS>(weight, shared[1]));
         const int first = tile < begin ? begin - tile : 0;
         const int last = end - tile < THREADS ? end - tile : THREADS;
@@ -176,10 +212,15 @@ static bool is_float(spey_dtype dtype)
     return dtype == SPEY_F32 || dtype == SPEY_F16 || dtype == SPEY_BF16;
 }
 
+static bool is_kv(spey_dtype dtype)
+{
+    return is_float(dtype) || dtype == SPEY_E4M3 || dtype == SPEY_I8;
+}
+
 static bool supports(const void *args)
 {
     const spey_attention_args *a = static_cast<const spey_attention_args *>(args);
-    return is_float(a->dtype) && is_float(a->kv.dtype) && a->k_dim <= SPEY_HEAD_DIM_MAX &&
+    return is_float(a->dtype) && is_kv(a->kv.dtype) && a->k_dim <= SPEY_HEAD_DIM_MAX &&
            a->v_dim <= SPEY_HEAD_DIM_MAX && a->n_heads <= UINT16_MAX && a->rows <= INT32_MAX;
 }
 
@@ -190,6 +231,8 @@ static void run(const void *args, const spey_lane *lane)
     if (a->kv.dtype == SPEY_F32) launch<float>(a, spey_cuda_stream(lane));
     if (a->kv.dtype == SPEY_F16) launch<__half>(a, spey_cuda_stream(lane));
     if (a->kv.dtype == SPEY_BF16) launch<__nv_bfloat16>(a, spey_cuda_stream(lane));
+    if (a->kv.dtype == SPEY_E4M3) launch<e4m3>(a, spey_cuda_stream(lane));
+    if (a->kv.dtype == SPEY_I8) launch<byte8>(a, spey_cuda_stream(lane));
 }
 
 extern "C" const spey_kernel spey_attention_sm80;
