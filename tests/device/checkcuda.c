@@ -401,7 +401,7 @@ static void a_refused_step_leaves_no_trace(void)
     float *want = result_of(&l);
 
     spey_norm_args bad_norm = l.norm;
-    bad_norm.rows = -1; /* a launch of no CTAs */
+    bad_norm.rows = (int64_t)1 << 40; /* its low 32 bits: a launch of no CTAs */
     const spey_step refused_launch = { row("norm/sm80"), &bad_norm };
     spey_status launch = cuda->run(device, &refused_launch, 1);
     bool named = strstr(spey_last_error(), "norm/sm80") != NULL;

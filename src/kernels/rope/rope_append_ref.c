@@ -22,7 +22,7 @@ static void append_token(const spey_rope_append_args *a, int64_t r)
         spey_rope_rotate_ref(q + (size_t)h * head_bytes, a->dtype, dim, a->rotary_dim, a->pairing,
                              table, q_out + (size_t)h * head_bytes, a->dtype);
     for (int64_t h = 0; h < a->n_kv_heads; h++) {
-        float x[SPEY_HEAD_DIM_MAX];
+        float x[SPEY_HEAD_DIM_MAX] = { 0 }; /* analyses do not see that all of it is written */
         spey_rope_rotate_ref(k + (size_t)h * head_bytes, a->dtype, dim, a->rotary_dim, a->pairing,
                              table, x, SPEY_F32);
         spey_kv_store_k_ref(&a->kv, a->batch, s, h, i, x, dim);
