@@ -438,8 +438,8 @@ static spey_status open_folder(const char *folder, spey_safetensors **out)
         return SPEY_FAIL(
             SPEY_UNSUPPORTED,
             "%s: holds pytorch_model.bin, which can run code when it is read; convert it "
-            "with transformers: AutoModelForCausalLM.from_pretrained(\"…\")"
-            ".save_pretrained(\"…\", safe_serialization=True)",
+            "with transformers: AutoModelForCausalLM (T5, BART: AutoModelForSeq2SeqLM)"
+            ".from_pretrained(\"…\").save_pretrained(\"…\", safe_serialization=True)",
             folder);
     return SPEY_FAIL(SPEY_NOT_FOUND,
                      "%s: holds neither model.safetensors nor model.safetensors.index.json",
