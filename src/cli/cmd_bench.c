@@ -289,7 +289,7 @@ int spey_cmd_bench(int argc, char **argv)
             "  spey bench latency --shape llama-3.2-1b --dtype bf16 --isl 512 --osl 32\n"
             "  spey bench throughput --shape tinyllama-1.1b --batch 16 --isl 128 --osl 128 --json\n"
             "  spey bench throughput --shape llama-2-70b --quant fp8 --device cuda --batch 512 --isl 128 --osl 128\n"
-            "  spey bench throughput models/demo --batch 16 --requests 200 --osl lognormal:60:10\n"
+            "  spey bench throughput models/demo --batch 16 --requests 200 --osl lognormal:40:10\n"
             "  spey bench throughput models/demo --batch 32 --requests 100 --arrival poisson:20",
         .options = table,
         .n_options = sizeof table / sizeof *table,
