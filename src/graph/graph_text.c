@@ -52,38 +52,44 @@ static void write_weight(spey_strbuf *out, const spey_graph *graph, const spey_w
     spey_strbuf_putc(out, '\n');
 }
 
-/* Scales come before what they belong to, parts are declared inside. */
+/* Where a weight is declared: on a line of its own in its turn; or earlier, by what it is a scale or a part of. */
+typedef enum declaration { OWN_LINE, INSIDE, WRITTEN } declaration;
+
+/* Scales come before the first weight that they belong to; parts are declared inside. */
 static void write_weight_and_scales(spey_strbuf *out, const spey_graph *graph, int32_t w,
-                                    bool is_read)
+                                    bool is_read, declaration *declared)
 {
     int32_t scales[2];
     int n_scales = is_read ? spey_graph_scales(graph, w, scales) : 0;
-    for (int i = 0; i < n_scales; i++)
-        write_weight(out, graph, &graph->weights[scales[i]], true);
+    for (int i = 0; i < n_scales; i++) {
+        if (declared[scales[i]] != WRITTEN)
+            write_weight(out, graph, &graph->weights[scales[i]], true);
+        declared[scales[i]] = WRITTEN;
+    }
     write_weight(out, graph, &graph->weights[w], is_read);
 }
 
 static spey_status write_weights(const spey_graph *graph, spey_strbuf *out)
 {
     bool *used = spey_new_array(SPEY_PURPOSE_GRAPH, bool, graph->n_weights);
-    bool *inside = spey_new_array(SPEY_PURPOSE_GRAPH, bool, graph->n_weights);
-    if (used && inside) {
+    declaration *declared = spey_new_array(SPEY_PURPOSE_GRAPH, declaration, graph->n_weights);
+    if (used && declared) {
         spey_graph_mark_weights(graph, used);
         for (int w = 0; w < graph->n_weights; w++) {
             const spey_weight *weight = &graph->weights[w];
             int32_t scales[2];
             int n_scales = used[w] ? spey_graph_scales(graph, w, scales) : 0;
             for (int p = 0; p < weight->n_parts; p++)
-                inside[weight->parts[p]] = !used[weight->parts[p]];
+                declared[weight->parts[p]] = used[weight->parts[p]] ? OWN_LINE : INSIDE;
             for (int i = 0; i < n_scales; i++)
-                inside[scales[i]] = true;
+                declared[scales[i]] = INSIDE;
         }
         for (int w = 0; w < graph->n_weights; w++)
-            if (!inside[w]) write_weight_and_scales(out, graph, w, used[w]);
+            if (declared[w] == OWN_LINE) write_weight_and_scales(out, graph, w, used[w], declared);
     }
-    spey_status status = used && inside ? SPEY_OK : SPEY_NOMEM;
+    spey_status status = used && declared ? SPEY_OK : SPEY_NOMEM;
     spey_free(used);
-    spey_free(inside);
+    spey_free(declared);
     return status;
 }
 

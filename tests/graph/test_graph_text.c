@@ -124,6 +124,19 @@ static void scales_come_before_what_they_scale(void **state)
     spey_graph_free(graph);
 }
 
+/* Two matrices may name one scale, and one matrix the same scale twice. */
+static void a_shared_scale_is_written_once(void **state)
+{
+    (void)state;
+    spey_graph *graph =
+        graph_of(SCALED "weight a e4m3 [6,8] scale=one input_scale=one\n"
+                        "weight b e4m3 [6,6] scale=one input_scale=x\n"
+                        "%0 = embed() e : tokens 8\n%1 = linear(%0) a : tokens 6\n"
+                        "%2 = linear(%1) b : tokens 6\n%3 = gather(%2) : outputs 6\noutput %3\n");
+    expect_round_trip(graph);
+    spey_graph_free(graph);
+}
+
 static void a_matrix_made_e4m3_reads_back_so(void **state)
 {
     (void)state;
@@ -353,6 +366,7 @@ int main(void)
         cmocka_unit_test(numbers_are_short),
         cmocka_unit_test(parts_are_declared_inside_the_folded_weight),
         cmocka_unit_test(scales_come_before_what_they_scale),
+        cmocka_unit_test(a_shared_scale_is_written_once),
         cmocka_unit_test(a_matrix_made_e4m3_reads_back_so),
         cmocka_unit_test(a_group_of_states_has_a_size),
         cmocka_unit_test(an_encoder_has_rows_and_groups_of_its_own),
