@@ -16,7 +16,7 @@ help:
 	@echo "make bench        kernels against this machine's ceilings, and the demo model"
 	@echo "make tidy         the rules of style.md that a program can check"
 	@echo "make format       clang-format, in place"
-	@echo "make fuzz         every fuzz target for FUZZ_SECONDS (20)"
+	@echo "make fuzz         every fuzz target for FUZZ_SECONDS (20), with new inputs"
 	@echo "make install      into PREFIX (/usr/local)"
 	@echo "make clean        remove build/"
 
