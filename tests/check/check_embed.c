@@ -16,22 +16,27 @@ static const struct embed_case {
     float scale;
     spey_embed_source source;
     int64_t begin;
+    int64_t own; /* rows that tokens bring along: every third names one */
 } cases[] = {
-    { 0,   16, SPEY_F32,  SPEY_F32,  0, 1, IDS, 0 },
-    { 1,    1, SPEY_F32,  SPEY_F32,  0, 1, IDS, 0 },
-    { 5,    7, SPEY_F32,  SPEY_F32,  3, 3, IDS, 0 },
-    { 5,   15, SPEY_BF16, SPEY_F32,  3, 1, IDS, 0 },
-    { 5,   17, SPEY_F16,  SPEY_F32,  3, 0.3f, IDS, 0 },
-    { 33,  64, SPEY_BF16, SPEY_F32,  0, 1, IDS, 0 },
-    { 2, 1024, SPEY_F16,  SPEY_F32,  0, 1, IDS, 0 },
-    { 3, 2051, SPEY_BF16, SPEY_F32,  0, 45.254834f, IDS, 0 },
-    { 1, 5000, SPEY_F32,  SPEY_F32,  0, 0.5f, IDS, 0 },
-    { 7,   72, SPEY_BF16, SPEY_BF16, 8, 1, IDS, 0 },
-    { 7,   72, SPEY_BF16, SPEY_BF16, 8, 3.3f, IDS, 0 },
-    { 7,   37, SPEY_F16,  SPEY_F16,  1, 3.3f, IDS, 0 },
-    { 9,   24, SPEY_F32,  SPEY_F32,  0, 1, IDS, 5 },
-    { 9,   24, SPEY_F32,  SPEY_F32,  4, 1, POSITIONS, 0 },
-    { 33,  65, SPEY_BF16, SPEY_F32,  0, 0.5f, POSITIONS, 2 },
+    { 0,   16, SPEY_F32,  SPEY_F32,  0, 1, IDS, 0, 0 },
+    { 1,    1, SPEY_F32,  SPEY_F32,  0, 1, IDS, 0, 0 },
+    { 5,    7, SPEY_F32,  SPEY_F32,  3, 3, IDS, 0, 0 },
+    { 5,   15, SPEY_BF16, SPEY_F32,  3, 1, IDS, 0, 0 },
+    { 5,   17, SPEY_F16,  SPEY_F32,  3, 0.3f, IDS, 0, 0 },
+    { 33,  64, SPEY_BF16, SPEY_F32,  0, 1, IDS, 0, 0 },
+    { 2, 1024, SPEY_F16,  SPEY_F32,  0, 1, IDS, 0, 0 },
+    { 3, 2051, SPEY_BF16, SPEY_F32,  0, 45.254834f, IDS, 0, 0 },
+    { 1, 5000, SPEY_F32,  SPEY_F32,  0, 0.5f, IDS, 0, 0 },
+    { 7,   72, SPEY_BF16, SPEY_BF16, 8, 1, IDS, 0, 0 },
+    { 7,   72, SPEY_BF16, SPEY_BF16, 8, 3.3f, IDS, 0, 0 },
+    { 7,   37, SPEY_F16,  SPEY_F16,  1, 3.3f, IDS, 0, 0 },
+    { 9,   24, SPEY_F32,  SPEY_F32,  0, 1, IDS, 5, 0 },
+    { 9,   24, SPEY_F32,  SPEY_F32,  4, 1, POSITIONS, 0, 0 },
+    { 33,  65, SPEY_BF16, SPEY_F32,  0, 0.5f, POSITIONS, 2, 0 },
+    { 5,   17, SPEY_F16,  SPEY_F32,  3, 0.3f, IDS, 0, 1 },
+    { 33,  64, SPEY_BF16, SPEY_F32,  0, 2.5f, IDS, 3, 7 },
+    { 7,   72, SPEY_BF16, SPEY_BF16, 8, 1, IDS, 0, 2 },
+    { 9, 2051, SPEY_F32,  SPEY_F16,  0, 3.3f, IDS, 0, 3 },
 };
 /* clang-format on */
 
@@ -54,19 +59,24 @@ static bool make_embed(check *c, const struct embed_case *k, spey_embed_args *a)
     check_buffer *positions = check_buffer_new(c, "positions", SPEY_I32, k->rows);
     const int64_t numbers = VOCAB - k->begin;
     for (int64_t i = 0; i < k->rows; i++) {
-        check_set(ids, i, (double)(i == 1 ? numbers - 1 : i * 17 % numbers));
+        const bool own = k->own && i % 3 == 2;
+        const int64_t id = i == 1 ? numbers - 1 : i * 17 % numbers;
+        check_set(ids, i, (double)(own ? -1 - i % k->own : id));
         check_set(positions, i, (double)(i == 2 ? numbers - 1 : i * 23 % numbers));
     }
     check_bind(c, &batch->ids, ids, first);
     check_bind(c, &batch->positions, positions, first);
     check_bind(c, &a->table, check_matrix(c, "table", k->table, VOCAB, k->cols, k->cols, 0, 1), 0);
+    if (k->own)
+        check_bind(c, &a->own, check_matrix(c, "own", SPEY_F32, k->own, k->cols, k->cols, 0, 1), 0);
     int64_t n = k->rows ? (k->rows - 1) * a->out_pitch + k->cols : 0;
     check_buffer *out = check_buffer_new(c, "out", k->out, n);
     check_bind(c, &a->out, out, first * a->out_pitch);
     check_output(c, out, first * a->out_pitch, a->rows, k->cols, a->out_pitch);
-    check_name(c, "%lldx%lld %s to %s, times %g, %s + %lld", (long long)k->rows, (long long)k->cols,
-               spey_dtype_name(k->table), spey_dtype_name(k->out), (double)k->scale,
-               k->source == SPEY_EMBED_POSITIONS ? "positions" : "ids", (long long)k->begin);
+    check_name(c, "%lldx%lld %s to %s, times %g, %s + %lld, own %lld", (long long)k->rows,
+               (long long)k->cols, spey_dtype_name(k->table), spey_dtype_name(k->out),
+               (double)k->scale, k->source == SPEY_EMBED_POSITIONS ? "positions" : "ids",
+               (long long)k->begin, (long long)k->own);
     return true;
 }
 
@@ -91,8 +101,9 @@ static void bound(check *c, const void *args)
 
 static bool bench(check *c, int index, void *args)
 {
-    static const struct embed_case shapes[] = { { 1, 2048, SPEY_BF16, SPEY_F32, 0, 1, IDS, 0 },
-                                                { 512, 2048, SPEY_BF16, SPEY_F32, 0, 1, IDS, 0 } };
+    static const struct embed_case shapes[] = { { 1, 2048, SPEY_BF16, SPEY_F32, 0, 1, IDS, 0, 0 },
+                                                { 512, 2048, SPEY_BF16, SPEY_F32, 0, 1, IDS, 0,
+                                                  0 } };
     if (index >= 2) return false;
     const struct embed_case *k = &shapes[index];
     make_embed(c, k, args);

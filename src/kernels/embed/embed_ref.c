@@ -16,10 +16,14 @@ static void run(const void *args, const spey_lane *lane)
     int64_t begin, end;
     while (spey_lane_chunk(lane, a->rows, 8, &begin, &end)) {
         for (int64_t r = begin; r < end; r++) {
-            int64_t from = (spey_embed_numbers(a)[r] + a->begin) * a->cols;
-            for (int64_t i = 0; i < a->cols; i++)
-                spey_store(a->out, a->out_dtype, r * a->out_pitch + i,
-                           (double)a->scale * spey_load(a->table, a->table_dtype, from + i));
+            const int64_t number = spey_embed_numbers(a)[r];
+            const bool own = number < 0;
+            const int64_t from = (own ? -1 - number : number + a->begin) * a->cols;
+            for (int64_t i = 0; i < a->cols; i++) {
+                double x =
+                    own ? (double)a->own[from + i] : spey_load(a->table, a->table_dtype, from + i);
+                spey_store(a->out, a->out_dtype, r * a->out_pitch + i, (double)a->scale * x);
+            }
         }
     }
 }

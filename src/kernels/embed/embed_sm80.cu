@@ -15,7 +15,11 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     if (left <= 0) return;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         float x[8];
-        load8<PACKED>(a.table, a.table_dtype, (numbers[r] + a.begin) * a.cols + c, left, x);
+        const int64_t number = numbers[r];
+        if (number < 0)
+            load8<PACKED>(a.own, SPEY_F32, (-1 - number) * a.cols + c, left, x);
+        else
+            load8<PACKED>(a.table, a.table_dtype, (number + a.begin) * a.cols + c, left, x);
 #pragma unroll
         for (int j = 0; j < 8; j++)
             x[j] *= a.scale;
@@ -35,7 +39,7 @@ static void run(const void *args, const spey_lane *lane)
     if (a->rows == 0 || a->cols == 0) return;
     const unit_grid g = grid_of_units(a->rows, (a->cols + 7) / 8);
     const int32_t *numbers = spey_embed_numbers(a);
-    const bool packed = a->cols % 8 == 0 && is_aligned16(a->table) &&
+    const bool packed = a->cols % 8 == 0 && is_aligned16(a->table) && is_aligned16(a->own) &&
                         is_packed8(a->out, a->out_dtype, a->out_pitch);
     if (packed)
         embed_rows<true><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a, numbers);

@@ -21,10 +21,14 @@ static void embed_run(const void *args, const spey_lane *lane)
     const vec scale = vec_set1(a->scale);
     spey_pieces p = { .rows = a->rows, .cols = a->cols };
     while (spey_pieces_next(&p, lane)) {
-        const int64_t from = (numbers[p.row] + a->begin) * a->cols;
+        const int64_t number = numbers[p.row];
+        const bool own = number < 0;
+        const void *table = own ? a->own : a->table;
+        const spey_dtype dtype = own ? SPEY_F32 : a->table_dtype;
+        const int64_t from = (own ? -1 - number : number + a->begin) * a->cols;
         for (int64_t i = p.begin; i < p.stop; i += VEC_LANES) {
             int64_t n = p.stop - i < VEC_LANES ? p.stop - i : VEC_LANES;
-            vec v = vec_mul(scale, vec_load_n(a->table, a->table_dtype, from + i, n));
+            vec v = vec_mul(scale, vec_load_n(table, dtype, from + i, n));
             vec_store_n(a->out, a->out_dtype, p.row * a->out_pitch + i, v, n);
         }
     }
