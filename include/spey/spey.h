@@ -53,6 +53,7 @@ bool spey_engine_has_encoder(const spey_engine *engine);
 void spey_text_free(char *text);
 
 int64_t spey_engine_vocab_size(const spey_engine *engine);
+int64_t spey_engine_hidden_size(const spey_engine *engine);
 int64_t spey_engine_context_length(const spey_engine *engine);
 
 /* ---- contexts ---- */
@@ -96,6 +97,7 @@ typedef struct spey_context_options {
     int32_t queue_max; /* requests that wait; 0: 1024 */
     /* Prompt tokens of a step beside running decodes, which bounds the time between tokens; 0: no bound. */
     int64_t step_prefill_max;
+    int64_t prompt_table_tokens_max; /* rows of a request's prompt table; 0: requests bring none */
 } spey_context_options;
 
 void spey_context_options_init(spey_context_options *options);
@@ -206,8 +208,8 @@ typedef struct spey_output {
     const spey_token_logprob *top; /* likeliest first */
     int32_t n_top;
     /* First event only, when asked for: [n_prompt] log-probability of each prompt token given those
-     * before (NaN for the first); [n_prompt][n_prompt_top] likeliest successors of each. n_prompt is
-     * 0 otherwise. */
+     * before (NaN for the first, and for rows of a prompt table); [n_prompt][n_prompt_top] likeliest
+     * successors of each. n_prompt is 0 otherwise. */
     const float *prompt_logprobs;
     const spey_token_logprob *prompt_top;
     int32_t n_prompt;
@@ -230,8 +232,8 @@ spey_status spey_context_submit(spey_context *context, const int32_t *prompt, si
                                 const spey_sampling *sampling, spey_output_fn on_output, void *user,
                                 uint64_t *out_request);
 
-/* Change the logits [vocab_size] from which the next token of a sequence is drawn; ids: prompt and output so far. Called
- * before penalties, on the thread that steps. Non-zero ends the request with SPEY_FINISH_ERROR. */
+/* Change the logits [vocab_size] from which the next token of a sequence is drawn; ids: prompt and output so far (rows of a
+ * prompt table are vocab_size or more). Called before penalties, on the thread that steps. Non-zero ends the request with SPEY_FINISH_ERROR. */
 typedef int (*spey_process_logits_fn)(void *user, uint64_t request, int32_t sequence,
                                       const int32_t *ids, size_t n, float *logits,
                                       size_t vocab_size);
@@ -247,6 +249,15 @@ typedef struct spey_logits_row {
     size_t vocab_size;
 } spey_logits_row;
 typedef void (*spey_logits_row_fn)(void *user, const spey_logits_row *row);
+
+/* Embeddings that a request brings along (p-tuning). An id of the prompt from vocab_size on takes the place of a token's row
+ * of the embedding table: id vocab_size + i is row i. All that the model does to a token's row (scale, learned
+ * positions) it does to these. Copied during submit. */
+typedef struct spey_prompt_table {
+    const void *rows;     /* [n_rows][cols], dense, finite */
+    int64_t n_rows, cols; /* cols: spey_engine_hidden_size */
+    const char *dtype;    /* "f32", "f16", "bf16"; NULL: "f32" */
+} spey_prompt_table;
 
 /* All that a request can ask for. Borrowed during submit. */
 typedef struct spey_request_options {
@@ -271,6 +282,7 @@ typedef struct spey_request_options {
     bool context_logits, generation_logits;
     spey_logits_row_fn on_logits;
     void *logits_user;
+    const spey_prompt_table *prompt_table; /* NULL: none. Not of a model with an encoder */
 } spey_request_options;
 
 void spey_request_options_init(spey_request_options *options);

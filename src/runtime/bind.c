@@ -232,6 +232,11 @@ static spey_status bind_embed(binder *b, const spey_node *node, spey_any_args *a
         return SPEY_FAIL(SPEY_FORMAT, "%s has %lld positions, sequences may have %lld tokens",
                          table->name, (long long)numbers, (long long)longest);
     if (!positions && numbers < b->out->n_ids) b->out->n_ids = numbers;
+    if (b->bases.prompt_rows && out.cols != b->program->info->hidden_size)
+        return SPEY_FAIL(SPEY_UNSUPPORTED,
+                         "%s has rows of %lld numbers, the hidden size is %lld: no prompt tables",
+                         table->name, (long long)out.cols,
+                         (long long)b->program->info->hidden_size);
     args->embed = (spey_embed_args){
         .cols = out.cols,
         .batch = b->bases.batch,
@@ -239,6 +244,7 @@ static spey_status bind_embed(binder *b, const spey_node *node, spey_any_args *a
         .begin = begin,
         .table = weight(b, node, 0),
         .table_dtype = table->dtype,
+        .own = positions ? NULL : b->bases.prompt_rows,
         .scale = number(node, SPEY_ATTR_SCALE, 1),
         .out = out.data,
         .out_dtype = out.dtype,

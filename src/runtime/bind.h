@@ -49,6 +49,7 @@ typedef struct spey_bases {
     void *workspace;
     uint8_t *kv[SPEY_CACHE_GROUPS_MAX];
     const void *const *weights; /* one per weight of the graph; NULL: unused */
+    const float *prompt_rows;   /* rows of prompt tables; NULL: there are none */
     const spey_ragged *batch;
 } spey_bases;
 

@@ -127,6 +127,7 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
                                 .kv_host_bytes = o->kv_host_bytes,
                                 .no_kv_reuse = o->no_kv_reuse,
                                 .batch_invariant = o->batch_invariant,
+                                .prompt_table_tokens_max = o->prompt_table_tokens_max,
                                 .memory_bytes_max = o->memory_bytes_max };
     if (o->kv_fraction != 0) SPEY_TRY(choose_kv_bytes(c->engine, o, &limits));
     SPEY_TRY(spey_runner_new(c->engine->file, &limits, &c->runner));
@@ -211,13 +212,31 @@ spey_scheduler_counts spey_context_counts(const spey_context *c)
 
 /* ---- requests in ---- */
 
-static spey_status check_prompt(const spey_context *c, const int32_t *ids, size_t n)
+/* Ids are tokens, or behind them rows of a table. */
+static spey_status check_prompt(const spey_context *c, const int32_t *ids, size_t n, int64_t n_rows)
 {
-    for (size_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= c->vocab_size)
-            return SPEY_FAIL(SPEY_INVALID, "prompt token %zu is %d, expected 0 to %lld", i, ids[i],
-                             (long long)c->vocab_size - 1);
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] >= 0 && ids[i] < c->vocab_size + n_rows) continue;
+        if (n_rows)
+            return SPEY_FAIL(SPEY_INVALID,
+                             "prompt token %zu is %d, expected 0 to %lld, or to %lld for the %lld "
+                             "rows of the prompt table",
+                             i, ids[i], (long long)c->vocab_size - 1,
+                             (long long)(c->vocab_size + n_rows - 1), (long long)n_rows);
+        return SPEY_FAIL(SPEY_INVALID, "prompt token %zu is %d, expected 0 to %lld", i, ids[i],
+                         (long long)c->vocab_size - 1);
+    }
     return SPEY_OK;
+}
+
+static spey_status check_table(const spey_context *c, const spey_prompt_table *table)
+{
+    spey_prompt_table_limits limits = { c->plan->limits.prompt_table_tokens_max,
+                                        spey_engine_hidden_size(c->engine) };
+    if (c->plan->source_tokens_max)
+        return SPEY_FAIL(SPEY_UNSUPPORTED,
+                         "the model has an encoder: a request to it brings no prompt table");
+    return spey_prompt_table_check(table, &limits);
 }
 
 static spey_status check_options(const spey_context *c, const spey_request_options *o,
@@ -233,7 +252,8 @@ static spey_status check_options(const spey_context *c, const spey_request_optio
         return SPEY_FAIL(SPEY_INVALID, "deadline_ms is %lld, expected 0 to %lld",
                          (long long)o->deadline_ms, (long long)DEADLINE_MS_MAX);
     SPEY_TRY(spey_sampling_check(sampling, c->vocab_size));
-    return check_prompt(c, o->prompt, o->n_prompt);
+    if (o->prompt_table) SPEY_TRY(check_table(c, o->prompt_table));
+    return check_prompt(c, o->prompt, o->n_prompt, o->prompt_table ? o->prompt_table->n_rows : 0);
 }
 
 static spey_status check_source(const spey_context *c, size_t n)
@@ -262,7 +282,7 @@ static spey_status split_prompt(const spey_context *c, int32_t start[2], spey_re
     start[1] = info->forced_bos_id;
     o->prompt = o->n_decoder_ids ? o->decoder_ids : start;
     o->n_prompt = o->n_decoder_ids ? o->n_decoder_ids : info->forced_bos_id < 0 ? 1 : 2;
-    return check_prompt(c, o->prompt, o->n_prompt);
+    return check_prompt(c, o->prompt, o->n_prompt, 0);
 }
 
 spey_status spey_context_prepare(const spey_context *c, const spey_request_options *options,
@@ -451,7 +471,8 @@ static spey_status compute(spey_context *c, step_rows *rows)
         c->step[i] = (spey_step_seq){ .seq = item->seq,
                                       .ids = r->choices[item->index].ids + item->from,
                                       .n_ids = item->n_tokens,
-                                      .n_outputs = item->n_outputs };
+                                      .n_outputs = item->n_outputs,
+                                      .table = r->table.n ? &r->table : NULL };
         best = best && spey_request_takes_best(r);
     }
     if (best) return compute_best(c, rows);
@@ -581,7 +602,7 @@ static spey_status evaluate_alone(spey_context *c, const spey_id_list *source,
 {
     if (spey_scheduler_count(c->scheduler).running + spey_scheduler_count(c->scheduler).paused > 0)
         return SPEY_FAIL(SPEY_INVALID, "requests are running: evaluate on a context of its own");
-    SPEY_TRY(check_prompt(c, ids->ids, ids->n));
+    SPEY_TRY(check_prompt(c, ids->ids, ids->n, 0));
     spey_kv_cache *kv = spey_runner_kv(c->runner);
     spey_seq_id seq;
     SPEY_TRY(spey_kv_open(kv, &seq));
@@ -605,6 +626,6 @@ spey_status spey_context_decoder_logits(spey_context *c, const spey_id_list *sou
 {
     if (!c->plan->source_tokens_max) return SPEY_FAIL(SPEY_INVALID, "the model has no encoder");
     SPEY_TRY(check_source(c, source->n));
-    SPEY_TRY(check_prompt(c, source->ids, source->n));
+    SPEY_TRY(check_prompt(c, source->ids, source->n, 0));
     return evaluate_alone(c, source, ids, on_row, user);
 }

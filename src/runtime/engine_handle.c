@@ -187,6 +187,11 @@ int64_t spey_engine_vocab_size(const spey_engine *engine)
     return spey_engine_file_info(engine->file)->vocab_size;
 }
 
+int64_t spey_engine_hidden_size(const spey_engine *engine)
+{
+    return spey_engine_file_info(engine->file)->hidden_size;
+}
+
 int64_t spey_engine_context_length(const spey_engine *engine)
 {
     return spey_engine_file_info(engine->file)->context_length;

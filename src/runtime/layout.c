@@ -56,6 +56,15 @@ static spey_status check_limits(const spey_program *program, const spey_limits_p
     SPEY_TRY(check_range("step_tokens_max", limits->step_tokens_max, SPEY_STEP_TOKENS_MAX));
     SPEY_TRY(check_range("outputs_max", limits->outputs_max, SPEY_STEP_TOKENS_MAX));
     SPEY_TRY(check_range("kv_block_tokens", limits->kv_block_tokens, SPEY_KV_BLOCK_TOKENS_MAX));
+    if (limits->prompt_table_tokens_max < 0 ||
+        limits->prompt_table_tokens_max > SPEY_PROMPT_TABLE_TOKENS_MAX)
+        return SPEY_FAIL(SPEY_INVALID, "prompt_table_tokens_max is %lld, it may be 0 to %d",
+                         (long long)limits->prompt_table_tokens_max, SPEY_PROMPT_TABLE_TOKENS_MAX);
+    if (limits->prompt_table_tokens_max && program->has_encoder)
+        return SPEY_FAIL(SPEY_UNSUPPORTED,
+                         "prompt_table_tokens_max is %lld, but the model has an encoder, and its "
+                         "input is made of tokens alone",
+                         (long long)limits->prompt_table_tokens_max);
     SPEY_TRY_CTX(check_range("sequence_tokens_max", limits->sequence_tokens_max, context),
                  "the model was made for %lld positions", (long long)context);
     return SPEY_OK;
@@ -355,6 +364,7 @@ static void add_lines(spey_layout *layout, const spey_program *program)
     add_line(plan, "activations", layout->arena_bytes, true);
     add_line(plan, "workspace", layout->sizes.workspace_bytes, true);
     add_line(plan, "logits", layout->logits_bytes, true);
+    add_line(plan, "prompt tables", layout->prompt_rows_bytes, true);
     uint64_t tables = add_sat(layout->tables.bytes, spey_kv_cache_bytes(&layout->kv));
     add_line(plan, "tables", add_sat(tables, spey_binding_bytes(layout->sizes.n_steps)), true);
 }
@@ -384,6 +394,10 @@ static spey_status lay_out(spey_layout *layout, const spey_program *program)
     lay_out_tables(layout);
     layout->logits_bytes = mul_sat(
         mul_sat((uint64_t)limits->outputs_max, (uint64_t)program->info->vocab_size), sizeof(float));
+    if (limits->prompt_table_tokens_max) /* every token of a step may be such a row */
+        layout->prompt_rows_bytes = mul_sat(
+            mul_sat((uint64_t)limits->step_tokens_max, (uint64_t)program->info->hidden_size),
+            sizeof(float));
     spey_binding binding;
     SPEY_TRY(spey_bind(program, layout, NULL, &binding));
     layout->sizes = binding.sizes;

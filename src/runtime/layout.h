@@ -45,6 +45,7 @@ typedef struct spey_layout {
     spey_table_layout tables;
     spey_bound_sizes sizes;
     size_t logits_bytes;
+    size_t prompt_rows_bytes; /* rows of prompt tables that a step reads, F32 */
 } spey_layout;
 
 /* Pure but for reading `program`. SPEY_INVALID: limits that make no sense. Whether it fits is not asked here. */

@@ -31,12 +31,14 @@ typedef struct spey_limits_plan {
                                 is exact] */
     uint64_t kv_host_bytes;  /* host memory for blocks that are evicted from the pools [none] */
     bool no_kv_reuse;        /* forget the blocks of ended sequences */
-    uint64_t memory_bytes_max; /* cap for the counted lines [what is free] */
-    bool batch_invariant;      /* no rows whose bits depend on what else is in the batch */
-    bool no_in_place;          /* activations never share memory: to bisect a wrong answer */
+    int64_t prompt_table_tokens_max; /* rows of a request's prompt table [none] */
+    uint64_t memory_bytes_max;       /* cap for the counted lines [what is free] */
+    bool batch_invariant;            /* no rows whose bits depend on what else is in the batch */
+    bool no_in_place;                /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;
 
 enum {
+    SPEY_PROMPT_TABLE_TOKENS_MAX = 1 << 20,
     SPEY_SEQUENCES_MAX = 1 << 16,
     SPEY_STEP_TOKENS_MAX = 1 << 20,
     SPEY_KV_BLOCK_TOKENS_MAX = 1024,
@@ -46,7 +48,7 @@ typedef struct spey_plan_line {
     const char *
         what; /* "weights (mapped from the file)", "activations", "kv cache", "kv cache (host memory)",
                          "states", "encoder's kv cache",
-                         "workspace", "logits", "tables" */
+                         "workspace", "logits", "prompt tables", "tables" */
     uint64_t bytes;
     bool counted; /* false: file pages that the kernel may drop */
 } spey_plan_line;

@@ -34,6 +34,19 @@ static spey_status copy_lists(spey_request *r, const spey_sampling *from)
     return SPEY_OK;
 }
 
+/* A table that the prompt does not name changes nothing: its blocks are everybody's. */
+static spey_status copy_table(spey_request *r, const spey_request_setup *setup)
+{
+    const spey_request_options *o = setup->options;
+    bool named = false;
+    for (size_t i = 0; i < o->n_prompt; i++)
+        named = named || o->prompt[i] >= setup->vocab_size;
+    if (!o->prompt_table || !named) return SPEY_OK;
+    SPEY_TRY(spey_prompt_table_copy(o->prompt_table, &r->arena, &r->table));
+    r->cache_salt = spey_prompt_table_salt(&r->table, r->cache_salt);
+    return SPEY_OK;
+}
+
 static spey_status find_lengths(spey_request *r, const spey_request_setup *setup)
 {
     int64_t n_prompt = (int64_t)setup->options->n_prompt, limit = setup->sequence_tokens_max;
@@ -68,6 +81,17 @@ static spey_status allocate_prompt_logprobs(spey_request *r)
     return SPEY_OK;
 }
 
+/* Rows of a prompt table are no text. */
+static spey_status prime(spey_choice *choice, int64_t n, int64_t vocab_size)
+{
+    for (int64_t at = 0, end; at < n; at = end + 1) {
+        for (end = at; end < n && choice->ids[end] < vocab_size;)
+            end++;
+        SPEY_TRY(spey_detokenizer_prime(choice->detokenizer, choice->ids + at, (size_t)(end - at)));
+    }
+    return SPEY_OK;
+}
+
 static spey_status prepare_text(spey_request *r, spey_choice *choice,
                                 const spey_request_setup *setup)
 {
@@ -80,7 +104,7 @@ static spey_status prepare_text(spey_request *r, spey_choice *choice,
     SPEY_TRY(spey_strbuf_reserve(&r->piece, TEXT_RESERVE_BYTES));
     SPEY_TRY(spey_strbuf_reserve(&choice->text, TEXT_RESERVE_BYTES));
     SPEY_TRY(spey_detokenizer_new(setup->tokenizer, true, &choice->detokenizer));
-    return spey_detokenizer_prime(choice->detokenizer, choice->ids, (size_t)r->n_prompt);
+    return prime(choice, r->n_prompt, setup->vocab_size);
 }
 
 static spey_status allocate_kept(spey_request *r, spey_choice *choice)
@@ -126,6 +150,7 @@ static spey_status prepare(spey_request *r, const spey_request_setup *setup)
     r->n_source = (int32_t)setup->source.n;
     if (!r->source) return SPEY_NOMEM;
     SPEY_TRY(find_lengths(r, setup));
+    SPEY_TRY(copy_table(r, setup));
     SPEY_TRY(allocate_prompt_logprobs(r));
     SPEY_TRY(prepare_guide(r, setup));
     const spey_sampling *p = &r->sampling;
@@ -198,7 +223,8 @@ void spey_request_take_prompt_logits(spey_request *r, spey_sampler *sampler, con
     double total = spey_log_sum_exp(logits, vocab_size);
     const int32_t *ids = r->choices[0].ids;
     if (at + 1 < r->n_prompt)
-        r->prompt_logprobs[at + 1] = (float)((double)logits[ids[at + 1]] - total);
+        r->prompt_logprobs[at + 1] =
+            ids[at + 1] < vocab_size ? (float)((double)logits[ids[at + 1]] - total) : NAN;
     int32_t n_top = r->sampling.prompt_logprobs;
     spey_sampler_top(sampler, logits, total, n_top, r->prompt_top + at * n_top);
     r->prompt_done = r->prompt_done || at + 1 == r->n_prompt;

@@ -17,6 +17,7 @@
 #include "base/arena.h"
 #include "base/strbuf.h"
 #include "runtime/beam.h"
+#include "runtime/prompt_table.h"
 #include "runtime/sampler.h"
 #include "runtime/scheduler.h"
 #include "runtime/stop.h"
@@ -58,10 +59,11 @@ typedef struct spey_request {
     int64_t n_prompt, ids_max;
     const int32_t *source; /* the encoder's input */
     int32_t n_source;
-    bool prompt_done; /* the prompt's log-probabilities are complete */
-    bool cancelled;   /* to be ended between steps */
-    bool ended;       /* the last event was sent */
-    int32_t n_told;   /* sequences whose kept events are told */
+    spey_prompt_rows table; /* n 0: none, or the prompt has no row of it */
+    bool prompt_done;       /* the prompt's log-probabilities are complete */
+    bool cancelled;         /* to be ended between steps */
+    bool ended;             /* the last event was sent */
+    int32_t n_told;         /* sequences whose kept events are told */
 
     spey_guide *guide; /* NULL: none */
     spey_guide_matcher *matcher;

@@ -26,11 +26,14 @@ struct spey_runner {
     spey_program program; /* without its graph once loaded */
     spey_layout layout;   /* without its memory plan once loaded */
     char device_name[SPEY_NAME_BYTES_MAX];
-    device_memory weights, activations, workspace, logits, tables, kv_pools[SPEY_CACHE_GROUPS_MAX];
+    device_memory weights, activations, workspace, logits, tables, prompt_rows,
+        kv_pools[SPEY_CACHE_GROUPS_MAX];
     uint8_t *kv_host[SPEY_CACHE_GROUPS_MAX]; /* blocks that were evicted from the pools */
-    uint8_t *host_tables; /* what `tables` gets; the same memory when the device reads ours */
-    float *host_logits;   /* likewise for `logits` */
-    spey_ragged batch;    /* its arrays lie in `tables` */
+    uint8_t *host_tables;    /* what `tables` gets; the same memory when the device reads ours */
+    float *host_logits;      /* likewise for `logits` */
+    float *host_prompt_rows; /* likewise for `prompt_rows`; NULL: there are no prompt tables */
+    int64_t n_prompt_rows;   /* of the current step */
+    spey_ragged batch;       /* its arrays lie in `tables` */
     spey_kv_cache *kv;
     spey_binding binding;
     spey_argmax_args argmax;
@@ -70,6 +73,7 @@ static spey_status take_device_memory(spey_runner *r)
     SPEY_TRY(take_memory(r, layout->sizes.workspace_bytes, "workspace", &r->workspace));
     SPEY_TRY(take_memory(r, layout->logits_bytes, "logits", &r->logits));
     SPEY_TRY(take_memory(r, layout->tables.bytes, "tables", &r->tables));
+    SPEY_TRY(take_memory(r, layout->prompt_rows_bytes, "prompt tables", &r->prompt_rows));
     for (int g = 0; g < layout->kv.n_groups; g++)
         SPEY_TRY(take_memory(
             r, (uint64_t)layout->kv.groups[g].n_blocks * (uint64_t)layout->pools[g].block_bytes,
@@ -91,7 +95,12 @@ static spey_status take_host_memory(spey_runner *r)
     if (r->program.device_info.host_memory) {
         r->host_tables = r->tables.data;
         r->host_logits = r->logits.data;
+        r->host_prompt_rows = r->prompt_rows.data;
         return SPEY_OK;
+    }
+    if (layout->prompt_rows_bytes) {
+        r->host_prompt_rows = spey_alloc(SPEY_PURPOSE_RUNTIME, layout->prompt_rows_bytes);
+        if (!r->host_prompt_rows) return SPEY_NOMEM;
     }
     r->host_tables = spey_alloc(SPEY_PURPOSE_RUNTIME, layout->tables.bytes);
     r->host_logits = spey_alloc(SPEY_PURPOSE_RUNTIME, layout->logits_bytes);
@@ -127,6 +136,7 @@ static spey_status load_and_bind(spey_runner *r)
                          .logits = r->logits.data,
                          .workspace = r->workspace.data,
                          .weights = weights,
+                         .prompt_rows = r->prompt_rows.data,
                          .batch = &r->batch };
     for (int g = 0; g < r->layout.kv.n_groups; g++)
         bases.kv[g] = r->kv_pools[g].data;
@@ -188,6 +198,7 @@ void spey_runner_free(spey_runner *r)
     if (!r->program.device_info.host_memory) {
         spey_free(r->host_tables);
         spey_free(r->host_logits);
+        spey_free(r->host_prompt_rows);
     }
     if (r->program.device) spey_replay_deinit(&r->replay, r->program.backend, r->program.device);
     spey_binding_deinit(&r->binding);
@@ -197,6 +208,7 @@ void spey_runner_free(spey_runner *r)
     spey_free(r->seen_in);
     for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
         give_memory(r, &r->kv_pools[g]);
+    give_memory(r, &r->prompt_rows);
     give_memory(r, &r->tables);
     give_memory(r, &r->logits);
     give_memory(r, &r->workspace);
@@ -263,12 +275,23 @@ void spey_runner_describe(const spey_runner *r, spey_strbuf *out)
 
 /* ---- a step ---- */
 
+/* The row of the sequence's table that an id means; < 0: it is a token's. */
+static int64_t table_row(const spey_runner *r, const spey_step_seq *s, int32_t id)
+{
+    return s->table ? id - r->program.info->vocab_size : -1;
+}
+
 static spey_status check_ids(const spey_runner *r, const spey_step_seq *s)
 {
-    for (int32_t i = 0; i < s->n_ids; i++)
-        if (s->ids[i] < 0 || s->ids[i] >= r->binding.n_ids)
+    if (s->table && (!r->host_prompt_rows || s->table->cols != r->program.info->hidden_size))
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d has a prompt table that does not fit", s->seq);
+    for (int32_t i = 0; i < s->n_ids; i++) {
+        int64_t row = table_row(r, s, s->ids[i]);
+        bool known = row < 0 ? s->ids[i] >= 0 && s->ids[i] < r->binding.n_ids : row < s->table->n;
+        if (!known)
             return SPEY_FAIL(SPEY_INVALID, "sequence %d: id %d is not in the vocabulary of %lld",
                              s->seq, s->ids[i], (long long)r->binding.n_ids);
+    }
     return SPEY_OK;
 }
 
@@ -352,6 +375,18 @@ static void fill_blocks(spey_runner *r, int g, spey_seq_id seq, int row, int64_t
            (size_t)(used - first) * sizeof(*blocks));
 }
 
+/* Ids of a table's rows become numbers of the step's: kernels read those of all sequences in one piece. */
+static void fill_prompt_rows(spey_runner *r, const spey_step_seq *s, int32_t *ids)
+{
+    for (int32_t i = 0; s->table && i < s->n_ids; i++) {
+        int64_t row = table_row(r, s, ids[i]), at = r->n_prompt_rows;
+        if (row < 0) continue;
+        spey_prompt_table_read(s->table, row, r->host_prompt_rows + at * s->table->cols);
+        ids[i] = (int32_t)(-1 - at);
+        r->n_prompt_rows++;
+    }
+}
+
 static void fill_sequence(spey_runner *r, const spey_step_seq *s, int row, bool encodes)
 {
     const spey_table_layout *tables = &r->layout.tables;
@@ -361,6 +396,7 @@ static void fill_sequence(spey_runner *r, const spey_step_seq *s, int row, bool 
     int32_t *token_seq = host_table(r, tables->token_seq) + *start;
     int32_t length = encodes ? 0 : (int32_t)spey_kv_length(r->kv, s->seq);
     memcpy(ids, s->ids, (size_t)s->n_ids * sizeof(*ids));
+    fill_prompt_rows(r, s, ids);
     for (int32_t i = 0; i < s->n_ids; i++) {
         positions[i] = length + i;
         token_seq[i] = row;
@@ -377,6 +413,7 @@ static void fill_tables(spey_runner *r, const spey_step_seq *seqs, int n_seqs, b
     int32_t *output_rows = host_table(r, r->layout.tables.output_rows);
     int32_t *seq_start = host_table(r, r->layout.tables.seq_start);
     seq_start[0] = 0;
+    r->n_prompt_rows = 0;
     for (int s = 0; s < n_seqs; s++) {
         fill_sequence(r, &seqs[s], s, encodes);
         for (int32_t i = encodes ? 0 : seqs[s].n_outputs; i > 0; i--)
@@ -391,6 +428,14 @@ static spey_status upload(spey_runner *r, size_t at, int64_t n)
                                       r->host_tables + at, (size_t)n * sizeof(int32_t));
 }
 
+static spey_status upload_prompt_rows(spey_runner *r)
+{
+    size_t row = (size_t)r->program.info->hidden_size * sizeof(float);
+    if (!r->n_prompt_rows) return SPEY_OK;
+    return r->program.backend->upload(r->program.device, r->prompt_rows.data, r->host_prompt_rows,
+                                      (size_t)r->n_prompt_rows * row);
+}
+
 /* Up to this many bytes go faster in one copy, with what nobody reads in between, than in pieces. */
 enum { TABLES_AT_ONCE = 256 << 10 };
 
@@ -399,6 +444,7 @@ static spey_status upload_tables(spey_runner *r)
     const spey_table_layout *tables = &r->layout.tables;
     const int64_t used = r->batch.n_seqs * tables->pitch;
     if (r->program.device_info.host_memory) return SPEY_OK;
+    SPEY_TRY(upload_prompt_rows(r));
     size_t end = tables->output_rows + (size_t)r->batch.n_outputs * sizeof(int32_t);
     if (r->layout.kv.n_groups > 0)
         end = tables->groups[r->layout.kv.n_groups - 1] + (size_t)used * sizeof(int32_t);

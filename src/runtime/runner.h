@@ -14,6 +14,7 @@
 #include "engine/engine_file.h"
 #include "runtime/kv_cache.h"
 #include "runtime/plan.h"
+#include "runtime/prompt_table.h"
 
 typedef struct spey_runner spey_runner;
 
@@ -33,10 +34,11 @@ spey_kv_cache *spey_runner_kv(spey_runner *runner);
 void spey_runner_describe(const spey_runner *runner, spey_strbuf *out);
 
 typedef struct spey_step_seq {
-    spey_seq_id seq;    /* open in the KV cache */
-    const int32_t *ids; /* its next tokens, borrowed for the call */
-    int32_t n_ids;      /* >= 1 */
-    int32_t n_outputs;  /* logits wanted for the last n_outputs of them; may be 0 */
+    spey_seq_id seq;               /* open in the KV cache */
+    const int32_t *ids;            /* its next tokens, borrowed for the call */
+    int32_t n_ids;                 /* >= 1 */
+    int32_t n_outputs;             /* logits wanted for the last n_outputs of them; may be 0 */
+    const spey_prompt_rows *table; /* what ids from the vocabulary's size on mean; NULL: nothing */
 } spey_step_seq;
 
 /* Run the encoder over the whole inputs `ids` of sequences that have no tokens and were not encoded before; n_outputs is
@@ -47,8 +49,8 @@ spey_status spey_runner_encode(spey_runner *runner, const spey_step_seq *seqs, i
 
 /* Run one step. Reserves blocks, for all sequences or for none (SPEY_LIMIT as spey_kv_reserve says), and advances the
  * sequences. *logits: the rows, [sum of n_outputs][vocab_size] F32, in order, the caller's to change, valid until the
- * next step. More tokens, outputs or sequences than the limits, an id outside the vocabulary, a closed sequence or one
- * that is there twice is SPEY_INVALID. On failure no sequence has advanced. */
+ * next step. More tokens, outputs or sequences than the limits, an id outside the vocabulary and the sequence's table, a
+ * closed sequence or one that is there twice is SPEY_INVALID. On failure no sequence has advanced. */
 spey_status spey_runner_step(spey_runner *runner, const spey_step_seq *seqs, int n_seqs,
                              float **logits);
 

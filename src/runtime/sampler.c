@@ -157,7 +157,7 @@ static void penalize_repetition(spey_sampler *s, float penalty, const spey_histo
     s->stamp++;
     for (int64_t i = 0; i < h->n; i++) {
         int32_t id = h->ids[i];
-        if (s->stamps[id] == s->stamp) continue;
+        if (id >= s->vocab_size || s->stamps[id] == s->stamp) continue;
         s->stamps[id] = s->stamp;
         logits[id] = logits[id] < 0 ? logits[id] * penalty : logits[id] / penalty;
     }
@@ -176,14 +176,15 @@ static void penalize_output(spey_sampler *s, const spey_sampling *p, const spey_
 }
 
 /* Ban every token that would complete an n-gram the sequence already has. */
-static void ban_ngrams(int64_t n, const spey_history *h, float *logits)
+static void ban_ngrams(const spey_sampler *s, int64_t n, const spey_history *h, float *logits)
 {
     const int32_t *last = h->ids + h->n - (n - 1);
     for (int64_t i = 0; i + n <= h->n; i++) {
         int64_t same = 0;
         while (same < n - 1 && h->ids[i + same] == last[same])
             same++;
-        if (same == n - 1) logits[h->ids[i + n - 1]] = -INFINITY;
+        int32_t next = h->ids[i + n - 1];
+        if (same == n - 1 && next < s->vocab_size) logits[next] = -INFINITY;
     }
 }
 
@@ -217,7 +218,7 @@ void spey_sampler_penalize(spey_sampler *s, const spey_sampling *p, const spey_h
     if (p->repetition_penalty != 1) penalize_repetition(s, (float)p->repetition_penalty, h, logits);
     if (p->presence_penalty != 0 || p->frequency_penalty != 0) penalize_output(s, p, h, logits);
     if (p->no_repeat_ngram > 0 && h->n + 1 >= p->no_repeat_ngram)
-        ban_ngrams(p->no_repeat_ngram, h, logits);
+        ban_ngrams(s, p->no_repeat_ngram, h, logits);
     ban_words(p, h, logits);
     if (h->n - h->n_prompt < p->min_tokens) {
         for (int32_t i = 0; i < n_eos; i++)

@@ -17,7 +17,7 @@ typedef struct spey_sampler spey_sampler;
 spey_status spey_sampler_new(int64_t vocab_size, spey_sampler **out);
 void spey_sampler_free(spey_sampler *sampler);
 
-/* The sequence so far: prompt, then output. */
+/* The sequence so far: prompt, then output. Ids beyond the vocabulary are rows of a prompt table, which nothing penalizes. */
 typedef struct spey_history {
     const int32_t *ids;
     int64_t n_prompt;

@@ -43,14 +43,14 @@ static void check_prompt(spey_runner *runner, const json_t *entry)
     float *logits;
     e2e_ok(spey_kv_open(spey_runner_kv(runner), &seq), "sequence");
     assert_int_equal(prompt[0], 0);
-    spey_step_seq step = { seq, prompt + 1, (int32_t)n_prompt - 1, 1 };
+    spey_step_seq step = { seq, prompt + 1, (int32_t)n_prompt - 1, 1, NULL };
     for (size_t i = 0; i < n; i++) {
         e2e_ok(spey_runner_step(runner, &step, 1, &logits), "step");
         int32_t token = e2e_argmax(logits, VOCAB);
         if ((double)logits[token] - (double)logits[wanted[i]] > tie)
             fail_msg("'%s': output %zu is %d, expected %d",
                      json_string_value(json_object_get(entry, "prompt")), i, token, wanted[i]);
-        step = (spey_step_seq){ seq, &wanted[i], 1, 1 };
+        step = (spey_step_seq){ seq, &wanted[i], 1, 1, NULL };
     }
     spey_kv_close(spey_runner_kv(runner), seq);
 }

@@ -282,6 +282,24 @@ static void a_block_holds_all_layers(void **state)
     close_layout(&f);
 }
 
+static void prompt_tables_take_nothing_unless_asked_for(void **state)
+{
+    (void)state;
+    spey_plan plan = plan_of(&tiny_default, (spey_limits_plan){ .step_tokens_max = 24 });
+    assert_int_equal(plan_line(&plan, "prompt tables"), 0);
+    plan = plan_of(&tiny_default,
+                   (spey_limits_plan){ .step_tokens_max = 24, .prompt_table_tokens_max = 3 });
+    assert_int_equal(plan_line(&plan, "prompt tables"), 24 * 32 * sizeof(float));
+    const spey_limits_plan wrong[] = { { .prompt_table_tokens_max = -1 },
+                                       { .prompt_table_tokens_max = (1 << 20) + 1 } };
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(refusal_of(&tiny_default, wrong[i]), SPEY_INVALID);
+    tiny_shape encodes = tiny_default;
+    encodes.encodes = true;
+    assert_int_equal(refusal_of(&encodes, (spey_limits_plan){ .prompt_table_tokens_max = 1 }),
+                     SPEY_UNSUPPORTED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +307,7 @@ int main(void)
         cmocka_unit_test(the_total_is_the_sum_of_counted_lines),
         cmocka_unit_test(states_have_a_line_of_their_own),
         cmocka_unit_test(an_encoders_cache_has_a_line_of_its_own),
+        cmocka_unit_test(prompt_tables_take_nothing_unless_asked_for),
         cmocka_unit_test(cache_groups_have_shapes_of_their_own),
         cmocka_unit_test(window_groups_get_what_sequences_can_hold),
         cmocka_unit_test(host_memory_holds_blocks_of_all_groups),

@@ -211,8 +211,8 @@ static void truncated_tokens_leave_no_trace(void **state)
     run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
     spey_seq_id seq = open_sequence(&f);
     float *logits;
-    const spey_step_seq first = { seq, ids, 10, 0 }, wrong = { seq, other, 25, 1 },
-                        rest = { seq, ids + 10, 30, 30 };
+    const spey_step_seq first = { seq, ids, 10, 0, NULL }, wrong = { seq, other, 25, 1, NULL },
+                        rest = { seq, ids + 10, 30, 30, NULL };
     assert_int_equal(step(&f, &first, 1, &logits), SPEY_OK);
     assert_int_equal(step(&f, &wrong, 1, &logits), SPEY_OK);
     assert_int_equal(spey_kv_truncate(spey_runner_kv(f.runner), seq, 10), SPEY_OK);
@@ -268,12 +268,12 @@ static void forks_go_their_own_ways(void **state)
             run_alone(&f, ids[s], LONGEST, LONGEST, wanted[s][0]);
         spey_seq_id seqs[2] = { open_sequence(&f), -1 };
         float *logits;
-        const spey_step_seq common = { seqs[0], ids[0], COMMON, 0 };
+        const spey_step_seq common = { seqs[0], ids[0], COMMON, 0, NULL };
         assert_int_equal(step(&f, &common, 1, &logits), SPEY_OK);
         assert_int_equal(spey_kv_fork(kv, seqs[0], &seqs[1]), SPEY_OK);
         for (int i = COMMON; i < LONGEST; i++) {
-            const spey_step_seq next[2] = { { seqs[0], &ids[0][i], 1, 1 },
-                                            { seqs[1], &ids[1][i], 1, 1 } };
+            const spey_step_seq next[2] = { { seqs[0], &ids[0][i], 1, 1, NULL },
+                                            { seqs[1], &ids[1][i], 1, 1, NULL } };
             assert_int_equal(step(&f, next, 2, &logits), SPEY_OK);
             for (int s = 0; s < 2; s++)
                 assert_memory_equal(logits + s * VOCAB, wanted[s][i], sizeof(wanted[s][i]));
@@ -312,7 +312,7 @@ static void blocks_come_back_from_host_memory(void **state)
             assert_int_equal(spey_kv_match(kv, seq, &key, &n), SPEY_OK);
             assert_int_equal(n > 0, turn >= SEQS);
             const spey_step_seq all = { seq, ids[s] + n, (int32_t)(LONGEST - n),
-                                        (int32_t)(LONGEST - n) };
+                                        (int32_t)(LONGEST - n), NULL };
             assert_int_equal(step(&f, &all, 1, &logits), SPEY_OK);
             assert_memory_equal(logits, wanted[s][n], (size_t)(LONGEST - n) * sizeof(wanted[0][0]));
             assert_int_equal(spey_kv_check(kv), SPEY_OK);
@@ -353,7 +353,7 @@ static void a_saved_cache_gives_the_same_bits(void **state)
             assert_int_equal(loaded, run == 1 ? LONGEST / 4 : 0);
             assert_in_range(n, run == 1 ? LONGEST - 4 : 0, run == 1 ? LONGEST - 1 : 0);
             const spey_step_seq rest = { seq, ids + n, (int32_t)(LONGEST - n),
-                                         (int32_t)(LONGEST - n) };
+                                         (int32_t)(LONGEST - n), NULL };
             assert_int_equal(step(&f, &rest, 1, &logits), SPEY_OK);
             if (!run) memcpy(wanted, logits, sizeof(wanted));
             assert_memory_equal(logits, wanted[n], (size_t)(LONGEST - n) * sizeof(wanted[0]));
@@ -379,7 +379,8 @@ static void a_state_begins_as_nothing_and_cannot_go_back(void **state)
     spey_kv_cache *kv = spey_runner_kv(f.runner);
     spey_seq_id seq = open_sequence(&f);
     float *logits;
-    const spey_step_seq wrong = { seq, other, 25, 1 }, all = { seq, ids, LONGEST, LONGEST };
+    const spey_step_seq wrong = { seq, other, 25, 1, NULL },
+                        all = { seq, ids, LONGEST, LONGEST, NULL };
     assert_int_equal(step(&f, &wrong, 1, &logits), SPEY_OK);
     assert_int_equal(spey_kv_truncate(kv, seq, 10), SPEY_UNSUPPORTED);
     assert_non_null(strstr(spey_last_error(), "cannot go back from 25 tokens to 10"));
@@ -405,29 +406,33 @@ static void faulty_steps_change_nothing(void **state)
     run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
     spey_seq_id a = open_sequence(&f), b = open_sequence(&f);
     float *logits;
-    const spey_step_seq begin = { a, ids, 20, 0 };
+    const spey_step_seq begin = { a, ids, 20, 0, NULL };
     assert_int_equal(step(&f, &begin, 1, &logits), SPEY_OK);
     const struct {
         spey_step_seq seqs[3];
         int n;
         spey_status status;
     } cases[] = {
-        { { { a, bad, 3, 1 } }, 1, SPEY_INVALID },
-        { { { a, ids, 1, 1 }, { b, negative, 1, 1 } }, 2, SPEY_INVALID },
-        { { { a, ids, 1, 1 }, { a, ids, 1, 1 } }, 2, SPEY_INVALID },
-        { { { a, ids, 1, 1 }, { 2, ids, 1, 1 } }, 2, SPEY_INVALID },
-        { { { -1, ids, 1, 1 } }, 1, SPEY_INVALID },
-        { { { 77, ids, 1, 1 } }, 1, SPEY_INVALID },
-        { { { a, ids, 0, 0 } }, 1, SPEY_INVALID },
-        { { { a, ids, -1, 0 } }, 1, SPEY_INVALID },
-        { { { a, ids, 2, 3 } }, 1, SPEY_INVALID },
-        { { { a, ids, 2, -1 } }, 1, SPEY_INVALID },
-        { { { a, ids, 1, 1 }, { b, ids, 1, 1 }, { 1, ids, 1, 1 } }, 3, SPEY_INVALID },
-        { { { a, ids, 1, 1 } }, 0, SPEY_INVALID },
-        { { { a, ids, 20, 0 }, { b, ids, 26, 0 } }, 2, SPEY_INVALID },   /* tokens of a step */
-        { { { a, ids, 20, 20 }, { b, ids, 21, 21 } }, 2, SPEY_INVALID }, /* outputs */
-        { { { a, ids, 5, 0 }, { b, ids, 40, 0 } }, 2, SPEY_OK },         /* 2 + 3 blocks: all */
-        { { { a, ids, 13, 0 } }, 1, SPEY_LIMIT },                        /* none is left */
+        { { { a, bad, 3, 1, NULL } }, 1, SPEY_INVALID },
+        { { { a, ids, 1, 1, NULL }, { b, negative, 1, 1, NULL } }, 2, SPEY_INVALID },
+        { { { a, ids, 1, 1, NULL }, { a, ids, 1, 1, NULL } }, 2, SPEY_INVALID },
+        { { { a, ids, 1, 1, NULL }, { 2, ids, 1, 1, NULL } }, 2, SPEY_INVALID },
+        { { { -1, ids, 1, 1, NULL } }, 1, SPEY_INVALID },
+        { { { 77, ids, 1, 1, NULL } }, 1, SPEY_INVALID },
+        { { { a, ids, 0, 0, NULL } }, 1, SPEY_INVALID },
+        { { { a, ids, -1, 0, NULL } }, 1, SPEY_INVALID },
+        { { { a, ids, 2, 3, NULL } }, 1, SPEY_INVALID },
+        { { { a, ids, 2, -1, NULL } }, 1, SPEY_INVALID },
+        { { { a, ids, 1, 1, NULL }, { b, ids, 1, 1, NULL }, { 1, ids, 1, 1, NULL } },
+          3,
+          SPEY_INVALID },
+        { { { a, ids, 1, 1, NULL } }, 0, SPEY_INVALID },
+        { { { a, ids, 20, 0, NULL }, { b, ids, 26, 0, NULL } },
+          2,
+          SPEY_INVALID }, /* tokens of a step */
+        { { { a, ids, 20, 20, NULL }, { b, ids, 21, 21, NULL } }, 2, SPEY_INVALID }, /* outputs */
+        { { { a, ids, 5, 0, NULL }, { b, ids, 40, 0, NULL } }, 2, SPEY_OK }, /* 2 + 3 blocks: all */
+        { { { a, ids, 13, 0, NULL } }, 1, SPEY_LIMIT },                      /* none is left */
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int64_t a_before = spey_kv_length(kv, a), b_before = spey_kv_length(kv, b);
@@ -436,7 +441,7 @@ static void faulty_steps_change_nothing(void **state)
         if (cases[i].status == SPEY_OK) {
             spey_kv_truncate(kv, b, 0);
             spey_kv_truncate(kv, a, 20);
-            const spey_step_seq again = { b, ids, 40, 0 };
+            const spey_step_seq again = { b, ids, 40, 0, NULL };
             assert_int_equal(step(&f, &again, 1, &logits), SPEY_OK);
             continue;
         }
@@ -448,7 +453,7 @@ static void faulty_steps_change_nothing(void **state)
         assert_int_equal(spey_kv_check(kv), SPEY_OK);
     }
     spey_kv_close(kv, b);
-    const spey_step_seq rest = { a, ids + 20, 20, 20 };
+    const spey_step_seq rest = { a, ids + 20, 20, 20, NULL };
     assert_int_equal(step(&f, &rest, 1, &logits), SPEY_OK);
     assert_memory_equal(logits, wanted[20], 20 * sizeof(wanted[0]));
     close_runner(&f);
@@ -481,9 +486,9 @@ static void what_was_encoded_is_each_sequences_own(void **state)
     const int32_t lengths[2] = { 17, 3 };
     float *logits;
     for (int s = 0; s < 2; s++) {
-        spey_step_seq one = { open_sequence(&f), source + s, lengths[s], 0 };
+        spey_step_seq one = { open_sequence(&f), source + s, lengths[s], 0, NULL };
         assert_int_equal(encode(&f, &one, 1), SPEY_OK);
-        one = (spey_step_seq){ one.seq, ids, 9, 9 };
+        one = (spey_step_seq){ one.seq, ids, 9, 9, NULL };
         assert_int_equal(step(&f, &one, 1, &logits), SPEY_OK);
         memcpy(alone[s], logits, 9 * sizeof(alone[0][0]));
         spey_kv_close(spey_runner_kv(f.runner), one.seq);
@@ -491,10 +496,10 @@ static void what_was_encoded_is_each_sequences_own(void **state)
     assert_memory_not_equal(alone[0], alone[1], 9 * sizeof(alone[0][0]));
     spey_step_seq both[2];
     for (int s = 0; s < 2; s++)
-        both[s] = (spey_step_seq){ open_sequence(&f), source + s, lengths[s], 0 };
+        both[s] = (spey_step_seq){ open_sequence(&f), source + s, lengths[s], 0, NULL };
     assert_int_equal(encode(&f, both, 2), SPEY_OK);
     for (int s = 0; s < 2; s++)
-        both[s] = (spey_step_seq){ both[s].seq, ids, 9, 9 };
+        both[s] = (spey_step_seq){ both[s].seq, ids, 9, 9, NULL };
     assert_int_equal(step(&f, both, 2, &logits), SPEY_OK);
     assert_memory_equal(logits, alone[0], 9 * sizeof(alone[0][0]));
     assert_memory_equal(logits + 9 * VOCAB, alone[1], 9 * sizeof(alone[0][0]));
@@ -502,7 +507,7 @@ static void what_was_encoded_is_each_sequences_own(void **state)
     spey_seq_id child;
     assert_int_equal(spey_kv_truncate(spey_runner_kv(f.runner), both[0].seq, 0), SPEY_OK);
     assert_int_equal(spey_kv_fork(spey_runner_kv(f.runner), both[0].seq, &child), SPEY_OK);
-    const spey_step_seq forked = { child, ids, 9, 9 };
+    const spey_step_seq forked = { child, ids, 9, 9, NULL };
     assert_int_equal(step(&f, &forked, 1, &logits), SPEY_OK);
     assert_memory_equal(logits, alone[0], 9 * sizeof(alone[0][0]));
     assert_int_equal(spey_kv_check(spey_runner_kv(f.runner)), SPEY_OK);
@@ -518,7 +523,7 @@ static void encoding_comes_once_and_first(void **state)
     assert_int_equal(spey_runner_get_plan(f.runner)->source_tokens_max, 20);
     spey_seq_id a = open_sequence(&f), b = open_sequence(&f);
     float *logits;
-    const spey_step_seq early = { a, ids, 2, 1 };
+    const spey_step_seq early = { a, ids, 2, 1, NULL };
     assert_int_equal(step(&f, &early, 1, &logits), SPEY_INVALID);
     assert_non_null(strstr(spey_last_error(), "its input was not encoded"));
     const struct {
@@ -527,19 +532,25 @@ static void encoding_comes_once_and_first(void **state)
         spey_status status;
         const char *error;
     } cases[] = {
-        { { { a, ids, 21, 0 } }, 1, SPEY_LIMIT, "has 21 tokens, 20 are the most" },
-        { { { a, ids, 0, 0 } }, 1, SPEY_INVALID, "the encoder's input is empty" },
-        { { { a, bad, 2, 0 } }, 1, SPEY_INVALID, "id 50 is not in the vocabulary" },
-        { { { a, ids, 2, 0 }, { a, ids, 2, 0 } }, 2, SPEY_INVALID, "was encoded before" },
-        { { { a, ids, 11, 0 }, { b, ids, 10, 0 } }, 2, SPEY_INVALID, "a step of 21 tokens" },
-        { { { a, ids, 1, 0 }, { b, ids, 1, 0 }, { 2, ids, 1, 0 } },
+        { { { a, ids, 21, 0, NULL } }, 1, SPEY_LIMIT, "has 21 tokens, 20 are the most" },
+        { { { a, ids, 0, 0, NULL } }, 1, SPEY_INVALID, "the encoder's input is empty" },
+        { { { a, bad, 2, 0, NULL } }, 1, SPEY_INVALID, "id 50 is not in the vocabulary" },
+        { { { a, ids, 2, 0, NULL }, { a, ids, 2, 0, NULL } },
+          2,
+          SPEY_INVALID,
+          "was encoded before" },
+        { { { a, ids, 11, 0, NULL }, { b, ids, 10, 0, NULL } },
+          2,
+          SPEY_INVALID,
+          "a step of 21 tokens" },
+        { { { a, ids, 1, 0, NULL }, { b, ids, 1, 0, NULL }, { 2, ids, 1, 0, NULL } },
           3,
           SPEY_INVALID,
           "3 sequences" },
-        { { { a, ids, 1, 0 } }, 0, SPEY_INVALID, "0 sequences" },
-        { { { -1, ids, 1, 0 } }, 1, SPEY_INVALID, "is not open" },
-        { { { a, ids, 20, 0 } }, 1, SPEY_OK, NULL },
-        { { { a, ids, 2, 0 } }, 1, SPEY_INVALID, "was encoded before" },
+        { { { a, ids, 1, 0, NULL } }, 0, SPEY_INVALID, "0 sequences" },
+        { { { -1, ids, 1, 0, NULL } }, 1, SPEY_INVALID, "is not open" },
+        { { { a, ids, 20, 0, NULL } }, 1, SPEY_OK, NULL },
+        { { { a, ids, 2, 0, NULL } }, 1, SPEY_INVALID, "was encoded before" },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         assert_int_equal(encode(&f, cases[i].seqs, cases[i].n), cases[i].status);
@@ -549,7 +560,7 @@ static void encoding_comes_once_and_first(void **state)
     assert_int_equal(step(&f, &early, 1, &logits), SPEY_OK);
     close_runner(&f);
     f = open_runner(&tiny_default, (spey_limits_plan){ 0 });
-    const spey_step_seq none = { open_sequence(&f), ids, 2, 0 };
+    const spey_step_seq none = { open_sequence(&f), ids, 2, 0, NULL };
     assert_int_equal(encode(&f, &none, 1), SPEY_INVALID);
     assert_non_null(strstr(spey_last_error(), "the model has no encoder"));
     close_runner(&f);
@@ -563,7 +574,7 @@ static void a_sequence_ends_at_its_limit(void **state)
     fixture f = open_runner(&tiny_default, (spey_limits_plan){ .sequence_tokens_max = 10 });
     spey_seq_id a = open_sequence(&f);
     float *logits;
-    const spey_step_seq all = { a, ids, 10, 1 }, one = { a, ids, 1, 1 };
+    const spey_step_seq all = { a, ids, 10, 1, NULL }, one = { a, ids, 1, 1, NULL };
     assert_int_equal(step(&f, &all, 1, &logits), SPEY_OK);
     assert_int_equal(step(&f, &one, 1, &logits), SPEY_LIMIT);
     assert_int_equal(spey_kv_length(spey_runner_kv(f.runner), a), 10);
@@ -587,6 +598,69 @@ static void a_device_with_its_own_memory_gives_the_same_bits(void **state)
     assert_memory_equal(wanted, got, sizeof(wanted));
     assert_string_equal(spey_runner_get_plan(f.runner)->limits.device, "fake:0");
     close_runner(&f);
+}
+
+/* Ids behind the vocabulary read the sequence's own rows, on a device with memory of its own too. */
+static void a_table_serves_its_own_sequence(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, HIDDEN = 32 };
+    static float tables[2][ROWS][HIDDEN], rows[2][2][LONGEST][VOCAB];
+    static const char *const devices[] = { "cpu", "fake:0" };
+    int32_t ids[LONGEST];
+    make_ids(14, ids);
+    for (int i = 0; i < LONGEST; i += 3)
+        ids[i] = VOCAB + i % ROWS;
+    spey_rng rng = { .seed = 15 };
+    for (int i = 0; i < 2 * ROWS * HIDDEN; i++)
+        tables[i / HIDDEN / ROWS][i / HIDDEN % ROWS][i % HIDDEN] =
+            (float)spey_rng_below(&rng, 2000) * 1e-3f - 1;
+    spey_prompt_rows table[2];
+    for (int t = 0; t < 2; t++)
+        table[t] = (spey_prompt_rows){ tables[t], SPEY_F32, ROWS, HIDDEN };
+    for (int d = 0; d < 2; d++) {
+        spey_limits_plan limits = wide;
+        limits.device = devices[d];
+        limits.prompt_table_tokens_max = ROWS;
+        limits.outputs_max = limits.step_tokens_max = 2 * LONGEST;
+        fixture f = open_runner(&tiny_default, limits);
+        spey_step_seq both[2];
+        for (int s = 0; s < 2; s++)
+            both[s] = (spey_step_seq){ open_sequence(&f), ids, LONGEST, LONGEST, &table[s] };
+        float *logits;
+        assert_int_equal(step(&f, both, 2, &logits), SPEY_OK);
+        memcpy(rows[d], logits, sizeof rows[d]);
+        spey_kv_close(spey_runner_kv(f.runner), both[0].seq);
+        const spey_step_seq alone = { open_sequence(&f), ids, LONGEST, LONGEST, &table[1] };
+        assert_int_equal(step(&f, &alone, 1, &logits), SPEY_OK);
+        assert_memory_equal(logits, rows[d][1], sizeof rows[d][1]);
+        const int32_t beyond[] = { VOCAB + ROWS }, none[] = { VOCAB };
+        const spey_step_seq bad[] = { { alone.seq, beyond, 1, 1, &table[1] },
+                                      { alone.seq, none, 1, 1, NULL } };
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(step(&f, &bad[i], 1, &logits), SPEY_INVALID);
+        close_runner(&f);
+    }
+    assert_memory_equal(rows[0], rows[1], sizeof rows[0]);
+    assert_memory_not_equal(rows[0][0], rows[0][1], sizeof rows[0][0]);
+}
+
+static void a_table_needs_room_and_the_hidden_size(void **state)
+{
+    (void)state;
+    static const float numbers[64];
+    const spey_prompt_rows good = { numbers, SPEY_F32, 2, 32 },
+                           narrow = { numbers, SPEY_F32, 2, 31 };
+    const int32_t ids[] = { VOCAB };
+    float *logits;
+    for (int64_t room = 0; room < 2; room++) {
+        spey_limits_plan limits = wide;
+        limits.prompt_table_tokens_max = room;
+        fixture f = open_runner(&tiny_default, limits);
+        const spey_step_seq s = { open_sequence(&f), ids, 1, 1, room ? &narrow : &good };
+        assert_int_equal(step(&f, &s, 1, &logits), SPEY_INVALID);
+        close_runner(&f);
+    }
 }
 
 static void rows_and_weights_are_counted(void **state)
@@ -617,7 +691,7 @@ static void the_best_ids_are_those_of_the_largest_logits(void **state)
         limits.device = device ? "fake:0" : NULL;
         fixture f = open_runner(&tiny_default, limits);
         run_alone(&f, ids, LONGEST, LONGEST, wanted[0]);
-        const spey_step_seq s = { open_sequence(&f), ids, LONGEST, LONGEST };
+        const spey_step_seq s = { open_sequence(&f), ids, LONGEST, LONGEST, NULL };
         const int32_t *best;
         float *logits;
         spey_alloc_seal(true);
@@ -629,7 +703,7 @@ static void the_best_ids_are_those_of_the_largest_logits(void **state)
             for (int k = 0; k < VOCAB; k++)
                 assert_true(k < best[i] ? wanted[i][k] < wanted[i][best[i]]
                                         : wanted[i][k] <= wanted[i][best[i]]);
-        const spey_step_seq bad = { s.seq, ids, -1, 0 };
+        const spey_step_seq bad = { s.seq, ids, -1, 0, NULL };
         assert_int_equal(spey_runner_step_best(f.runner, &bad, 1, &best), SPEY_INVALID);
         assert_null(best);
         close_runner(&f);
@@ -662,7 +736,7 @@ static void every_failed_allocation_is_survived(void **state)
     spey_engine_file *file;
     assert_int_equal(tiny_engine_new(&tiny_default, &file), SPEY_OK);
     uint64_t before = spey_alloc_read_stats().n_live;
-    const spey_limits_plan limits = { .threads = 1 };
+    const spey_limits_plan limits = { .threads = 1, .prompt_table_tokens_max = 1 };
     spey_status status = SPEY_NOMEM;
     int n = 0;
     while (status == SPEY_NOMEM) {
@@ -698,6 +772,8 @@ int main(void)
         cmocka_unit_test(encoding_comes_once_and_first),
         cmocka_unit_test(a_sequence_ends_at_its_limit),
         cmocka_unit_test(a_device_with_its_own_memory_gives_the_same_bits),
+        cmocka_unit_test(a_table_serves_its_own_sequence),
+        cmocka_unit_test(a_table_needs_room_and_the_hidden_size),
         cmocka_unit_test(rows_and_weights_are_counted),
         cmocka_unit_test(the_best_ids_are_those_of_the_largest_logits),
         cmocka_unit_test(an_executor_allocates_what_its_plan_says),
