@@ -259,6 +259,17 @@ typedef struct spey_prompt_table {
     const char *dtype;    /* "f32", "f16", "bf16"; NULL: "f32" */
 } spey_prompt_table;
 
+/* How strongly and how long the KV blocks of a part of a sequence, prompt and output, are kept for requests that begin alike
+ * when others need their room. A block is of the first range that has its first token; one of no range has priority 35. */
+typedef struct spey_retention_range {
+    int64_t begin, end; /* tokens; end 0: all from begin on */
+    int32_t
+        priority; /* 0 … 100: the lowest are evicted first, of equal ones the least recently used */
+    int64_t
+        duration_ms; /* from when the block was filled or last found by a request that says so, then it is 35 again;
+                            0: for ever */
+} spey_retention_range;
+
 /* All that a request can ask for. Borrowed during submit. */
 typedef struct spey_request_options {
     uint32_t struct_bytes;
@@ -283,6 +294,8 @@ typedef struct spey_request_options {
     spey_logits_row_fn on_logits;
     void *logits_user;
     const spey_prompt_table *prompt_table; /* NULL: none. Not of a model with an encoder */
+    const spey_retention_range *retention;
+    size_t n_retention;
 } spey_request_options;
 
 void spey_request_options_init(spey_request_options *options);

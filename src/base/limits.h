@@ -51,9 +51,10 @@ enum {
     SPEY_STOP_BYTES_MAX = 1024, /* length of one stop string */
     SPEY_BAD_WORDS_MAX = 1024,
     SPEY_BEAMS_MAX = 32,
-    SPEY_BEAM_CANDIDATES_MAX = 16, /* per beam and step */
-    SPEY_CHOICES_MAX = 256,        /* sequences of one request */
-    SPEY_LOGPROBS_MAX = 64,        /* top log-probabilities per token */
+    SPEY_BEAM_CANDIDATES_MAX = 16,  /* per beam and step */
+    SPEY_CHOICES_MAX = 256,         /* sequences of one request */
+    SPEY_RETENTION_RANGES_MAX = 64, /* of one request */
+    SPEY_LOGPROBS_MAX = 64,         /* top log-probabilities per token */
 };
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "engine/engine_file.h"
@@ -239,6 +240,26 @@ static spey_status check_table(const spey_context *c, const spey_prompt_table *t
     return spey_prompt_table_check(table, &limits);
 }
 
+static spey_status check_retention(const spey_request_options *o)
+{
+    if (o->n_retention > SPEY_RETENTION_RANGES_MAX)
+        return SPEY_FAIL(SPEY_INVALID, "retention has %zu ranges, %d are the most", o->n_retention,
+                         SPEY_RETENTION_RANGES_MAX);
+    for (size_t i = 0; i < o->n_retention; i++) {
+        const spey_retention_range *range = &o->retention[i];
+        if (range->begin < 0 || (range->end && range->end <= range->begin))
+            return SPEY_FAIL(SPEY_INVALID, "retention %zu is of tokens %lld to %lld", i,
+                             (long long)range->begin, (long long)range->end);
+        if (range->priority < 0 || range->priority > 100)
+            return SPEY_FAIL(SPEY_INVALID, "retention %zu has priority %d, expected 0 to 100", i,
+                             range->priority);
+        if (range->duration_ms < 0 || range->duration_ms > DEADLINE_MS_MAX)
+            return SPEY_FAIL(SPEY_INVALID, "retention %zu lasts %lld ms, expected 0 to %lld", i,
+                             (long long)range->duration_ms, (long long)DEADLINE_MS_MAX);
+    }
+    return SPEY_OK;
+}
+
 static spey_status check_options(const spey_context *c, const spey_request_options *o,
                                  const spey_sampling *sampling)
 {
@@ -251,6 +272,7 @@ static spey_status check_options(const spey_context *c, const spey_request_optio
     if (o->deadline_ms < 0 || o->deadline_ms > DEADLINE_MS_MAX)
         return SPEY_FAIL(SPEY_INVALID, "deadline_ms is %lld, expected 0 to %lld",
                          (long long)o->deadline_ms, (long long)DEADLINE_MS_MAX);
+    SPEY_TRY(check_retention(o));
     SPEY_TRY(spey_sampling_check(sampling, c->vocab_size));
     if (o->prompt_table) SPEY_TRY(check_table(c, o->prompt_table));
     return check_prompt(c, o->prompt, o->n_prompt, o->prompt_table ? o->prompt_table->n_rows : 0);
@@ -326,7 +348,9 @@ spey_status spey_context_queue(spey_context *c, spey_request *r)
                      .all_rows = r->sampling.prompt_logprobs >= 0 || r->context_logits,
                      .priority = r->priority,
                      .tenant = r->tenant,
-                     .deadline_ns = r->deadline_ns };
+                     .deadline_ns = r->deadline_ns,
+                     .retention = r->retention,
+                     .n_retention = r->n_retention };
     SPEY_TRY(spey_scheduler_submit(c->scheduler, &job, &r->ticket));
     r->previous = c->last;
     *(c->last ? &c->last->next : &c->first) = r;
@@ -545,6 +569,7 @@ spey_status spey_context_step(spey_context *c, int32_t *active)
     uint64_t start = spey_clock_ns();
     c->iteration.num_completed_requests = 0;
     end_cancelled(c);
+    spey_kv_set_time(kv, start);
     spey_scheduler_plan(c->scheduler, kv, start, &c->schedule);
     end_expired(c);
     SPEY_TRY(spey_scheduler_commit(c->scheduler, kv, &c->schedule));

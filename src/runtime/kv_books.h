@@ -46,6 +46,8 @@ typedef struct kv_sequence {
     int32_t cursor; /* node of its last full block; KV_NONE */
     uint64_t salt;
     uint64_t until_ns;
+    const spey_kv_retention *ranges; /* [n_ranges] in place of priority and until_ns */
+    int n_ranges;
 } kv_sequence;
 
 struct spey_kv_cache {
@@ -63,6 +65,7 @@ struct spey_kv_cache {
     int32_t *heap;         /* [nodes_max] nodes whose priority ends */
     int32_t nodes_max;     /* 0: nothing is kept for reuse */
     int32_t n_buckets, n_heap, first_root, first_free_node;
+    uint64_t now_ns;           /* what time it was last said to be */
     int32_t leader;            /* the first TOKENS group without a window; KV_NONE */
     spey_kv_event *events;     /* [events_max], a ring */
     int32_t *event_ids;        /* [events_max][block_tokens] */

@@ -454,6 +454,8 @@ spey_status spey_kv_fork(spey_kv_cache *kv, spey_seq_id parent, spey_seq_id *chi
     c->length = s->length;
     c->cross_length = s->cross_length;
     c->priority = s->priority;
+    c->ranges = s->ranges;
+    c->n_ranges = s->n_ranges;
     c->until_ns = s->until_ns;
     if (s->attached) {
         spey_kv_books_attach(kv, *child, s->salt, s->cursor);

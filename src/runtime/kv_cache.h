@@ -95,6 +95,16 @@ int64_t spey_kv_match_length(const spey_kv_cache *kv, const spey_kv_key *key);
  * those that were used least recently. From until_ns on (0: never) it is 35 again, as without this call. Holds for the blocks
  * that it has and will have; a block keeps the highest priority that one of its sequences gave it. */
 void spey_kv_set_retention(spey_kv_cache *kv, spey_seq_id seq, int priority, uint64_t until_ns);
+/* The same by parts: a block is kept as the first range says that has its first token; one of no range as without this
+ * call. */
+typedef struct spey_kv_retention {
+    int64_t begin, end; /* tokens */
+    int priority;
+    uint64_t duration_ns; /* from when the block is filled, or found by a match; 0: for ever */
+} spey_kv_retention;
+/* Keeps `ranges` until the sequence and its forks are closed. */
+void spey_kv_set_retention_ranges(spey_kv_cache *kv, spey_seq_id seq,
+                                  const spey_kv_retention *ranges, int n);
 /* What time it is, of the clock that until_ns is of; it is asked nowhere else. */
 void spey_kv_set_time(spey_kv_cache *kv, uint64_t now_ns);
 /* Forget all that is kept: nobody will find what running sequences hold now, or will. */

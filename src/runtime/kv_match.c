@@ -303,8 +303,46 @@ void spey_kv_set_retention(spey_kv_cache *kv, spey_seq_id seq, int priority, uin
     SPEY_ASSERT(priority >= 0 && priority < KV_PRIORITIES);
     s->priority = (uint8_t)priority;
     s->until_ns = until_ns;
+    s->n_ranges = 0;
     for (int32_t node = s->cursor; node != KV_NONE; node = kv->nodes[node].parent)
         spey_kv_tree_retain(kv, node, s->priority, until_ns);
+}
+
+/* How block i of a sequence is kept. */
+typedef struct retention {
+    uint8_t priority;
+    uint64_t until_ns;
+} retention;
+
+static retention retention_of(const spey_kv_cache *kv, const kv_sequence *s, int64_t i)
+{
+    int64_t token = i * kv->limits.block_tokens;
+    for (int r = 0; r < s->n_ranges; r++) {
+        const spey_kv_retention *range = &s->ranges[r];
+        if (token < range->begin || token >= range->end) continue;
+        uint64_t until_ns = range->duration_ns ? kv->now_ns + range->duration_ns : 0;
+        return (retention){ (uint8_t)range->priority, until_ns };
+    }
+    return (retention){ s->priority, s->until_ns };
+}
+
+static void retain(spey_kv_cache *kv, const kv_sequence *s, int64_t i, int32_t node)
+{
+    retention kept = retention_of(kv, s, i);
+    spey_kv_tree_retain(kv, node, kept.priority, kept.until_ns);
+}
+
+void spey_kv_set_retention_ranges(spey_kv_cache *kv, spey_seq_id seq,
+                                  const spey_kv_retention *ranges, int n)
+{
+    kv_sequence *s = spey_kv_books_sequence(kv, seq);
+    for (int r = 0; r < n; r++)
+        SPEY_ASSERT(ranges[r].priority >= 0 && ranges[r].priority < KV_PRIORITIES);
+    s->ranges = ranges;
+    s->n_ranges = n;
+    int64_t i = s->length / kv->limits.block_tokens;
+    for (int32_t node = s->cursor; node != KV_NONE; node = kv->nodes[node].parent)
+        retain(kv, s, --i, node);
 }
 
 /* ---- leaving behind ---- */
@@ -327,11 +365,13 @@ static void give_to_node(spey_kv_cache *kv, spey_seq_id seq, int64_t i, int32_t 
     }
 }
 
-static int32_t add_node(spey_kv_cache *kv, spey_seq_id seq, uint64_t hash, int32_t n_ids)
+/* For block i, whose ids are the tail. */
+static int32_t add_node(spey_kv_cache *kv, spey_seq_id seq, int64_t i, uint64_t hash, int32_t n_ids)
 {
     const kv_sequence *s = &kv->sequences[seq];
-    const struct kv_node like = { .priority = s->priority,
-                                  .until_ns = s->until_ns,
+    retention kept = retention_of(kv, s, i);
+    const struct kv_node like = { .priority = kept.priority,
+                                  .until_ns = kept.until_ns,
                                   .n_ids = n_ids,
                                   .parent = s->cursor,
                                   .salt = s->salt,
@@ -353,9 +393,9 @@ static void store_block(spey_kv_cache *kv, spey_seq_id seq, int64_t i)
     uint64_t hash = hash_of_tail(kv, seq, kv->limits.block_tokens);
     int32_t node = spey_kv_tree_find(kv, s->cursor, s->salt, hash, kv_tail(kv, seq));
     if (node == KV_NONE)
-        node = add_node(kv, seq, hash, kv->limits.block_tokens);
+        node = add_node(kv, seq, i, hash, kv->limits.block_tokens);
     else
-        spey_kv_tree_retain(kv, node, s->priority, s->until_ns);
+        retain(kv, s, i, node);
     if (node == KV_NONE) {
         spey_kv_books_detach(kv, seq); /* no node is free: what comes behind cannot be found */
         return;
@@ -391,6 +431,6 @@ void spey_kv_books_store_part(spey_kv_cache *kv, spey_seq_id seq)
         if (of_tokens(kv, g) &&
             kv->groups[g].nodes_of_blocks[kv_row(&kv->groups[g], seq)[i]] != KV_NONE)
             return; /* a block of a node that the sequence went back into */
-    int32_t node = add_node(kv, seq, hash_of_tail(kv, seq, n), n);
+    int32_t node = add_node(kv, seq, i, hash_of_tail(kv, seq, n), n);
     if (node != KV_NONE) give_to_node(kv, seq, i, node);
 }

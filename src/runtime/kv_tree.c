@@ -179,6 +179,7 @@ void spey_kv_tree_retain(spey_kv_cache *kv, int32_t node, uint8_t priority, uint
 
 void spey_kv_set_time(spey_kv_cache *kv, uint64_t now_ns)
 {
+    kv->now_ns = now_ns;
     while (kv->n_heap && kv->nodes[kv->heap[0]].until_ns <= now_ns)
         set_priority(kv, kv->heap[0], KV_PRIORITY_DEFAULT, 0);
 }

@@ -47,6 +47,22 @@ static spey_status copy_table(spey_request *r, const spey_request_setup *setup)
     return SPEY_OK;
 }
 
+static spey_status copy_retention(spey_request *r, const spey_request_options *o)
+{
+    r->n_retention = (int)o->n_retention;
+    r->retention = spey_arena_array(&r->arena, o->n_retention, sizeof *r->retention);
+    if (!r->retention) return SPEY_NOMEM;
+    for (size_t i = 0; i < o->n_retention; i++) {
+        const spey_retention_range *range = &o->retention[i];
+        r->retention[i] =
+            (spey_kv_retention){ .begin = range->begin,
+                                 .end = range->end ? range->end : INT64_MAX,
+                                 .priority = range->priority,
+                                 .duration_ns = (uint64_t)range->duration_ms * 1000000 };
+    }
+    return SPEY_OK;
+}
+
 static spey_status find_lengths(spey_request *r, const spey_request_setup *setup)
 {
     int64_t n_prompt = (int64_t)setup->options->n_prompt, limit = setup->sequence_tokens_max;
@@ -151,6 +167,7 @@ static spey_status prepare(spey_request *r, const spey_request_setup *setup)
     if (!r->source) return SPEY_NOMEM;
     SPEY_TRY(find_lengths(r, setup));
     SPEY_TRY(copy_table(r, setup));
+    SPEY_TRY(copy_retention(r, setup->options));
     SPEY_TRY(allocate_prompt_logprobs(r));
     SPEY_TRY(prepare_guide(r, setup));
     const spey_sampling *p = &r->sampling;

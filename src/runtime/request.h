@@ -79,6 +79,8 @@ typedef struct spey_request {
     bool begun;
     int32_t priority;
     uint64_t tenant, cache_salt, deadline_ns;
+    spey_kv_retention *retention; /* [n_retention] */
+    int n_retention;
     spey_process_logits_fn process_logits;
     void *process_user;
     bool context_logits, generation_logits; /* for on_logits */

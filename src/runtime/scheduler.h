@@ -58,7 +58,9 @@ typedef struct spey_job {
     bool all_rows; /* a row of logits for every token of the prompt; so nothing of it is reused */
     int32_t priority; /* SPEY_PRIORITY_MIN … SPEY_PRIORITY_MAX, higher goes first */
     uint64_t tenant;
-    uint64_t deadline_ns; /* 0: none */
+    uint64_t deadline_ns;               /* 0: none */
+    const spey_kv_retention *retention; /* [n_retention] of its blocks; kept until end */
+    int n_retention;
 } spey_job;
 
 /* Queue it. SPEY_LIMIT: the queue is full, or even alone it would not fit the KV cache or the sequences. */

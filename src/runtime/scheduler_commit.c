@@ -82,6 +82,8 @@ static void admit(spey_scheduler *s, spey_kv_cache *kv, int32_t ticket)
     if (!key.n) return;
     status = spey_kv_match(kv, q->seq, &key, &q->n_done);
     SPEY_ASSERT(status == SPEY_OK); /* it is new */
+    if (e->job.n_retention)
+        spey_kv_set_retention_ranges(kv, q->seq, e->job.retention, e->job.n_retention);
 }
 
 /* Begin where the cache ends, which may be elsewhere than when the plan was made: others have come and gone since. */

@@ -197,6 +197,11 @@ static void open_sequence(kv_model *model, spey_rng *rng)
     if (seq == KV_MODEL_SEQUENCES_MAX) return;
     if (model->limits.cross_tokens_max) reserve_cross(model, seq, rng);
     if (spey_rng_below(rng, 4)) return;
+    static const spey_kv_retention ranges[] = { { 3, 9, 70, 50 }, { 0, INT64_MAX, 20, 0 } };
+    if (!spey_rng_below(rng, 3)) {
+        spey_kv_set_retention_ranges(model->kv, seq, ranges, 2);
+        return;
+    }
     uint64_t until = spey_rng_below(rng, 2) ? model->now_ns + spey_rng_below(rng, 300) : 0;
     spey_kv_set_retention(model->kv, seq, (int)spey_rng_below(rng, 101), until);
 }

@@ -27,6 +27,8 @@ typedef struct sim_request {
     int32_t eos_one_in; /* a token is the last one in so many cases; 0: never */
     int32_t priority, cancel_step;
     uint64_t tenant, salt, deadline_ns;
+    spey_kv_retention retention[2];
+    int n_retention;
     spey_ticket ticket; /* -1: not in the scheduler */
     int32_t ids[WIDTH_MAX][TOKENS_MAX];
     int32_t n[WIDTH_MAX];
@@ -241,6 +243,15 @@ static void draw_request(sim_world *w, sim_request *r)
     }
 }
 
+/* Not drawn, so that worlds stay what they were without it. */
+static void choose_retention(sim_request *r)
+{
+    int32_t a = r->ids[0][0], b = r->n_prompt;
+    r->n_retention = (a + b) % 3;
+    r->retention[0] = (spey_kv_retention){ 0, b / 2, (a * 7 + b) % 101, (uint64_t)(a % 2 * 40) };
+    r->retention[1] = (spey_kv_retention){ b, INT64_MAX, (a + b * 5) % 101, (uint64_t)(b % 2) };
+}
+
 static bool open_world(sim_world *w)
 {
     w->rng = (spey_rng){ .seed = w->seed };
@@ -284,6 +295,7 @@ static bool arrive(sim_world *w)
         counts.queued++;
         sim_request *r = &w->requests[w->n_arrived++];
         draw_request(w, r);
+        choose_retention(r);
         spey_job job = { .owner = r,
                          .ids = r->ids[0],
                          .salt = r->salt,
@@ -293,7 +305,9 @@ static bool arrive(sim_world *w)
                          .all_rows = r->all_rows,
                          .priority = r->priority,
                          .tenant = r->tenant,
-                         .deadline_ns = r->deadline_ns };
+                         .deadline_ns = r->deadline_ns,
+                         .retention = r->retention,
+                         .n_retention = r->n_retention };
         spey_status status = spey_scheduler_submit(w->scheduler, &job, &r->ticket);
         if (status && status != SPEY_LIMIT) return fail(w, "submit: %s", spey_last_error());
         if (!status) continue;
@@ -327,6 +341,7 @@ static bool end_expired(sim_world *w)
 static bool plan(sim_world *w)
 {
     spey_schedule *a = &w->schedule, *b = &w->again;
+    spey_kv_set_time(w->kv, w->now_ns);
     spey_scheduler_plan(w->scheduler, w->kv, w->now_ns, a);
     spey_scheduler_plan(w->scheduler, w->kv, w->now_ns, b);
     if (a->n_items != b->n_items || a->n_admits != b->n_admits || a->n_pauses != b->n_pauses ||

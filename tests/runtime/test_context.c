@@ -295,6 +295,98 @@ static void submit_options(spey_context *context, const spey_sampling *s, spey_o
     assert_int_equal(spey_context_submit(context, prompt, 7, s, fn, user, NULL), SPEY_OK);
 }
 
+/* One request's blocks: n tokens from `first` on. */
+static void run_kept(spey_context *context, int32_t first, size_t n,
+                     const spey_retention_range *range)
+{
+    int32_t prompt[40];
+    record r = { 0 };
+    spey_sampling s;
+    spey_request_options o;
+    for (size_t i = 0; i < n; i++)
+        prompt[i] = (first + (int32_t)i * 3) % VOCAB;
+    spey_sampling_init(&s);
+    s.max_tokens = 1;
+    spey_request_options_init(&o);
+    o.prompt = prompt;
+    o.n_prompt = n;
+    o.sampling = &s;
+    o.on_output = on_output;
+    o.user = &r;
+    o.retention = range;
+    o.n_retention = range != NULL;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_OK);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r.n_ends, 1);
+}
+
+/* Tokens of a request that the cache still has, after others have needed its room. */
+static int64_t tokens_kept(const spey_retention_range *range, int wait_ms)
+{
+    spey_context_options options;
+    spey_context_options_init(&options);
+    options.threads = 1;
+    options.kv_block_tokens = 4;
+    options.sequence_tokens_max = 36;
+    spey_context *context;
+    assert_int_equal(spey_context_new(engine, &options, &context), SPEY_OK);
+    run_kept(context, 0, 16, range);
+    const struct timespec pause = { .tv_nsec = wait_ms * 1000000L };
+    if (wait_ms) nanosleep(&pause, NULL);
+    run_kept(context, 1, 16, NULL);
+    run_kept(context, 2, 32, NULL);
+    spey_kv_stats before, after;
+    spey_kv_read_stats(spey_runner_kv(spey_context_runner(context)), &before);
+    run_kept(context, 0, 16, NULL);
+    spey_kv_read_stats(spey_runner_kv(spey_context_runner(context)), &after);
+    spey_context_free(context);
+    return after.reused_tokens - before.reused_tokens;
+}
+
+static void requests_say_how_their_blocks_are_kept(void **state)
+{
+    (void)state;
+    const spey_retention_range all = { .priority = 80 }, half = { 0, 4, 80, 0 },
+                               brief = { .priority = 80, .duration_ms = 1 },
+                               long_enough = { .priority = 80, .duration_ms = 3600000 };
+    int64_t kept = tokens_kept(&all, 0);
+    assert_int_equal(tokens_kept(NULL, 0), 0);
+    assert_true(kept >= 4);
+    assert_int_equal(tokens_kept(&half, 0), 4);
+    assert_int_equal(tokens_kept(&brief, 20), 0);
+    assert_int_equal(tokens_kept(&long_enough, 20), kept);
+}
+
+static void senseless_retention_is_refused(void **state)
+{
+    (void)state;
+    const struct {
+        spey_retention_range range;
+        const char *text;
+    } cases[] = {
+        { { -1, 4, 50, 0 }, "of tokens -1 to 4" }, { { 4, 4, 50, 0 }, "of tokens 4 to 4" },
+        { { 0, 4, 101, 0 }, "priority 101" },      { { 0, 4, -1, 0 }, "priority -1" },
+        { { 0, 4, 50, -1 }, "lasts -1 ms" },       { { 0, 4, 50, INT64_MAX }, "lasts 9223" },
+    };
+    spey_context *context = context_of(1, 0);
+    const int32_t prompt[] = { 1, 2 };
+    spey_request_options o;
+    spey_request_options_init(&o);
+    o.prompt = prompt;
+    o.n_prompt = 2;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        o.retention = &cases[i].range;
+        o.n_retention = 1;
+        assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_INVALID);
+        assert_non_null(strstr(spey_last_error(), cases[i].text));
+    }
+    static const spey_retention_range many[SPEY_RETENTION_RANGES_MAX + 1];
+    o.retention = many;
+    o.n_retention = SPEY_RETENTION_RANGES_MAX + 1;
+    assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_INVALID);
+    spey_context_free(context);
+}
+
 static void sequence_i_is_a_request_with_seed_plus_i(void **state)
 {
     (void)state;
@@ -868,6 +960,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_crowd_gets_what_each_gets_alone),
         cmocka_unit_test(outputs_do_not_depend_on_the_policy),
+        cmocka_unit_test(requests_say_how_their_blocks_are_kept),
+        cmocka_unit_test(senseless_retention_is_refused),
         cmocka_unit_test(sequence_i_is_a_request_with_seed_plus_i),
         cmocka_unit_test(best_of_tells_the_likeliest_in_order),
         cmocka_unit_test(cancelling_ends_every_sequence_once),

@@ -33,21 +33,43 @@ static spey_kv_key key_of(int32_t ids[BLOCKS * BLOCK], int32_t first, int64_t n)
     return (spey_kv_key){ .ids = ids, .n = n };
 }
 
+static spey_seq_id begin(spey_kv_cache *kv, const spey_kv_key *key, int64_t *reused)
+{
+    spey_seq_id seq;
+    assert_int_equal(spey_kv_open(kv, &seq), SPEY_OK);
+    assert_int_equal(spey_kv_match(kv, seq, key, reused), SPEY_OK);
+    return seq;
+}
+
+static void finish(spey_kv_cache *kv, spey_seq_id seq, const spey_kv_key *key, int64_t reused)
+{
+    assert_int_equal(spey_kv_reserve(kv, seq, key->n), SPEY_OK);
+    spey_kv_copies_done(kv);
+    spey_kv_advance(kv, seq, key->ids + reused, key->n - reused);
+    spey_kv_close(kv, seq);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+}
+
 /* A sequence of n tokens comes and goes; priority -1: as it is without being told. */
 static void leave(spey_kv_cache *kv, int32_t first, int64_t n, int priority, uint64_t until_ns)
 {
     int32_t ids[BLOCKS * BLOCK];
     int64_t reused;
-    spey_seq_id seq;
     const spey_kv_key key = key_of(ids, first, n);
-    assert_int_equal(spey_kv_open(kv, &seq), SPEY_OK);
-    assert_int_equal(spey_kv_match(kv, seq, &key, &reused), SPEY_OK);
+    spey_seq_id seq = begin(kv, &key, &reused);
     if (priority >= 0) spey_kv_set_retention(kv, seq, priority, until_ns);
-    assert_int_equal(spey_kv_reserve(kv, seq, n), SPEY_OK);
-    spey_kv_copies_done(kv);
-    spey_kv_advance(kv, seq, ids + reused, n - reused);
-    spey_kv_close(kv, seq);
-    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    finish(kv, seq, &key, reused);
+}
+
+static void leave_ranges(spey_kv_cache *kv, int32_t first, int64_t n,
+                         const spey_kv_retention *ranges, int n_ranges)
+{
+    int32_t ids[BLOCKS * BLOCK];
+    int64_t reused;
+    const spey_kv_key key = key_of(ids, first, n);
+    spey_seq_id seq = begin(kv, &key, &reused);
+    spey_kv_set_retention_ranges(kv, seq, ranges, n_ranges);
+    finish(kv, seq, &key, reused);
 }
 
 /* How many of the tokens first … are still there. */
@@ -120,6 +142,64 @@ static void a_priority_ends_when_its_time_is_over(void **state)
     press(kv, 10);
     assert_int_equal(left_of(kv, 100), 0);
     assert_int_equal(left_of(kv, 200), 4);
+    spey_kv_cache_free(kv);
+}
+
+static void ranges_keep_the_blocks_that_begin_in_them(void **state)
+{
+    (void)state;
+    /* Blocks of 2 tokens: the second begins in the first range, though its end does not. */
+    const spey_kv_retention ranges[] = { { 0, 3, 90, 0 }, { 3, INT64_MAX, 50, 0 } };
+    spey_kv_cache *kv = cache();
+    leave_ranges(kv, 100, 12, ranges, 2);
+    leave(kv, 200, 12, 60, 0);
+    press(kv, 4);
+    assert_int_equal(left_of(kv, 200), 12);
+    assert_int_equal(left_of(kv, 100), 4);
+    press(kv, 10);
+    assert_int_equal(left_of(kv, 200), 0);
+    assert_int_equal(left_of(kv, 100), 4);
+    press(kv, 11);
+    assert_int_equal(left_of(kv, 100), 2);
+    spey_kv_cache_free(kv);
+}
+
+static void the_end_of_a_sequence_may_be_worth_less(void **state)
+{
+    (void)state;
+    const spey_kv_retention ranges[] = { { 4, INT64_MAX, 5, 0 } };
+    spey_kv_cache *kv = cache();
+    leave_ranges(kv, 100, 12, ranges, 1);
+    leave(kv, 200, 12, -1, 0);
+    leave(kv, 100, 4, -1, 0); /* its beginning was used last */
+    press(kv, 4);
+    assert_int_equal(left_of(kv, 100), 4);
+    assert_int_equal(left_of(kv, 200), 12);
+    spey_kv_cache_free(kv);
+}
+
+static void a_duration_begins_when_a_block_is_filled_or_found(void **state)
+{
+    (void)state;
+    const spey_kv_retention ranges[] = { { 0, INT64_MAX, 80, 100 } };
+    spey_kv_cache *kv = cache();
+    spey_kv_set_time(kv, 1000);
+    leave_ranges(kv, 100, 8, ranges, 1);
+    leave_ranges(kv, 200, 8, ranges, 1);
+    spey_kv_set_time(kv, 1050);
+    leave_ranges(kv, 100, 8, ranges,
+                 1); /* 3 of its 4 blocks are found, the last is written again */
+    spey_kv_set_time(kv, 1120);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+    leave(kv, 200, 8, -1, 0); /* used last, but its time is over */
+    press(kv, 8);
+    assert_int_equal(left_of(kv, 100), 8);
+    assert_int_equal(left_of(kv, 200), 0);
+    spey_kv_set_time(kv, 1150);
+    leave(kv, 200, 8, 40, 0);
+    press(kv, 8);
+    assert_int_equal(left_of(kv, 100), 0);
+    assert_int_equal(left_of(kv, 200), 8);
     spey_kv_cache_free(kv);
 }
 
@@ -229,6 +309,9 @@ int main(void)
         cmocka_unit_test(the_least_recently_used_goes_first_from_its_end),
         cmocka_unit_test(a_higher_priority_stays_longer),
         cmocka_unit_test(a_priority_ends_when_its_time_is_over),
+        cmocka_unit_test(ranges_keep_the_blocks_that_begin_in_them),
+        cmocka_unit_test(the_end_of_a_sequence_may_be_worth_less),
+        cmocka_unit_test(a_duration_begins_when_a_block_is_filled_or_found),
         cmocka_unit_test(a_block_keeps_the_highest_priority_it_was_given),
         cmocka_unit_test(leaves_go_before_what_is_above_them),
         cmocka_unit_test(equal_hashes_are_not_believed),
