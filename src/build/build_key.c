@@ -16,7 +16,7 @@
 
 enum {
     /* Raise it when the same checkpoint gives another engine than before: cached ones are then built again. */
-    BUILDER_REVISION = 3,
+    BUILDER_REVISION = 4,
     SMALL_BYTES_MAX = 1 << 20, /* files up to this size are part of the key with their contents */
 };
 

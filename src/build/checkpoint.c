@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "build/generation_config.h"
 #include "build/quant_config.h"
 #include "text/utf8.h"
 
@@ -37,67 +38,6 @@ spey_status spey_checkpoint_name(const char *path, char *out, size_t out_bytes)
     if (len == 0 || len >= out_bytes || !spey_utf8_is_valid(name, len)) name = "checkpoint";
     snprintf(out, out_bytes, "%s", name);
     return SPEY_OK;
-}
-
-/* ---- generation_config.json ---- */
-
-static spey_status apply_eos(const char *where, const json_t *value, spey_model_info *info)
-{
-    size_t n = json_is_array(value) ? json_array_size(value) : 1;
-    if (n > SPEY_EOS_IDS_MAX)
-        return SPEY_FAIL(SPEY_LIMIT, "%s: \"eos_token_id\" lists %zu ids, at most %d expected",
-                         where, n, SPEY_EOS_IDS_MAX);
-    int n_eos = 0;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *id = json_is_array(value) ? json_array_get(value, i) : value;
-        if (!json_is_integer(id) || json_integer_value(id) >= SPEY_VOCAB_MAX)
-            return SPEY_FAIL(SPEY_FORMAT, "%s: \"eos_token_id\" is not an id or a list of ids",
-                             where);
-        if (json_integer_value(id) >= 0) info->eos_ids[n_eos++] = (int32_t)json_integer_value(id);
-    }
-    info->n_eos = n_eos;
-    return SPEY_OK;
-}
-
-/* A missing key keeps *id; -1 is how some configurations say "none". */
-static spey_status apply_id(const char *where, const json_t *config, const char *key, int32_t *id)
-{
-    int64_t value;
-    SPEY_TRY(spey_json_int(config, where, key, -1, SPEY_VOCAB_MAX - 1, *id, &value));
-    *id = (int32_t)value;
-    return SPEY_OK;
-}
-
-static spey_status apply_sampling(const char *where, const json_t *config, spey_model_info *info)
-{
-    static const double number_max = 1e6;
-    SPEY_TRY(spey_json_bool(config, where, "do_sample", false, &info->do_sample));
-    /* Unless told otherwise, transformers' generate() samples from the 50 best. */
-    int64_t missing_top_k = info->do_sample ? 50 : 0;
-    SPEY_TRY(
-        spey_json_int(config, where, "top_k", -1, SPEY_VOCAB_MAX, missing_top_k, &info->top_k));
-    if (info->top_k < 0) info->top_k = 0;
-    SPEY_TRY(spey_json_number(config, where, "temperature", 0, number_max, 1, &info->temperature));
-    SPEY_TRY(spey_json_number(config, where, "top_p", 0, 1, 1, &info->top_p));
-    SPEY_TRY(spey_json_number(config, where, "min_p", 0, 1, 0, &info->min_p));
-    SPEY_TRY(spey_json_number(config, where, "typical_p", 0, 1, 1, &info->typical_p));
-    return spey_json_number(config, where, "repetition_penalty", 0, number_max, 1,
-                            &info->repetition_penalty);
-}
-
-spey_status spey_generation_config_apply(const char *where, const json_t *config,
-                                         spey_model_info *info)
-{
-    if (!json_is_object(config)) return SPEY_FAIL(SPEY_FORMAT, "%s: is not a JSON object", where);
-    const json_t *eos = json_object_get(config, "eos_token_id");
-    if (eos && !json_is_null(eos)) SPEY_TRY(apply_eos(where, eos, info));
-    SPEY_TRY(apply_id(where, config, "bos_token_id", &info->bos_id));
-    SPEY_TRY(apply_id(where, config, "pad_token_id", &info->pad_id));
-    if (info->decoder_start_id >= 0) { /* there is an encoder */
-        SPEY_TRY(apply_id(where, config, "decoder_start_token_id", &info->decoder_start_id));
-        SPEY_TRY(apply_id(where, config, "forced_bos_token_id", &info->forced_bos_id));
-    }
-    return apply_sampling(where, config, info);
 }
 
 /* ---- chat templates ---- */
@@ -214,6 +154,16 @@ static spey_status check_modelopt_file(const spey_checkpoint *checkpoint)
     return status;
 }
 
+/* Before there was generation_config.json, its keys were in config.json. */
+static spey_status read_legacy_rules(const spey_checkpoint_file *config, spey_model_info *info)
+{
+    json_t *root;
+    SPEY_TRY(parse_file(config, &root));
+    spey_status status = spey_generation_rules_apply(config->name, root, info);
+    json_decref(root);
+    return status;
+}
+
 static spey_status read_model(spey_checkpoint *checkpoint)
 {
     const spey_checkpoint_file *config = spey_checkpoint_find(checkpoint, "config.json");
@@ -232,7 +182,7 @@ static spey_status read_model(spey_checkpoint *checkpoint)
                                   sizeof checkpoint->info.name));
     const spey_checkpoint_file *generation =
         spey_checkpoint_find(checkpoint, "generation_config.json");
-    if (!generation) return SPEY_OK;
+    if (!generation) return read_legacy_rules(config, &checkpoint->info);
     SPEY_TRY(parse_file(generation, &root));
     status = spey_generation_config_apply(generation->name, root, &checkpoint->info);
     json_decref(root);

@@ -46,8 +46,4 @@ const char *const *spey_checkpoint_file_names(void);
 /* The last part of the folder's real path. */
 spey_status spey_checkpoint_name(const char *path, char *out, size_t out_bytes);
 
-/* Put what generation_config.json says over what config.json said. */
-spey_status spey_generation_config_apply(const char *where, const json_t *config,
-                                         spey_model_info *info);
-
 #endif

@@ -14,7 +14,13 @@
 #include "base/strbuf.h"
 #include "tensor/dtype.h"
 
-enum { SPEY_EOS_IDS_MAX = 16 };
+enum { SPEY_EOS_IDS_MAX = 16, SPEY_INFO_IDS_MAX = 512 };
+
+/* Token ids of the "info" section. */
+typedef struct spey_info_ids {
+    int32_t ids[SPEY_INFO_IDS_MAX];
+    int32_t n;
+} spey_info_ids;
 
 /* What a runtime must know beside the graph; the "info" section (JSON). */
 typedef struct spey_model_info {
@@ -38,6 +44,13 @@ typedef struct spey_model_info {
     bool do_sample;
     double temperature, top_p, min_p, typical_p, repetition_penalty;
     int64_t top_k;
+    int64_t no_repeat_ngram; /* 0: off */
+    int64_t
+        min_length; /* tokens before end-of-text, those that the decoder begins with included; 0: any */
+    int64_t min_new_tokens; /* likewise, of the output */
+    int32_t forced_eos_id;  /* the last token that there is room for; -1: none */
+    spey_info_ids suppress, begin_suppress;
+    spey_info_ids bad_words; /* sequences, behind each a -1 */
 } spey_model_info;
 
 typedef struct spey_engine_tensor {

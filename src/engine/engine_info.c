@@ -19,6 +19,14 @@ static void put_text(spey_strbuf *out, const char *key, const char *value)
     spey_json_quote(out, value, strlen(value));
 }
 
+static void put_ids(spey_strbuf *out, const char *key, const int32_t *ids, int32_t n)
+{
+    spey_strbuf_printf(out, ",\n \"%s\": [", key);
+    for (int i = 0; i < n; i++)
+        spey_strbuf_printf(out, "%s%" PRId32, i ? ", " : "", ids[i]);
+    spey_strbuf_putc(out, ']');
+}
+
 spey_status spey_model_info_write(const spey_model_info *info, spey_strbuf *out)
 {
     SPEY_ASSERT(info->n_eos >= 0 && info->n_eos <= SPEY_EOS_IDS_MAX);
@@ -42,13 +50,18 @@ spey_status spey_model_info_write(const spey_model_info *info, spey_strbuf *out)
         { "decoder_start_id", info->decoder_start_id },
         { "forced_bos_id", info->forced_bos_id },
         { "top_k", info->top_k },
+        { "forced_eos_id", info->forced_eos_id },
+        { "no_repeat_ngram", info->no_repeat_ngram },
+        { "min_length", info->min_length },
+        { "min_new_tokens", info->min_new_tokens },
     };
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
         spey_strbuf_printf(out, ",\n \"%s\": %" PRId64, integers[i].key, integers[i].value);
-    spey_strbuf_puts(out, ",\n \"eos_ids\": [");
-    for (int i = 0; i < info->n_eos; i++)
-        spey_strbuf_printf(out, "%s%" PRId32, i ? ", " : "", info->eos_ids[i]);
-    spey_strbuf_printf(out, "],\n \"exact\": %s,\n \"do_sample\": %s",
+    put_ids(out, "eos_ids", info->eos_ids, info->n_eos);
+    put_ids(out, "suppress_ids", info->suppress.ids, info->suppress.n);
+    put_ids(out, "begin_suppress_ids", info->begin_suppress.ids, info->begin_suppress.n);
+    put_ids(out, "bad_words", info->bad_words.ids, info->bad_words.n);
+    spey_strbuf_printf(out, ",\n \"exact\": %s,\n \"do_sample\": %s",
                        info->exact ? "true" : "false", info->do_sample ? "true" : "false");
     put_number(out, "temperature", info->temperature);
     put_number(out, "top_p", info->top_p);
@@ -80,20 +93,42 @@ static spey_status parse_id(const char *where, const json_t *root, const char *k
     return SPEY_OK;
 }
 
-static spey_status parse_eos(const char *where, const json_t *root, spey_model_info *info)
+/* A list of at most n_max ids, each at least `min`. */
+static spey_status parse_ids(const char *where, const json_t *ids, const char *key, int32_t min,
+                             int32_t n_max, int32_t *out, int32_t *n)
 {
-    const json_t *ids = json_object_get(root, "eos_ids");
-    if (!json_is_array(ids) || json_array_size(ids) > SPEY_EOS_IDS_MAX)
-        return SPEY_FAIL(SPEY_FORMAT, "%s: \"eos_ids\" is not a list of at most %d ids", where,
-                         SPEY_EOS_IDS_MAX);
+    if (!json_is_array(ids) || json_array_size(ids) > (size_t)n_max)
+        return SPEY_FAIL(SPEY_FORMAT, "%s: \"%s\" is not a list of at most %d ids", where, key,
+                         n_max);
     for (size_t i = 0; i < json_array_size(ids); i++) {
         const json_t *id = json_array_get(ids, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+        if (!json_is_integer(id) || json_integer_value(id) < min ||
             json_integer_value(id) > INT32_MAX)
-            return SPEY_FAIL(SPEY_FORMAT, "%s: \"eos_ids\" holds what is not a token id", where);
-        info->eos_ids[info->n_eos++] = (int32_t)json_integer_value(id);
+            return SPEY_FAIL(SPEY_FORMAT, "%s: \"%s\" holds what is not a token id", where, key);
+        out[(*n)++] = (int32_t)json_integer_value(id);
     }
     return SPEY_OK;
+}
+
+/* A missing list is empty: engines were written before there were these. */
+static spey_status parse_info_ids(const char *where, const json_t *root, const char *key,
+                                  int32_t min, spey_info_ids *out)
+{
+    const json_t *ids = json_object_get(root, key);
+    return ids ? parse_ids(where, ids, key, min, SPEY_INFO_IDS_MAX, out->ids, &out->n) : SPEY_OK;
+}
+
+/* What else generate() would do. */
+static spey_status parse_rules(const char *where, const json_t *root, spey_model_info *info)
+{
+    SPEY_TRY(parse_id(where, root, "forced_eos_id", &info->forced_eos_id));
+    SPEY_TRY(spey_json_int(root, where, "no_repeat_ngram", 0, 1024, 0, &info->no_repeat_ngram));
+    SPEY_TRY(spey_json_int(root, where, "min_length", 0, SPEY_POSITIONS_MAX, 0, &info->min_length));
+    SPEY_TRY(spey_json_int(root, where, "min_new_tokens", 0, SPEY_POSITIONS_MAX, 0,
+                           &info->min_new_tokens));
+    SPEY_TRY(parse_info_ids(where, root, "suppress_ids", 0, &info->suppress));
+    SPEY_TRY(parse_info_ids(where, root, "begin_suppress_ids", 0, &info->begin_suppress));
+    return parse_info_ids(where, root, "bad_words", -1, &info->bad_words);
 }
 
 static spey_status parse_info(const char *where, const json_t *root, spey_model_info *info)
@@ -126,7 +161,9 @@ static spey_status parse_info(const char *where, const json_t *root, spey_model_
     SPEY_TRY(parse_id(where, root, "pad_id", &info->pad_id));
     SPEY_TRY(parse_id(where, root, "decoder_start_id", &info->decoder_start_id));
     SPEY_TRY(parse_id(where, root, "forced_bos_id", &info->forced_bos_id));
-    SPEY_TRY(parse_eos(where, root, info));
+    SPEY_TRY(parse_ids(where, json_object_get(root, "eos_ids"), "eos_ids", 0, SPEY_EOS_IDS_MAX,
+                       info->eos_ids, &info->n_eos));
+    SPEY_TRY(parse_rules(where, root, info));
     SPEY_TRY(spey_json_bool(root, where, "exact", false, &info->exact));
     SPEY_TRY(spey_json_bool(root, where, "do_sample", false, &info->do_sample));
     const struct {

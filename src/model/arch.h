@@ -24,6 +24,7 @@ typedef struct spey_arch_config {
     int64_t windows[SPEY_LAYERS_MAX]; /* attention window of each layer; 0: none */
     spey_rope_config rope;            /* rotary 0: none */
     spey_rope_config local_rope;      /* of layers with a window; rotary 0: as the others */
+    int32_t forced_eos; /* what generate() ends with when nothing is said; 0: nothing */
     double embed_scale, residual_scale, attention_scale, logit_scale; /* 0: the usual */
     double attention_softcap, logit_softcap;
     /* Mixture of experts, in the layers that are sparse. */

@@ -143,6 +143,7 @@ static void read_info(spey_config *config, spey_model *model)
     info->n_layers = model->config.layers;
     info->context_length = read_context(&model->config);
     info->temperature = info->top_p = info->typical_p = info->repetition_penalty = 1;
+    info->forced_eos_id = model->config.forced_eos ? model->config.forced_eos : -1;
     info->bos_id = read_id(config, "bos_token_id");
     info->pad_id = read_id(config, "pad_token_id");
     read_start(config, model->config.encoder.layers > 0, info);

@@ -31,6 +31,13 @@ static const spey_model_info sample_info = {
     .typical_p = 1,
     .repetition_penalty = 1.1,
     .top_k = 50,
+    .no_repeat_ngram = 3,
+    .min_length = 56,
+    .min_new_tokens = 4,
+    .forced_eos_id = 2,
+    .suppress = { { 5, 6 }, 2 },
+    .begin_suppress = { { 220 }, 1 },
+    .bad_words = { { 8, 9, -1, 10, -1 }, 5 },
 };
 
 static const spey_engine_tensor sample_tensors[] = {
@@ -94,6 +101,13 @@ static void what_is_written_reads_back(void **state)
     assert_true(info->temperature == sample_info.temperature && info->repetition_penalty == 1.1);
     assert_int_equal(info->n_parameters, sample_info.n_parameters);
     assert_int_equal(info->pad_id, -1);
+    assert_int_equal(info->no_repeat_ngram, 3);
+    assert_int_equal(info->min_length, 56);
+    assert_int_equal(info->min_new_tokens, 4);
+    assert_int_equal(info->forced_eos_id, 2);
+    assert_memory_equal(&info->suppress, &sample_info.suppress, sizeof info->suppress);
+    assert_memory_equal(&info->begin_suppress, &sample_info.begin_suppress, sizeof info->suppress);
+    assert_memory_equal(&info->bad_words, &sample_info.bad_words, sizeof info->bad_words);
     assert_int_equal(spey_engine_file_n_tensors(file), N_TENSORS);
     for (int i = 0; i < N_TENSORS; i++) {
         const spey_engine_tensor *tensor = spey_engine_file_tensor(file, sample_tensors[i].name);
@@ -775,6 +789,10 @@ static void bad_info_is_refused(void **state)
         { "[1, 7]", "[-1]", "not a token id" },
         { "[1, 7]", "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]", "at most 16" },
         { "\"do_sample\": true", "\"do_sample\": 1", "\"do_sample\" is an integer" },
+        { "[5, 6]", "5", "\"suppress_ids\" is not a list of at most 512" },
+        { "[220]", "[-1]", "\"begin_suppress_ids\" holds what is not" },
+        { "[8, 9, -1", "[8, 9, -2", "\"bad_words\" holds what is not" },
+        { "\"forced_eos_id\": 2", "\"forced_eos_id\": -2", "\"forced_eos_id\" is -2" },
         { "\"top_k\": 50", "\"top_k\": -3", "\"top_k\" is -3" },
         { "\"min_p\"", "\"mim_p\"", "\"min_p\" is missing" },
     };
@@ -790,6 +808,26 @@ static void bad_info_is_refused(void **state)
         assert_int_equal(spey_model_info_parse("info", changed, (size_t)n, &info), SPEY_FORMAT);
         assert_error_has(cases[i][2]);
     }
+    spey_strbuf_deinit(&text);
+}
+
+/* Engines from before there were rules have none. */
+static void missing_rules_are_none(void **state)
+{
+    (void)state;
+    static const char *const keys[] = { "\"suppress_ids\"", "\"begin_suppress_ids\"",
+                                        "\"bad_words\"",    "\"no_repeat_ngram\"",
+                                        "\"min_length\"",   "\"min_new_tokens\"",
+                                        "\"forced_eos_id\"" };
+    spey_strbuf text = { 0 };
+    assert_int_equal(spey_model_info_write(&sample_info, &text), SPEY_OK);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        strstr(text.data, keys[i])[1] = '_';
+    spey_model_info info;
+    assert_int_equal(spey_model_info_parse("info", text.data, text.len, &info), SPEY_OK);
+    assert_int_equal(info.suppress.n + info.begin_suppress.n + info.bad_words.n, 0);
+    assert_int_equal(info.no_repeat_ngram + info.min_length + info.min_new_tokens, 0);
+    assert_int_equal(info.forced_eos_id, -1);
     spey_strbuf_deinit(&text);
 }
 
@@ -810,6 +848,7 @@ int main(void)
         cmocka_unit_test(running_out_of_memory_leaves_nothing),
         cmocka_unit_test(a_virtual_engine_has_shapes_but_no_data),
         cmocka_unit_test(bad_info_is_refused),
+        cmocka_unit_test(missing_rules_are_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@ static void read(spey_config *config, spey_arch_config *c)
     c->positions =
         spey_config_int(config, "max_position_embeddings", 1, SPEY_POSITIONS_MAX - 2, 1024);
     c->act = spey_config_activation(config, "activation_function", "gelu");
+    c->forced_eos = 2;
     c->norm_eps = 1e-5; /* not in the configuration */
     c->tied = true;
     spey_config_demand(config, spey_config_bool(config, "tie_word_embeddings", true),
