@@ -158,6 +158,13 @@ typedef struct spey_sampling {
     size_t n_stop;
     const spey_id_list *bad_words; /* id sequences that must not appear */
     size_t n_bad_words;
+    const int32_t *suppress_ids; /* never drawn */
+    size_t n_suppress_ids;
+    const int32_t *begin_suppress_ids; /* not the first of the output */
+    size_t n_begin_suppress_ids;
+    /* What the last token is that max_tokens or the sequence limit has room for, whatever the logits say; -1: what they
+     * say. A guide goes before. */
+    int32_t forced_eos_id;
     const int32_t *stop_ids; /* end the output like end-of-text */
     size_t n_stop_ids;
     const spey_logit_bias *logit_bias;

@@ -6,9 +6,15 @@
 #include "base/file.h"
 #include "runtime/engine_handle.h"
 
+/* No value that the option may have. */
+enum { FORCED_EOS_OF_MODEL = -2 };
+
 void spey_sampling_flags_init(spey_sampling_flags *flags)
 {
     *flags = (spey_sampling_flags){ .max_tokens = 128,
+                                    .min_tokens = -1,
+                                    .no_repeat_ngram = -1,
+                                    .forced_eos = FORCED_EOS_OF_MODEL,
                                     .n = 1,
                                     .beams = 1,
                                     .beam_groups = 1,
@@ -48,12 +54,33 @@ static spey_status encode_word(const spey_engine *engine, const char *word, spey
     return spey_engine_tokenize(engine, word, strlen(word), false, ids, n, &n);
 }
 
+static size_t count_words(const spey_info_ids *words)
+{
+    size_t n = 0;
+    for (int32_t i = 0; i < words->n; i++)
+        n += words->ids[i] < 0;
+    return n;
+}
+
+/* Those of the model's generation_config: sequences with a -1 behind each. */
+static void add_words_of_model(const spey_info_ids *words, spey_id_list *lists, size_t *n)
+{
+    for (int32_t i = 0, begin = 0; i < words->n; i++) {
+        if (words->ids[i] >= 0) continue;
+        lists[(*n)++] = (spey_id_list){ words->ids + begin, (size_t)(i - begin) };
+        begin = i + 1;
+    }
+}
+
 /* A word is banned as it stands alone and as it follows a space: vocabularies spell the two differently. */
 static spey_status parse_bad_words(const spey_sampling_flags *f, const spey_engine *engine,
                                    spey_arena *arena, spey_sampling *out)
 {
-    spey_id_list *lists = spey_arena_array(arena, 2 * f->bad_words.n + f->bad_ids.n, sizeof *lists);
+    const spey_info_ids *of_model = &spey_engine_file_info(engine->file)->bad_words;
+    size_t n = 2 * f->bad_words.n + f->bad_ids.n + count_words(of_model);
+    spey_id_list *lists = spey_arena_array(arena, n, sizeof *lists);
     if (!lists) return SPEY_NOMEM;
+    add_words_of_model(of_model, lists, &out->n_bad_words);
     for (size_t i = 0; i < f->bad_words.n; i++) {
         const char *word = f->bad_words.items[i];
         if (!*word) return SPEY_FAIL(SPEY_INVALID, "--bad-words is empty, expected a word");
@@ -71,19 +98,56 @@ static spey_status parse_bad_words(const spey_sampling_flags *f, const spey_engi
     return SPEY_OK;
 }
 
-static spey_status parse_stop_ids(const spey_text_list *list, spey_arena *arena, spey_sampling *out)
+/* All ids of a repeated option, behind those of the model. */
+static spey_status gather_ids(const char *what, const spey_text_list *list,
+                              const spey_info_ids *of_model, spey_arena *arena, spey_id_list *out)
 {
+    if (of_model) *out = (spey_id_list){ of_model->ids, (size_t)of_model->n };
     for (size_t i = 0; i < list->n; i++) {
         spey_id_list ids;
-        SPEY_TRY(parse_ids("--stop-ids", list->items[i], arena, &ids));
-        int32_t *all = spey_arena_array(arena, out->n_stop_ids + ids.n, sizeof *all);
+        SPEY_TRY(parse_ids(what, list->items[i], arena, &ids));
+        int32_t *all = spey_arena_array(arena, out->n + ids.n, sizeof *all);
         if (!all) return SPEY_NOMEM;
-        if (out->n_stop_ids) memcpy(all, out->stop_ids, out->n_stop_ids * sizeof *all);
-        memcpy(all + out->n_stop_ids, ids.ids, ids.n * sizeof *all);
-        out->stop_ids = all;
-        out->n_stop_ids += ids.n;
+        if (out->n) memcpy(all, out->ids, out->n * sizeof *all);
+        memcpy(all + out->n, ids.ids, ids.n * sizeof *all);
+        *out = (spey_id_list){ all, out->n + ids.n };
     }
     return SPEY_OK;
+}
+
+static spey_status parse_id_lists(const spey_sampling_flags *f, const spey_model_info *info,
+                                  spey_arena *arena, spey_sampling *out)
+{
+    spey_id_list stop = { 0 }, suppress = { 0 }, begin = { 0 };
+    SPEY_TRY(gather_ids("--stop-ids", &f->stop_ids, NULL, arena, &stop));
+    SPEY_TRY(gather_ids("--suppress-ids", &f->suppress_ids, &info->suppress, arena, &suppress));
+    SPEY_TRY(gather_ids("--begin-suppress-ids", &f->begin_suppress_ids, &info->begin_suppress,
+                        arena, &begin));
+    out->stop_ids = stop.ids;
+    out->n_stop_ids = stop.n;
+    out->suppress_ids = suppress.ids;
+    out->n_suppress_ids = suppress.n;
+    out->begin_suppress_ids = begin.ids;
+    out->n_begin_suppress_ids = begin.n;
+    return SPEY_OK;
+}
+
+/* What the decoder begins with counts in min_length. */
+static int64_t least_output(const spey_model_info *info)
+{
+    int64_t begin = info->forced_bos_id < 0 ? 1 : 2, by_length = info->min_length - begin;
+    return by_length > info->min_new_tokens ? by_length : info->min_new_tokens;
+}
+
+static void choose_rules(const spey_sampling_flags *f, const spey_model_info *info,
+                         spey_sampling *out)
+{
+    bool model_ends = f->forced_eos == FORCED_EOS_OF_MODEL && !f->ignore_eos;
+    out->min_tokens = (int32_t)(f->min_tokens >= 0 ? f->min_tokens : least_output(info));
+    out->no_repeat_ngram =
+        (int32_t)(f->no_repeat_ngram >= 0 ? f->no_repeat_ngram : info->no_repeat_ngram);
+    if (model_ends) out->forced_eos_id = info->forced_eos_id;
+    if (f->forced_eos > FORCED_EOS_OF_MODEL) out->forced_eos_id = (int32_t)f->forced_eos;
 }
 
 static spey_status parse_bias(const spey_text_list *list, spey_arena *arena, spey_sampling *out)
@@ -111,6 +175,7 @@ static spey_status parse_beams(const spey_sampling_flags *f, spey_sampling *out)
 {
     const char *when = f->early_stopping ? f->early_stopping : "false";
     out->n = (int32_t)f->n;
+    out->best_of = (int32_t)f->best_of;
     out->beams = (int32_t)f->beams;
     out->beam_groups = (int32_t)f->beam_groups;
     out->length_penalty = f->length_penalty;
@@ -168,7 +233,7 @@ spey_status spey_sampling_from_flags(const spey_sampling_flags *f, const spey_en
     bool sample = info->do_sample;
     spey_sampling_init(out);
     out->max_tokens = (int32_t)f->max_tokens;
-    out->min_tokens = (int32_t)f->min_tokens;
+    choose_rules(f, info, out);
     out->temperature = choose(f->temperature, info->temperature, 0, sample);
     out->top_k = (int32_t)choose((double)f->top_k, (double)info->top_k, 0, sample);
     out->top_p = choose(f->top_p, info->top_p, 1, sample);
@@ -177,7 +242,6 @@ spey_status spey_sampling_from_flags(const spey_sampling_flags *f, const spey_en
     out->repetition_penalty = choose(f->repetition_penalty, info->repetition_penalty, 1, true);
     out->presence_penalty = f->presence_penalty;
     out->frequency_penalty = f->frequency_penalty;
-    out->no_repeat_ngram = (int32_t)f->no_repeat_ngram;
     out->seed = (uint64_t)f->seed;
     out->ignore_eos = f->ignore_eos;
     out->logprobs = (int32_t)f->logprobs;
@@ -187,6 +251,6 @@ spey_status spey_sampling_from_flags(const spey_sampling_flags *f, const spey_en
     SPEY_TRY(parse_beams(f, out));
     SPEY_TRY(parse_guide(f, arena, out));
     SPEY_TRY(parse_bad_words(f, engine, arena, out));
-    SPEY_TRY(parse_stop_ids(&f->stop_ids, arena, out));
+    SPEY_TRY(parse_id_lists(f, info, arena, out));
     return parse_bias(&f->logit_bias, arena, out);
 }

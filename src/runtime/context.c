@@ -38,6 +38,7 @@ void spey_sampling_init(spey_sampling *sampling)
                                  .beam_groups = 1,
                                  .length_penalty = 1,
                                  .prompt_logprobs = -1,
+                                 .forced_eos_id = -1,
                                  .n = 1 };
 }
 
@@ -110,11 +111,19 @@ static spey_status choose_kv_bytes(const spey_engine *engine, const spey_context
     return SPEY_OK;
 }
 
+/* An id that the model has no logit of is never drawn, and must not be banned. */
+static void keep_eos(spey_context *c, const spey_model_info *info)
+{
+    c->eos.ids = c->eos_ids;
+    for (int32_t i = 0; i < info->n_eos; i++)
+        if (info->eos_ids[i] < info->vocab_size) c->eos_ids[c->eos.n++] = info->eos_ids[i];
+}
+
 static spey_status open_runner(spey_context *c, const spey_context_options *o)
 {
     const spey_model_info *info = spey_engine_file_info(c->engine->file);
     c->vocab_size = info->vocab_size;
-    c->eos = (spey_eos){ info->eos_ids, info->n_eos };
+    keep_eos(c, info);
     int32_t sequences = o->sequences_max > 0 ? o->sequences_max : 1;
     spey_limits_plan limits = { .device = o->device,
                                 .threads = o->threads,

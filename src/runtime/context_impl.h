@@ -14,7 +14,8 @@ struct spey_context {
     spey_sampler *sampler;
     const spey_plan *plan;
     int64_t vocab_size;
-    spey_eos eos;
+    int32_t eos_ids[SPEY_EOS_IDS_MAX];
+    spey_eos eos; /* of them */
     spey_scheduler *scheduler;
     spey_schedule schedule;
     spey_request *first, *last; /* all that have not ended, in order of submission */

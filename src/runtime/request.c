@@ -23,9 +23,14 @@ static spey_status copy_lists(spey_request *r, const spey_sampling *from)
     to->guide_text = NULL; /* compiled */
     spey_id_list *words = copy_array(&r->arena, from->bad_words, from->n_bad_words, sizeof *words);
     to->stop_ids = copy_array(&r->arena, from->stop_ids, from->n_stop_ids, sizeof *to->stop_ids);
+    to->suppress_ids =
+        copy_array(&r->arena, from->suppress_ids, from->n_suppress_ids, sizeof *to->suppress_ids);
+    to->begin_suppress_ids = copy_array(&r->arena, from->begin_suppress_ids,
+                                        from->n_begin_suppress_ids, sizeof *to->begin_suppress_ids);
     to->logit_bias =
         copy_array(&r->arena, from->logit_bias, from->n_logit_bias, sizeof *to->logit_bias);
-    if (!words || !to->stop_ids || !to->logit_bias) return SPEY_NOMEM;
+    if (!words || !to->stop_ids || !to->logit_bias || !to->suppress_ids || !to->begin_suppress_ids)
+        return SPEY_NOMEM;
     for (size_t i = 0; i < from->n_bad_words; i++) {
         words[i].ids = copy_array(&r->arena, words[i].ids, words[i].n, sizeof *words[i].ids);
         if (!words[i].ids) return SPEY_NOMEM;

@@ -227,7 +227,10 @@ spey_status spey_request_process(spey_request *r, const spey_choosing *choosing,
     if (!over) /* min_tokens and bans do not keep an output that is complete from ending */
         spey_sampler_penalize(choosing->sampler, &r->sampling, &history, choosing->eos.ids,
                               choosing->eos.n, scores);
-    return r->matcher ? spey_guide_matcher_apply(r->matcher, c->guide_state, scores) : SPEY_OK;
+    if (r->matcher) return spey_guide_matcher_apply(r->matcher, c->guide_state, scores);
+    if (r->sampling.forced_eos_id >= 0 && c->n + 1 == r->ids_max)
+        spey_sampler_force(choosing->sampler, r->sampling.forced_eos_id, scores);
+    return SPEY_OK;
 }
 
 /* The token from logits that the sampler may change. */

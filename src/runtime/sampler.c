@@ -122,6 +122,10 @@ spey_status spey_sampling_check(const spey_sampling *p, int64_t vocab_size)
     SPEY_TRY(check_range("number of stop strings", (double)p->n_stop, 0, SPEY_STOP_STRINGS_MAX));
     SPEY_TRY(check_range("number of bad words", (double)p->n_bad_words, 0, SPEY_BAD_WORDS_MAX));
     SPEY_TRY(check_ids("stop_ids", p->stop_ids, p->n_stop_ids, vocab_size));
+    SPEY_TRY(check_ids("suppress_ids", p->suppress_ids, p->n_suppress_ids, vocab_size));
+    SPEY_TRY(check_ids("begin_suppress_ids", p->begin_suppress_ids, p->n_begin_suppress_ids,
+                       vocab_size));
+    SPEY_TRY(check_range("forced_eos_id", p->forced_eos_id, -1, (double)vocab_size - 1));
     for (size_t i = 0; i < p->n_bad_words; i++) {
         if (p->bad_words[i].n == 0) return SPEY_FAIL(SPEY_INVALID, "bad word %zu is empty", i);
         SPEY_TRY(check_ids("bad_words", p->bad_words[i].ids, p->bad_words[i].n, vocab_size));
@@ -188,6 +192,12 @@ static void ban_ngrams(const spey_sampler *s, int64_t n, const spey_history *h, 
     }
 }
 
+static void ban_ids(const int32_t *ids, size_t n, float *logits)
+{
+    for (size_t i = 0; i < n; i++)
+        logits[ids[i]] = -INFINITY;
+}
+
 static void ban_words(const spey_sampling *p, const spey_history *h, float *logits)
 {
     for (size_t w = 0; w < p->n_bad_words; w++) {
@@ -205,8 +215,9 @@ bool spey_sampling_takes_best(const spey_sampling *p)
     bool greedy = p->temperature == 0 || p->top_k == 1;
     bool penalties =
         p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
-    bool bans = p->no_repeat_ngram > 0 || p->n_bad_words > 0 || p->min_tokens > 0;
-    bool more = p->guide != SPEY_GUIDE_NONE || p->beams > 1;
+    bool bans = p->no_repeat_ngram > 0 || p->n_bad_words > 0 || p->min_tokens > 0 ||
+                p->n_suppress_ids > 0 || p->n_begin_suppress_ids > 0;
+    bool more = p->forced_eos_id >= 0 || p->guide != SPEY_GUIDE_NONE || p->beams > 1;
     return greedy && !penalties && !bans && !more && !p->n_logit_bias;
 }
 
@@ -220,12 +231,18 @@ void spey_sampler_penalize(spey_sampler *s, const spey_sampling *p, const spey_h
     if (p->no_repeat_ngram > 0 && h->n + 1 >= p->no_repeat_ngram)
         ban_ngrams(s, p->no_repeat_ngram, h, logits);
     ban_words(p, h, logits);
+    ban_ids(p->suppress_ids, p->n_suppress_ids, logits);
+    if (h->n == h->n_prompt) ban_ids(p->begin_suppress_ids, p->n_begin_suppress_ids, logits);
     if (h->n - h->n_prompt < p->min_tokens) {
-        for (int32_t i = 0; i < n_eos; i++)
-            logits[eos_ids[i]] = -INFINITY;
-        for (size_t i = 0; i < p->n_stop_ids; i++)
-            logits[p->stop_ids[i]] = -INFINITY;
+        ban_ids(eos_ids, (size_t)n_eos, logits);
+        ban_ids(p->stop_ids, p->n_stop_ids, logits);
     }
+}
+
+void spey_sampler_force(const spey_sampler *s, int32_t id, float *logits)
+{
+    for (int64_t i = 0; i < s->vocab_size; i++)
+        logits[i] = i == id ? 0 : -INFINITY;
 }
 
 float *spey_sampler_copy(spey_sampler *s, const float *logits)

@@ -32,11 +32,14 @@ bool spey_sampling_takes_best(const spey_sampling *sampling);
 /* The settings of its beam search, without lengths. */
 spey_beam_options spey_sampling_beams(const spey_sampling *sampling);
 
-/* Change `logits` [vocab] in place: logit bias, repetition, presence and frequency penalties, no-repeat n-grams, bad words, and
- * the end-of-text ids while the output is shorter than min_tokens. */
+/* Change `logits` [vocab] in place: logit bias, repetition, presence and frequency penalties, no-repeat n-grams, bad words,
+ * suppressed ids, and the end-of-text ids while the output is shorter than min_tokens. */
 void spey_sampler_penalize(spey_sampler *sampler, const spey_sampling *sampling,
                            const spey_history *history, const int32_t *eos_ids, int32_t n_eos,
                            float *logits);
+
+/* Leave no choice but this id. */
+void spey_sampler_force(const spey_sampler *sampler, int32_t id, float *logits);
 
 /* The row copied into the sampler's scratch, valid until the next copy. */
 float *spey_sampler_copy(spey_sampler *sampler, const float *logits);

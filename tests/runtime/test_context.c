@@ -661,6 +661,86 @@ static void a_request_that_bans_every_token_ends_alone(void **state)
     spey_context_free(context);
 }
 
+static void the_last_token_there_is_room_for_is_forced(void **state)
+{
+    (void)state;
+    enum { FORCED = 17 };
+    for (int beams = 1; beams <= 3; beams += 2) {
+        spey_context *context = context_of(3, 0);
+        records free_run = { 0 }, forced = { 0 };
+        spey_sampling s;
+        spey_sampling_init(&s);
+        s.max_tokens = 6;
+        s.ignore_eos = true;
+        s.beams = s.n = beams;
+        submit_options(context, &s, on_any, &free_run);
+        s.forced_eos_id = FORCED;
+        submit_options(context, &s, on_any, &forced);
+        assert_int_equal(spey_context_run(context), SPEY_OK);
+        for (int i = 0; i < beams; i++) {
+            const record *r = &forced.by_sequence[i];
+            assert_int_equal(r->n, 6);
+            assert_int_equal(r->ids[5], FORCED);
+            assert_true(beams > 1 || free_run.by_sequence[i].ids[5] != FORCED);
+            if (beams == 1) assert_memory_equal(r->ids, free_run.by_sequence[i].ids, 5 * 4);
+        }
+        spey_context_free(context);
+    }
+}
+
+/* Checkpoints with a vocabulary that was cut say so. */
+static void an_end_of_text_that_the_model_has_not_is_harmless(void **state)
+{
+    (void)state;
+    spey_engine_file *file;
+    spey_engine *before = engine;
+    tiny_shape shape = tiny_default;
+    shape.fault = TINY_EOS;
+    assert_int_equal(tiny_engine_new(&shape, &file), SPEY_OK);
+    assert_int_equal(spey_engine_from_file(file, &engine), SPEY_OK);
+    spey_context *context = context_of(1, 0);
+    const spey_logit_bias ends = { 3, 1000 };
+    records r = { 0 };
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.min_tokens = 4;
+    s.logit_bias = &ends;
+    s.n_logit_bias = 1;
+    submit_options(context, &s, on_any, &r);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_int_equal(r.by_sequence[0].n, 5);
+    assert_int_equal(r.by_sequence[0].finish, SPEY_FINISH_EOS);
+    spey_context_free(context);
+    spey_engine_close(engine);
+    engine = before;
+}
+
+static void suppressed_ids_stay_out_of_the_output(void **state)
+{
+    (void)state;
+    spey_context *context = context_of(2, 0);
+    records before = { 0 }, after = { 0 }, begin = { 0 };
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.max_tokens = 12;
+    s.ignore_eos = true;
+    submit_options(context, &s, on_any, &before);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    int32_t first = before.by_sequence[0].ids[0];
+    s.begin_suppress_ids = &first;
+    s.n_begin_suppress_ids = 1;
+    submit_options(context, &s, on_any, &begin);
+    s.suppress_ids = before.by_sequence[0].ids;
+    s.n_suppress_ids = 12;
+    submit_options(context, &s, on_any, &after);
+    assert_int_equal(spey_context_run(context), SPEY_OK);
+    assert_true(begin.by_sequence[0].ids[0] != first);
+    for (int i = 0; i < 12; i++)
+        for (int k = 0; k < 12; k++)
+            assert_true(after.by_sequence[0].ids[i] != before.by_sequence[0].ids[k]);
+    spey_context_free(context);
+}
+
 static void ends_come_from_stop_ids_limits_and_full_sequences(void **state)
 {
     (void)state;
@@ -973,6 +1053,9 @@ int main(void)
         cmocka_unit_test(reuse_changes_nothing_but_the_work),
         cmocka_unit_test(a_context_begins_with_what_another_kept),
         cmocka_unit_test(a_request_that_bans_every_token_ends_alone),
+        cmocka_unit_test(the_last_token_there_is_room_for_is_forced),
+        cmocka_unit_test(an_end_of_text_that_the_model_has_not_is_harmless),
+        cmocka_unit_test(suppressed_ids_stay_out_of_the_output),
         cmocka_unit_test(ends_come_from_stop_ids_limits_and_full_sequences),
         cmocka_unit_test(evaluation_says_what_prompt_logprobs_say),
         cmocka_unit_test(every_request_has_an_input_of_its_own),

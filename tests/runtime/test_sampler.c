@@ -236,6 +236,45 @@ static void an_ngram_never_comes_twice(void **state)
         assert_true(isinf(f->logits[i]));
 }
 
+static void suppressed_ids_are_never_drawn_and_some_not_first(void **state)
+{
+    fixture *f = *state;
+    const int32_t ids[] = { 1, 2 }, never[] = { 20, 21 }, not_first[] = { 22 };
+    f->sampling.suppress_ids = never;
+    f->sampling.n_suppress_ids = 2;
+    f->sampling.begin_suppress_ids = not_first;
+    f->sampling.n_begin_suppress_ids = 1;
+    float later = f->logits[22];
+    const spey_history second = { ids, 1, 2 }, first = { ids, 2, 2 };
+    spey_sampler_penalize(f->sampler, &f->sampling, &second, NULL, 0, f->logits);
+    assert_true(isinf(f->logits[20]) && isinf(f->logits[21]));
+    assert_true(f->logits[22] == later);
+    spey_sampler_penalize(f->sampler, &f->sampling, &first, NULL, 0, f->logits);
+    assert_true(isinf(f->logits[22]));
+}
+
+static void a_forced_id_is_the_only_choice(void **state)
+{
+    fixture *f = *state;
+    f->logits[7] = -INFINITY;
+    spey_sampler_force(f->sampler, 7, f->logits);
+    for (int i = 0; i < VOCAB; i++)
+        assert_true(i == 7 ? f->logits[i] == 0 : isinf(f->logits[i]));
+    assert_int_equal(draw(f, 3), 7);
+}
+
+static void rows_of_a_prompt_table_are_passed_over(void **state)
+{
+    fixture *f = *state;
+    const int32_t ids[] = { VOCAB + 5, 3, VOCAB, VOCAB + 5, 3 };
+    const spey_history history = { ids, 4, 5 };
+    f->sampling.repetition_penalty = 2;
+    f->sampling.no_repeat_ngram = 2;
+    f->logits[3] = 4;
+    spey_sampler_penalize(f->sampler, &f->sampling, &history, NULL, 0, f->logits);
+    assert_true(f->logits[3] == 2); /* 3 was followed by a row, which is no choice */
+}
+
 static void a_bad_word_is_banned_when_its_beginning_stands(void **state)
 {
     fixture *f = *state;
@@ -318,8 +357,8 @@ static void only_plain_greedy_decoding_takes_the_best(void **state)
     spey_sampling_init(&plain);
     plain.temperature = 0;
     assert_true(spey_sampling_takes_best(&plain));
-    spey_sampling others[9];
-    for (int i = 0; i < 9; i++)
+    spey_sampling others[12];
+    for (int i = 0; i < 12; i++)
         others[i] = plain;
     others[0].temperature = 0.5;
     others[1].repetition_penalty = 1.1;
@@ -330,7 +369,10 @@ static void only_plain_greedy_decoding_takes_the_best(void **state)
     others[6].logit_bias = &bias, others[6].n_logit_bias = 1;
     others[7].bad_words = &words, others[7].n_bad_words = 1;
     others[8].temperature = 0.5, others[8].top_k = 2;
-    for (int i = 0; i < 9; i++)
+    others[9].suppress_ids = ids, others[9].n_suppress_ids = 1;
+    others[10].begin_suppress_ids = ids, others[10].n_begin_suppress_ids = 1;
+    others[11].forced_eos_id = 0;
+    for (int i = 0; i < 12; i++)
         assert_false(spey_sampling_takes_best(&others[i]));
     others[8].top_k = 1;
     assert_true(spey_sampling_takes_best(&others[8]));
@@ -359,6 +401,16 @@ static void each_setting_has_a_range_and_its_error_names_it(void **state)
     REFUSED(presence_penalty, 1e9, "presence_penalty");
     REFUSED(frequency_penalty, (double)INFINITY, "frequency_penalty");
     REFUSED(no_repeat_ngram, -1, "no_repeat_ngram");
+    REFUSED(forced_eos_id, -2, "forced_eos_id");
+    REFUSED(forced_eos_id, VOCAB, "forced_eos_id");
+    static const int32_t beyond[] = { VOCAB };
+    spey_sampling lists = f->sampling;
+    lists.suppress_ids = beyond, lists.n_suppress_ids = 1;
+    assert_int_equal(spey_sampling_check(&lists, VOCAB), SPEY_INVALID);
+    assert_non_null(strstr(spey_last_error(), "suppress_ids holds the token id"));
+    lists = f->sampling;
+    lists.begin_suppress_ids = beyond, lists.n_begin_suppress_ids = 1;
+    assert_int_equal(spey_sampling_check(&lists, VOCAB), SPEY_INVALID);
     REFUSED(logprobs, 1000, "logprobs");
     REFUSED(prompt_logprobs, -2, "prompt_logprobs");
     REFUSED(n_stop, 33, "stop strings");
@@ -386,6 +438,9 @@ int main(void)
         TEST(repetition_penalty_divides_what_is_positive_and_multiplies_the_rest),
         TEST(presence_and_frequency_count_the_output_only),
         TEST(an_ngram_never_comes_twice),
+        TEST(suppressed_ids_are_never_drawn_and_some_not_first),
+        TEST(a_forced_id_is_the_only_choice),
+        TEST(rows_of_a_prompt_table_are_passed_over),
         TEST(a_bad_word_is_banned_when_its_beginning_stands),
         TEST(end_of_text_waits_for_min_tokens),
         TEST(logit_bias_is_added),

@@ -241,6 +241,10 @@ static void damage(drawing *d, spey_model_info *info)
     case TINY_VOCAB: info->vocab_size++; break;
     case TINY_CONTEXT: info->context_length = 0; break;
     case TINY_ENGINE_DTYPE: info->dtype = SPEY_I8; break;
+    case TINY_EOS:
+        info->eos_ids[info->n_eos++] = 1 << 20;
+        info->eos_ids[info->n_eos++] = 3;
+        break;
     }
 }
 
@@ -266,6 +270,7 @@ spey_status tiny_engine_new(const tiny_shape *shape, spey_engine_file **out)
                              .pad_id = -1,
                              .decoder_start_id = shape->encodes ? 1 : -1,
                              .forced_bos_id = -1,
+                             .forced_eos_id = -1,
                              .temperature = 1,
                              .top_p = 1,
                              .typical_p = 1,

@@ -14,6 +14,7 @@ typedef enum tiny_fault {
     TINY_VOCAB,          /* info has another vocabulary than the graph */
     TINY_CONTEXT,        /* info has no context length */
     TINY_ENGINE_DTYPE,   /* info says I8 */
+    TINY_EOS,            /* no fault: end of text are an id that the vocabulary has not, and 3 */
 } tiny_fault;
 
 typedef struct tiny_shape {
