@@ -13,11 +13,12 @@
 #include "cli/prompt.h"
 #include "cli/run_prompts.h"
 #include "cli/sampling_flags.h"
+#include "cli/table_file.h"
 
 typedef struct run_options {
     spey_runtime_flags runtime;
     spey_sampling_flags sampling;
-    const char *ids, *decoder_ids, *system, *prompt, *prompts;
+    const char *ids, *decoder_ids, *system, *prompt, *prompts, *prompt_table;
     int64_t batch;
     bool json, raw, quiet;
 } run_options;
@@ -113,6 +114,8 @@ static spey_status run_interactive(const run_options *o, const spey_engine *engi
         if (!status)
             status = messages ? spey_prompt_encode_chat(engine, messages, &ids, &n)
                               : spey_prompt_encode(engine, line, (size_t)len, true, &ids, &n);
+        if (!status && request->prompt_table)
+            status = spey_prompt_begin_with_table(engine, request->prompt_table, &ids, &n);
         spey_generation g = { .stream = true };
         interrupted = 0;
         request->prompt = ids;
@@ -170,43 +173,75 @@ static spey_status read_prompt(const run_options *o, const spey_engine *engine, 
     return status;
 }
 
-static spey_status run_engine(const run_options *o, const spey_engine *engine, spey_arena *arena)
+/* What all requests have in common; *decoder_ids and *file are the caller's to free. */
+static spey_status read_request(const run_options *o, spey_request_options *request,
+                                int32_t **decoder_ids, spey_table_file **file)
+{
+    if (o->prompt_table) {
+        SPEY_TRY(spey_table_file_open(o->prompt_table, file));
+        request->prompt_table = spey_table_file_table(*file);
+    }
+    if (o->decoder_ids)
+        SPEY_TRY(
+            spey_args_ids("--decoder-ids", o->decoder_ids, decoder_ids, &request->n_decoder_ids));
+    request->decoder_ids = *decoder_ids;
+    return SPEY_OK;
+}
+
+/* One prompt, or as many as are typed. */
+static spey_status run_here(const run_options *o, const spey_engine *engine, spey_context *context,
+                            spey_request_options *request)
+{
+    json_t *messages = NULL;
+    int32_t *ids = NULL;
+    spey_status status = new_conversation(o, engine, &messages);
+    if (!status && !o->ids && !o->prompt && isatty(STDIN_FILENO)) {
+        status = run_interactive(o, engine, context, request, messages);
+    } else if (!status) {
+        status = read_prompt(o, engine, messages, &ids, &request->n_prompt);
+        if (!status && request->prompt_table && !o->ids)
+            status = spey_prompt_begin_with_table(engine, request->prompt_table, &ids,
+                                                  &request->n_prompt);
+        request->prompt = ids;
+        if (!status) status = run_once(o, engine, context, request);
+    }
+    spey_free(ids);
+    json_decref(messages);
+    return status;
+}
+
+static spey_status run_request(const run_options *o, const spey_engine *engine,
+                               spey_request_options *request)
 {
     spey_context_options options;
+    spey_context *context;
     spey_context_options_from(&o->runtime, &options);
+    if (o->prompts) {
+        options.sequences_max = (int32_t)o->batch;
+        return spey_run_prompts(o->prompts, engine, &options, request, o->raw);
+    }
+    int32_t width = spey_sampling_width(request->sampling);
+    if (options.sequences_max < width) options.sequences_max = width;
+    if (request->prompt_table) options.prompt_table_tokens_max = request->prompt_table->n_rows;
+    SPEY_TRY(spey_context_new(engine, &options, &context));
+    spey_status status = run_here(o, engine, context, request);
+    spey_context_free(context);
+    return status;
+}
+
+static spey_status run_engine(const run_options *o, const spey_engine *engine, spey_arena *arena)
+{
     spey_sampling sampling;
-    SPEY_TRY(spey_sampling_from_flags(&o->sampling, engine, arena, &sampling));
-    spey_context *context = NULL;
-    json_t *messages = NULL;
-    int32_t *ids = NULL, *decoder_ids = NULL;
+    int32_t *decoder_ids = NULL;
+    spey_table_file *file = NULL;
     spey_request_options request;
     spey_request_options_init(&request);
     request.sampling = &sampling;
-    int32_t width = sampling.beams > sampling.n ? sampling.beams : sampling.n;
-    if (o->prompts) options.sequences_max = (int32_t)o->batch;
-    if (options.sequences_max < width) options.sequences_max = width;
-    SPEY_TRY(spey_context_new(engine, &options, &context));
-    if (o->prompts) {
-        spey_status status = spey_run_prompts(o->prompts, engine, context, &sampling, o->raw);
-        spey_context_free(context);
-        return status;
-    }
-    spey_status status = new_conversation(o, engine, &messages);
-    if (!status && o->decoder_ids)
-        status =
-            spey_args_ids("--decoder-ids", o->decoder_ids, &decoder_ids, &request.n_decoder_ids);
-    request.decoder_ids = decoder_ids;
-    if (!status && !o->ids && !o->prompt && isatty(STDIN_FILENO)) {
-        status = run_interactive(o, engine, context, &request, messages);
-    } else if (!status) {
-        status = read_prompt(o, engine, messages, &ids, &request.n_prompt);
-        request.prompt = ids;
-        if (!status) status = run_once(o, engine, context, &request);
-    }
-    spey_free(ids);
+    spey_status status = spey_sampling_from_flags(&o->sampling, engine, arena, &sampling);
+    if (!status) status = read_request(o, &request, &decoder_ids, &file);
+    if (!status) status = run_request(o, engine, &request);
     spey_free(decoder_ids);
-    json_decref(messages);
-    spey_context_free(context);
+    spey_table_file_close(file);
     return status;
 }
 
@@ -233,9 +268,13 @@ int spey_cmd_run(int argc, char **argv)
           "model with an encoder: what the decoder begins with (default: the model's start);\n"
           "the prompt is the encoder's input",
           0, 0 },
+        { "prompt-table", SPEY_OPTION_TEXT, &o.prompt_table, "FILE",
+          "embeddings (p-tuning): tensor prompt_embeddings [rows, hidden] of a safetensors\n"
+          "file; its rows come before a prompt that is text, --ids name them: vocabulary + row",
+          0, 0 },
         { "prompts", SPEY_OPTION_TEXT, &o.prompts, "FILE",
-          "many prompts: one object per line with \"prompt\", \"ids\" or \"messages\",\n"
-          "and sampling options of its own; prints one object per line",
+          "many prompts: one object per line with \"prompt\", \"ids\" or \"messages\", and options\n"
+          "of its own by these names (max_tokens, …); prints one object per line",
           0, 0 },
         { "batch", SPEY_OPTION_INT, &o.batch, "N",
           "with --prompts: how many run at once (default: 16)", 1, 65536 },

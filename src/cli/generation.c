@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/json.h"
 #include "cli/command.h"
@@ -50,8 +51,18 @@ static void put_id(spey_strbuf *out, int32_t id)
     spey_strbuf_printf(out, "%s%d", out->len ? ", " : "", id);
 }
 
+/* Most requests have no others. */
+static bool make_room(spey_generation *g)
+{
+    if (g->others) return true;
+    g->others = spey_new_array(SPEY_PURPOSE_GENERAL, spey_generation_choice, SPEY_CHOICES_MAX - 1);
+    if (!g->others) snprintf(g->error, sizeof g->error, "%s", spey_last_error());
+    return g->others != NULL;
+}
+
 static void collect_other(spey_generation *g, const spey_output *event)
 {
+    if (!make_room(g)) return;
     spey_generation_choice *c = &g->others[event->sequence - 1];
     if (event->sequence > g->n_others) g->n_others = event->sequence;
     if (event->token >= 0) put_id(&c->ids, event->token);
@@ -91,6 +102,7 @@ void spey_generation_deinit(spey_generation *g)
         spey_strbuf_deinit(&g->others[i].text);
         spey_strbuf_deinit(&g->others[i].ids);
     }
+    spey_free(g->others);
     spey_strbuf_deinit(&g->text);
     spey_strbuf_deinit(&g->output_ids);
     spey_strbuf_deinit(&g->logprobs);

@@ -27,8 +27,8 @@ typedef struct spey_generation {
     int64_t n_output;
     uint64_t start_ns, first_ns, last_ns; /* of the clock: submitted, first and last token */
     spey_finish finish;
-    double score;                                        /* beams */
-    spey_generation_choice others[SPEY_CHOICES_MAX - 1]; /* sequences 1 … */
+    double score;                   /* beams */
+    spey_generation_choice *others; /* sequences 1 … */
     int32_t n_others;
     char error[256];
     bool write_failed;

@@ -72,7 +72,20 @@ static void add_words_of_model(const spey_info_ids *words, spey_id_list *lists, 
     }
 }
 
-/* A word is banned as it stands alone and as it follows a space: vocabularies spell the two differently. */
+/* Vocabularies spell a word that follows a space in another way. */
+spey_status spey_bad_word_add(const spey_engine *engine, const char *word, spey_arena *arena,
+                              spey_id_list *lists, size_t *n)
+{
+    if (!*word) return SPEY_FAIL(SPEY_INVALID, "a bad word is empty");
+    SPEY_TRY(encode_word(engine, word, arena, &lists[(*n)++]));
+    if (word[0] == ' ') return SPEY_OK;
+    char *spaced = spey_arena_alloc(arena, strlen(word) + 2);
+    if (!spaced) return SPEY_NOMEM;
+    spaced[0] = ' ';
+    memcpy(spaced + 1, word, strlen(word) + 1);
+    return encode_word(engine, spaced, arena, &lists[(*n)++]);
+}
+
 static spey_status parse_bad_words(const spey_sampling_flags *f, const spey_engine *engine,
                                    spey_arena *arena, spey_sampling *out)
 {
@@ -81,17 +94,10 @@ static spey_status parse_bad_words(const spey_sampling_flags *f, const spey_engi
     spey_id_list *lists = spey_arena_array(arena, n, sizeof *lists);
     if (!lists) return SPEY_NOMEM;
     add_words_of_model(of_model, lists, &out->n_bad_words);
-    for (size_t i = 0; i < f->bad_words.n; i++) {
-        const char *word = f->bad_words.items[i];
-        if (!*word) return SPEY_FAIL(SPEY_INVALID, "--bad-words is empty, expected a word");
-        SPEY_TRY(encode_word(engine, word, arena, &lists[out->n_bad_words++]));
-        if (word[0] == ' ') continue;
-        char *spaced = spey_arena_alloc(arena, strlen(word) + 2);
-        if (!spaced) return SPEY_NOMEM;
-        spaced[0] = ' ';
-        memcpy(spaced + 1, word, strlen(word) + 1);
-        SPEY_TRY(encode_word(engine, spaced, arena, &lists[out->n_bad_words++]));
-    }
+    for (size_t i = 0; i < f->bad_words.n; i++)
+        SPEY_TRY_CTX(
+            spey_bad_word_add(engine, f->bad_words.items[i], arena, lists, &out->n_bad_words),
+            "--bad-words");
     for (size_t i = 0; i < f->bad_ids.n; i++)
         SPEY_TRY(parse_ids("--bad-ids", f->bad_ids.items[i], arena, &lists[out->n_bad_words++]));
     out->bad_words = lists;
@@ -253,4 +259,10 @@ spey_status spey_sampling_from_flags(const spey_sampling_flags *f, const spey_en
     SPEY_TRY(parse_bad_words(f, engine, arena, out));
     SPEY_TRY(parse_id_lists(f, info, arena, out));
     return parse_bias(&f->logit_bias, arena, out);
+}
+
+int32_t spey_sampling_width(const spey_sampling *s)
+{
+    int32_t drawn = s->best_of > s->n ? s->best_of : s->n;
+    return s->beams > drawn ? s->beams : drawn;
 }

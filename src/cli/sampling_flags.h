@@ -62,4 +62,11 @@ void spey_sampling_flags_init(spey_sampling_flags *flags);
 spey_status spey_sampling_from_flags(const spey_sampling_flags *flags, const spey_engine *engine,
                                      spey_arena *arena, spey_sampling *out);
 
+/* Sequences that run at once. */
+int32_t spey_sampling_width(const spey_sampling *sampling);
+
+/* Ban a word as it stands alone and as it follows a space: one or two more of lists[*n], whose ids lie in the arena. */
+spey_status spey_bad_word_add(const spey_engine *engine, const char *word, spey_arena *arena,
+                              spey_id_list *lists, size_t *n);
+
 #endif
