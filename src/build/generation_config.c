@@ -158,6 +158,9 @@ static const other_key other_keys[] = {
     { "top_h", "1", "it is not supported" },
     { "renormalize_logits", "", "it changes the scores of beams alone, which stay as they are" },
     { "watermarking_config", "", "it is not supported" },
+    { "dola_layers", "", "it is not supported" },
+    { "token_healing", "", "it is not supported" },
+    { "remove_invalid_values", "", "a logit that is not a number ends its request" },
     { "stop_strings", "", "give --stop" },
 };
 

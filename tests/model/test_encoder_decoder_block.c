@@ -59,6 +59,7 @@ static void norms_come_before_the_branches(void **state)
                    MLP("layer.0.") "gather final_norm embed unary");
     assert_int_equal(info.decoder_start_id, 0);
     assert_int_equal(info.forced_bos_id, -1);
+    assert_int_equal(info.forced_eos_id, -1);
     assert_true(info.exact);
     spey_graph_free(graph);
 }
@@ -81,6 +82,7 @@ static void norms_come_behind_the_branches(void **state)
                "layer.0.mlp_norm gather embed");
     assert_int_equal(info.decoder_start_id, 2);
     assert_int_equal(info.forced_bos_id, 0);
+    assert_int_equal(info.forced_eos_id, 2); /* BartConfig's own */
     const spey_weight *bias = &graph->weights[spey_graph_find_weight(graph, "lm_head.bias")];
     assert_string_equal(bias->source.tensor, "final_logits_bias");
     assert_true(bias->source.as_row);

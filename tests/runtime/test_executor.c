@@ -237,6 +237,63 @@ static void ten_thousand_into_a_queue_of_a_thousand(void **state)
     spey_executor_free(x);
 }
 
+/* Rows and ids of request i. */
+static void bring_rows(int i, float rows[2][32], int32_t ids[6])
+{
+    for (int k = 0; k < 64; k++)
+        rows[k / 32][k % 32] = (float)((k * 7 + i * 13) % 41) * 0.05f - 1;
+    for (int k = 0; k < 6; k++)
+        ids[k] = k % 2 ? VOCAB + k / 2 % 2 : k + i / 2;
+}
+
+static void what_requests_bring_is_copied_and_theirs_alone(void **state)
+{
+    (void)state;
+    enum { N = 12 };
+    record wanted[N] = { 0 }, got[N] = { 0 };
+    float rows[2][32];
+    int32_t ids[6];
+    uint64_t requests[N];
+    const spey_prompt_table table = { rows, 2, 32, NULL };
+    const spey_retention_range keep = { .priority = 80, .duration_ms = 60000 };
+    spey_executor_options options;
+    spey_executor_options_init(&options);
+    options.context.sequences_max = 4;
+    options.context.threads = 1;
+    options.context.kv_block_tokens = 4;
+    options.context.prompt_table_tokens_max = 2;
+    spey_executor *x;
+    spey_context *context;
+    assert_int_equal(spey_executor_new(engine, &options, &x), SPEY_OK);
+    for (int i = 0; i < 2 * N; i++) {
+        spey_request_options o;
+        spey_sampling s;
+        ordinary(&o, &s, i / 2);
+        bring_rows(i / 2, rows, ids);
+        o.prompt = ids;
+        o.n_prompt = 6;
+        o.prompt_table = &table;
+        if (i % 2) {
+            o.retention = &keep;
+            o.n_retention = 1;
+            assert_int_equal(spey_executor_submit(x, &o, &requests[i / 2]), SPEY_OK);
+            memset(rows, 0xff, sizeof rows);
+            continue;
+        }
+        o.on_output = on_output;
+        o.user = &wanted[i / 2];
+        assert_int_equal(spey_context_new(engine, &options.context, &context), SPEY_OK);
+        assert_int_equal(spey_context_submit_request(context, &o, NULL), SPEY_OK);
+        assert_int_equal(spey_context_run(context), SPEY_OK);
+        spey_context_free(context);
+    }
+    for (int i = 0; i < N; i++)
+        await_all(x, requests[i], &got[i]);
+    assert_memory_equal(got, wanted, sizeof got);
+    assert_memory_not_equal(got[0].logprobs, got[1].logprobs, 4 * sizeof(float));
+    spey_executor_free(x);
+}
+
 static void a_full_queue_refuses_at_once(void **state)
 {
     (void)state;
@@ -482,6 +539,7 @@ int main(void)
         cmocka_unit_test(callbacks_and_awaited_events_say_what_a_context_says),
         cmocka_unit_test(threads_submit_and_cancel_and_every_request_ends_once),
         cmocka_unit_test(ten_thousand_into_a_queue_of_a_thousand),
+        cmocka_unit_test(what_requests_bring_is_copied_and_theirs_alone),
         cmocka_unit_test(a_full_queue_refuses_at_once),
         cmocka_unit_test(faults_end_their_own_requests),
         cmocka_unit_test(draining_refuses_waits_and_can_time_out),
