@@ -46,6 +46,7 @@ enum {
     SPEY_GUIDE_STATES_MAX = 1 << 13, /* kept while a request runs */
     SPEY_GUIDE_WORK_MAX = 20 << 20,  /* steps of compiling; some tens of milliseconds */
     SPEY_SCHEMA_WORK_MAX = 1 << 20,  /* comparisons and copies while a JSON schema is read */
+    SPEY_GUIDE_FOLDS_MAX = 24,       /* of a vocabulary: some megabytes each */
     SPEY_GUIDE_MASK_BYTES = 8 << 20, /* kept masks of a request */
     SPEY_STOP_STRINGS_MAX = 32,
     SPEY_STOP_BYTES_MAX = 1024, /* length of one stop string */

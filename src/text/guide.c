@@ -6,11 +6,14 @@
 #include "base/alloc.h"
 #include "base/limits.h"
 #include "text/guide_automaton.h"
+#include "text/guide_fill.h"
 #include "text/guide_read.h"
 #include "text/guide_run.h"
 
 struct spey_guide {
     spey_guide_automaton automaton;
+    spey_guide_class classes[SPEY_GUIDE_LARGE_MAX]; /* worth folding */
+    int32_t n_classes;
 };
 
 enum { PROBE_STATES = 256, PROBE_STEPS = 1 << 14 };
@@ -42,6 +45,21 @@ static spey_status probe(const spey_guide_automaton *a)
     return status;
 }
 
+/* The builder's memory goes; these stay. */
+static spey_status keep_classes(spey_guide *guide, const spey_guide_classes *from)
+{
+    for (int32_t i = 0; i < from->n && guide->n_classes < SPEY_GUIDE_LARGE_MAX; i++) {
+        const spey_guide_class *set = from->sets[i];
+        spey_guide_class *to = &guide->classes[guide->n_classes];
+        to->ranges = spey_new_array(SPEY_PURPOSE_TEXT, spey_guide_range, set->n);
+        if (!to->ranges) return SPEY_NOMEM;
+        memcpy(to->ranges, set->ranges, set->n * sizeof *set->ranges);
+        to->n = to->cap = set->n;
+        guide->n_classes++;
+    }
+    return SPEY_OK;
+}
+
 spey_status spey_guide_compile(spey_guide_format format, const char *text, size_t n,
                                spey_guide **out)
 {
@@ -59,6 +77,8 @@ spey_status spey_guide_compile(spey_guide_format format, const char *text, size_
     case SPEY_GUIDE_JSON_SCHEMA: spey_guide_read_schema(&b, text, n); break;
     }
     spey_status status = spey_guide_automaton_init(&guide->automaton, &b);
+    if (!status) status = keep_classes(guide, &b.repeated);
+    if (!status) status = keep_classes(guide, &b.large);
     spey_guide_builder_deinit(&b);
     if (!status) status = probe(&guide->automaton);
     if (status) {
@@ -72,6 +92,8 @@ spey_status spey_guide_compile(spey_guide_format format, const char *text, size_
 void spey_guide_free(spey_guide *guide)
 {
     if (!guide) return;
+    for (int32_t i = 0; i < guide->n_classes; i++)
+        spey_free(guide->classes[i].ranges);
     spey_guide_automaton_deinit(&guide->automaton);
     spey_free(guide);
 }
@@ -80,6 +102,7 @@ void spey_guide_free(spey_guide *guide)
 
 struct spey_guide_matcher {
     spey_guide_run *run;
+    spey_guide_filler *filler;
     const spey_guide_vocab *vocab;
     int32_t *eos;
     int32_t n_eos;
@@ -90,7 +113,6 @@ struct spey_guide_matcher {
     bool *mask_used;     /* since the clock passed */
     int32_t clock;       /* the mask that is given up next */
     int32_t *state_mask; /* [SPEY_GUIDE_STATES_MAX] index + 1, 0: none */
-    int32_t *path;       /* [depth_max + 1] states of a walk */
 };
 
 spey_status spey_guide_matcher_new(const spey_guide *guide, const spey_guide_vocab *vocab,
@@ -110,10 +132,11 @@ spey_status spey_guide_matcher_new(const spey_guide *guide, const spey_guide_voc
     m->mask_state = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, m->n_masks);
     m->mask_used = spey_new_array(SPEY_PURPOSE_TEXT, bool, m->n_masks);
     m->state_mask = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, SPEY_GUIDE_STATES_MAX);
-    m->path = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, (int64_t)vocab->depth_max + 1);
     m->eos = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, n_eos);
-    bool room = m->masks && m->mask_state && m->mask_used && m->state_mask && m->path && m->eos;
+    bool room = m->masks && m->mask_state && m->mask_used && m->state_mask && m->eos;
     spey_status status = room ? spey_guide_run_new(&guide->automaton, &m->run) : SPEY_NOMEM;
+    if (!status)
+        status = spey_guide_filler_new(m->run, vocab, guide->classes, guide->n_classes, &m->filler);
     if (status) {
         spey_guide_matcher_free(m);
         return status;
@@ -128,13 +151,13 @@ spey_status spey_guide_matcher_new(const spey_guide *guide, const spey_guide_voc
 void spey_guide_matcher_free(spey_guide_matcher *m)
 {
     if (!m) return;
+    spey_guide_filler_free(m->filler);
     spey_guide_run_free(m->run);
     spey_free(m->eos);
     spey_free(m->masks);
     spey_free(m->mask_state);
     spey_free(m->mask_used);
     spey_free(m->state_mask);
-    spey_free(m->path);
     spey_free(m);
 }
 
@@ -171,25 +194,9 @@ static void set_allowed(uint64_t *mask, int32_t id, bool allowed)
     mask[id >> 6] = allowed ? mask[id >> 6] | bit : mask[id >> 6] & ~bit;
 }
 
-/* Feed the trie of the vocabulary to the automaton; a subtree whose first byte is dead is skipped whole. */
 static spey_status fill_mask(spey_guide_matcher *m, spey_guide_state state, uint64_t *mask)
 {
-    const spey_guide_vocab *v = m->vocab;
-    memset(mask, 0, 8 * m->mask_words);
-    m->path[0] = state;
-    for (int32_t i = 1; i < v->n_nodes;) {
-        const spey_guide_vocab_node *node = &v->nodes[i];
-        int32_t next = spey_guide_run_step(m->run, m->path[node->depth - 1], node->byte);
-        if (next == SPEY_GUIDE_DEAD) {
-            i = node->end;
-            continue;
-        }
-        if (next < 0) return SPEY_FAIL(SPEY_LIMIT, "the guide is too complicated here");
-        m->path[node->depth] = next;
-        for (int32_t k = 0; k < node->n_own; k++)
-            set_allowed(mask, v->ids[node->first + k], true);
-        i++;
-    }
+    SPEY_TRY(spey_guide_filler_fill(m->filler, state, mask));
     bool can_end = spey_guide_run_can_end(m->run, state);
     for (int32_t i = 0; i < m->n_eos; i++)
         set_allowed(mask, m->eos[i], can_end);
@@ -212,18 +219,43 @@ spey_status spey_guide_matcher_mask(spey_guide_matcher *m, spey_guide_state stat
     return SPEY_OK;
 }
 
+/* Lanes that the compiler makes vectors of, on any machine. */
+typedef int32_t lanes __attribute__((vector_size(16)));
+
+/* 64 logits by one word. Most words of most masks allow nothing or nearly everything. */
+static void apply_word(uint64_t word, float *logits)
+{
+    enum { FEW = 8 };
+    const lanes bit = { 1, 2, 4, 8 };
+    const union {
+        float f;
+        int32_t i;
+    } never = { .f = -INFINITY };
+    if (word == 0) {
+        for (int k = 0; k < 64; k++)
+            logits[k] = -INFINITY;
+    } else if (__builtin_popcountll(~word) <= FEW) {
+        for (uint64_t banned = ~word; banned; banned &= banned - 1)
+            logits[__builtin_ctzll(banned)] = -INFINITY;
+    } else {
+        for (int k = 0; k < 64; k += 4) {
+            lanes old, allowed = ((int32_t)(word >> k & 15) & bit) == bit;
+            memcpy(&old, logits + k, sizeof old);
+            old = (old & allowed) | (never.i & ~allowed);
+            memcpy(logits + k, &old, sizeof old);
+        }
+    }
+}
+
 spey_status spey_guide_matcher_apply(spey_guide_matcher *m, spey_guide_state state, float *logits)
 {
     const uint64_t *mask;
     SPEY_TRY(spey_guide_matcher_mask(m, state, &mask));
-    for (int32_t id = 0; id < m->vocab->vocab_size; id += 64) {
-        uint64_t word = mask[id >> 6];
-        int32_t n = m->vocab->vocab_size - id < 64 ? m->vocab->vocab_size - id : 64;
-        for (int32_t k = 0; word == 0 && k < n; k++)
-            logits[id + k] = -INFINITY;
-        for (int32_t k = 0; word != 0 && word != UINT64_MAX && k < n; k++)
-            logits[id + k] = word >> k & 1 ? logits[id + k] : -INFINITY;
-    }
+    int32_t n = m->vocab->vocab_size, id = 0;
+    for (; id + 64 <= n; id += 64)
+        apply_word(mask[id >> 6], logits + id);
+    for (; id < n; id++)
+        if (!(mask[id >> 6] >> (id & 63) & 1)) logits[id] = -INFINITY;
     return SPEY_OK;
 }
 

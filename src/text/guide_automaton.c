@@ -16,6 +16,8 @@ typedef struct compiler {
     int32_t *rule_first; /* [n_rules] */
     spey_map sets;       /* bits → index */
     int32_t sets_cap;
+    spey_map
+        bytes; /* BYTE node → index: characters of one class end in the same bytes, and are so few states */
     int64_t work;
     spey_status status;
 } compiler;
@@ -77,11 +79,23 @@ static int32_t add_set(compiler *c, const uint64_t bits[4])
 
 /* ---- expressions to nodes, from the end to the beginning ---- */
 
+static int32_t emit_set(compiler *c, const uint64_t bits[4], int32_t next)
+{
+    const int32_t key[2] = { add_set(c, bits), next };
+    int64_t found;
+    if (c->status) return 0;
+    if (spey_map_get(&c->bytes, (const char *)key, sizeof key, &found)) return (int32_t)found;
+    int32_t node = add_node(c, SPEY_GUIDE_NODE_BYTE, next, key[0]);
+    if (c->status) return 0;
+    spey_status status = spey_map_put(&c->bytes, (const char *)key, sizeof key, node);
+    return status ? fail(c, status) : node;
+}
+
 static int32_t emit_byte(compiler *c, unsigned char byte, int32_t next)
 {
     uint64_t bits[4] = { 0 };
     bits[byte >> 6] = (uint64_t)1 << (byte & 63);
-    return add_node(c, SPEY_GUIDE_NODE_BYTE, next, add_set(c, bits));
+    return emit_set(c, bits, next);
 }
 
 static bool is_small(const spey_guide_expr *e)
@@ -119,7 +133,7 @@ static int32_t emit_repeat(compiler *c, const spey_guide_expr *e, int32_t next)
 static int32_t emit_alt(compiler *c, const spey_guide_expr *e, int32_t next)
 {
     static const uint64_t none[4] = { 0 };
-    if (e->n == 0) return add_node(c, SPEY_GUIDE_NODE_BYTE, next, add_set(c, none));
+    if (e->n == 0) return emit_set(c, none, next);
     int32_t node = emit(c, e->children[e->n - 1], next);
     for (size_t i = e->n - 1; i-- > 0 && !c->status;)
         node = add_node(c, SPEY_GUIDE_NODE_SPLIT, emit(c, e->children[i], next), node);
@@ -131,7 +145,7 @@ static int32_t emit(compiler *c, const spey_guide_expr *e, int32_t next)
 {
     if (c->status) return 0;
     switch (e->kind) {
-    case SPEY_GUIDE_BYTES: return add_node(c, SPEY_GUIDE_NODE_BYTE, next, add_set(c, e->set));
+    case SPEY_GUIDE_BYTES: return emit_set(c, e->set, next);
     case SPEY_GUIDE_LITERAL:
         for (size_t i = e->n; i-- > 0 && !c->status;)
             next = emit_byte(c, (unsigned char)e->text[i], next);
@@ -357,6 +371,7 @@ spey_status spey_guide_automaton_init(spey_guide_automaton *a, const spey_guide_
     SPEY_ASSERT(b->n_rules > 0);
     compiler c = { .a = a, .b = b };
     spey_map_init(&c.sets, SPEY_PURPOSE_TEXT);
+    spey_map_init(&c.bytes, SPEY_PURPOSE_TEXT);
     c.rule_first = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, b->n_rules);
     if (!c.rule_first) fail(&c, SPEY_NOMEM);
     if (!c.status) emit_rules(&c);
@@ -364,6 +379,7 @@ spey_status spey_guide_automaton_init(spey_guide_automaton *a, const spey_guide_
     if (!c.status) find_classes(&c);
     spey_free(c.rule_first);
     spey_map_deinit(&c.sets);
+    spey_map_deinit(&c.bytes);
     if (c.status) spey_guide_automaton_deinit(a);
     return c.status;
 }

@@ -135,6 +135,57 @@ const spey_guide_expr *spey_guide_alt2(spey_guide_builder *b, const spey_guide_e
     return with_children(b, SPEY_GUIDE_ALT, pair(b, first, second));
 }
 
+static size_t class_size(const spey_guide_class *set)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < set->n; i++)
+        n += set->ranges[i].last - set->ranges[i].first + 1;
+    return n;
+}
+
+static bool same_class(const spey_guide_class *a, const spey_guide_class *b)
+{
+    return a->n == b->n && !memcmp(a->ranges, b->ranges, a->n * sizeof *a->ranges);
+}
+
+static void note_class(spey_guide_classes *classes, const spey_guide_class *set)
+{
+    enum { LARGE = 24 };
+    if (class_size(set) < LARGE) return;
+    for (int32_t i = 0; i < classes->n; i++)
+        if (same_class(classes->sets[i], set)) return;
+    if (classes->n < SPEY_GUIDE_LARGE_MAX) classes->sets[classes->n++] = set;
+}
+
+/* Add the characters of which `e` may be one; it may be other things, too. */
+static void add_chars(spey_guide_builder *b, const spey_guide_expr *e, spey_guide_class *out,
+                      int depth)
+{
+    enum { DEPTH_MAX = 3, CHOICES_MAX = 3 };
+    for (size_t i = 0; e->chars && i < e->chars->n; i++)
+        spey_guide_class_add(b, out, e->chars->ranges[i].first, e->chars->ranges[i].last);
+    if (e->chars || b->status || depth == DEPTH_MAX) return;
+    if (e->kind == SPEY_GUIDE_RULE && b->rules[e->rule].body)
+        add_chars(b, b->rules[e->rule].body, out, depth + 1);
+    for (size_t i = 0; e->kind == SPEY_GUIDE_ALT && i < e->n && i < CHOICES_MAX; i++)
+        add_chars(b, e->children[i], out, depth + 1);
+}
+
+static void note_repeated(spey_guide_builder *b, const spey_guide_expr *e)
+{
+    spey_guide_class all = { 0 };
+    add_chars(b, e, &all, 0);
+    if (b->status || all.n == 0) return;
+    spey_guide_class_normalize(&all);
+    spey_guide_class *set = spey_arena_alloc(&b->arena, sizeof *set);
+    if (!set) {
+        spey_guide_fail(b, SPEY_NOMEM);
+        return;
+    }
+    *set = all;
+    note_class(&b->repeated, set);
+}
+
 const spey_guide_expr *spey_guide_repeat(spey_guide_builder *b, const spey_guide_expr *child,
                                          int32_t min, int32_t max)
 {
@@ -149,6 +200,7 @@ const spey_guide_expr *spey_guide_repeat(spey_guide_builder *b, const spey_guide
     e->n = 1;
     e->min = min;
     e->max = max;
+    note_repeated(b, child);
     return e;
 }
 
@@ -296,55 +348,82 @@ static int encode(uint32_t c, unsigned char out[4])
 
 /* Characters first … last, all of one length in bytes: split until each byte has a range of its own, as in "Regular Expression
  * Matching in the Wild" (Cox, 2010). */
-static void add_same_length(spey_guide_builder *b, spey_guide_list *list, uint32_t first,
-                            uint32_t last, int n)
+static void split_same_length(spey_guide_range r, int n, spey_guide_bytes_fn each, void *user)
 {
     for (int i = 1; i < n; i++) {
         uint32_t low = ((uint32_t)1 << 6 * i) - 1; /* the last i bytes */
-        if ((first & ~low) == (last & ~low)) break;
-        if (first & low) {
-            add_same_length(b, list, first, first | low, n);
-            add_same_length(b, list, (first | low) + 1, last, n);
-            return;
-        }
-        if ((last & low) != low) {
-            add_same_length(b, list, first, (last & ~low) - 1, n);
-            add_same_length(b, list, last & ~low, last, n);
-            return;
-        }
+        if ((r.first & ~low) == (r.last & ~low)) break;
+        uint32_t cut = r.first & low           ? r.first | low
+                       : (r.last & low) != low ? (r.last & ~low) - 1
+                                               : 0;
+        if (!cut) continue;
+        split_same_length((spey_guide_range){ r.first, cut }, n, each, user);
+        split_same_length((spey_guide_range){ cut + 1, r.last }, n, each, user);
+        return;
     }
-    unsigned char from[4] = { 0 }, to[4] = { 0 };
-    encode(first, from);
-    encode(last, to);
-    spey_guide_list bytes = { 0 };
-    for (int i = 0; i < n; i++)
-        spey_guide_list_push(b, &bytes, byte_range(b, from[i], to[i]));
-    spey_guide_list_push(b, list, spey_guide_seq(b, bytes));
+    spey_guide_bytes bytes = { .n = n };
+    encode(r.first, bytes.from);
+    encode(r.last, bytes.to);
+    each(user, &bytes);
+}
+
+void spey_guide_class_split(const spey_guide_class *set, spey_guide_bytes_fn each, void *user)
+{
+    static const spey_guide_range lengths[] = { { 0, 0x7f },
+                                                { 0x80, 0x7ff },
+                                                { 0x800, 0xd7ff },
+                                                { 0xe000, 0xffff },
+                                                { 0x10000, CHAR_MAX_CODE } };
+    static const int n_bytes[] = { 1, 2, 3, 3, 4 };
+    for (size_t i = 0; i < set->n; i++)
+        for (size_t k = 0; k < sizeof n_bytes / sizeof *n_bytes; k++) {
+            spey_guide_range r = set->ranges[i];
+            if (r.first < lengths[k].first) r.first = lengths[k].first;
+            if (r.last > lengths[k].last) r.last = lengths[k].last;
+            if (r.first <= r.last) split_same_length(r, n_bytes[k], each, user);
+        }
+}
+
+typedef struct class_writer {
+    spey_guide_builder *b;
+    spey_guide_list list;
+    uint64_t ascii[4];
+} class_writer;
+
+static void write_part(void *user, const spey_guide_bytes *bytes)
+{
+    class_writer *w = user;
+    if (bytes->n == 1) {
+        for (unsigned c = bytes->from[0]; c <= bytes->to[0]; c++)
+            w->ascii[c >> 6] |= (uint64_t)1 << (c & 63);
+        return;
+    }
+    spey_guide_list parts = { 0 };
+    for (int i = 0; i < bytes->n; i++)
+        spey_guide_list_push(w->b, &parts, byte_range(w->b, bytes->from[i], bytes->to[i]));
+    spey_guide_list_push(w->b, &w->list, spey_guide_seq(w->b, parts));
 }
 
 const spey_guide_expr *spey_guide_class_expr(spey_guide_builder *b, spey_guide_class *set)
 {
-    static const spey_guide_range lengths[] = {
-        { 0x80, 0x7ff }, { 0x800, 0xd7ff }, { 0xe000, 0xffff }, { 0x10000, CHAR_MAX_CODE }
-    };
-    static const int n_bytes[] = { 2, 3, 3, 4 };
+    class_writer w = { .b = b };
     spey_guide_class_normalize(set);
-    spey_guide_list list = { 0 };
+    spey_guide_class_split(set, write_part, &w);
     spey_guide_expr *ascii = new_expr(b, SPEY_GUIDE_BYTES);
+    spey_guide_class *chars = b->status ? NULL : spey_arena_alloc(&b->arena, sizeof *chars);
     if (!ascii) return &nothing;
-    bool any = false;
-    for (uint32_t c = 0; c < 0x80; c++) {
-        if (!spey_guide_class_has(set, c)) continue;
-        ascii->set[c >> 6] |= (uint64_t)1 << (c & 63);
-        any = true;
+    if (!chars) return spey_guide_fail(b, SPEY_NOMEM);
+    *chars = *set;
+    memcpy(ascii->set, w.ascii, sizeof w.ascii);
+    if (w.ascii[0] || w.ascii[1]) spey_guide_list_push(b, &w.list, ascii);
+    spey_guide_expr *e = new_expr(b, SPEY_GUIDE_ALT);
+    if (!e) return &nothing;
+    *e = w.list.n == 1 ? *w.list.items[0] : *e;
+    if (w.list.n != 1) {
+        e->children = w.list.items;
+        e->n = w.list.n;
     }
-    if (any) spey_guide_list_push(b, &list, ascii);
-    for (size_t i = 0; i < set->n; i++)
-        for (int k = 0; k < 4; k++) {
-            spey_guide_range r = set->ranges[i];
-            if (r.first < lengths[k].first) r.first = lengths[k].first;
-            if (r.last > lengths[k].last) r.last = lengths[k].last;
-            if (r.first <= r.last) add_same_length(b, &list, r.first, r.last, n_bytes[k]);
-        }
-    return spey_guide_alt(b, list);
+    e->chars = chars;
+    note_class(&b->large, chars);
+    return e;
 }

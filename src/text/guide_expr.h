@@ -24,8 +24,11 @@ typedef enum spey_guide_expr_kind {
 
 enum { SPEY_GUIDE_UNBOUNDED = -1 };
 
+struct spey_guide_class;
+
 typedef struct spey_guide_expr {
     spey_guide_expr_kind kind;
+    const struct spey_guide_class *chars; /* NULL, or: one character of these */
     uint64_t set[4];
     const char *text;
     size_t n; /* bytes of text, or children */
@@ -39,12 +42,30 @@ typedef struct spey_guide_rule {
     const spey_guide_expr *body; /* NULL: declared, not defined */
 } spey_guide_rule;
 
+typedef struct spey_guide_range {
+    uint32_t first, last;
+} spey_guide_range;
+
+/* A set of characters. Zero-initialise; ranges are sorted and apart after normalize. */
+typedef struct spey_guide_class {
+    spey_guide_range *ranges;
+    size_t n, cap;
+} spey_guide_class;
+
+/* Large sets of characters, each once: those that repeat, then others. */
+enum { SPEY_GUIDE_LARGE_MAX = 4 };
+typedef struct spey_guide_classes {
+    const spey_guide_class *sets[SPEY_GUIDE_LARGE_MAX];
+    int32_t n;
+} spey_guide_classes;
+
 /* Initialise with spey_guide_builder_init. Rule 0 is what the whole output must match. */
 typedef struct spey_guide_builder {
     spey_arena arena;
     spey_guide_rule *rules;
     int32_t n_rules, rules_cap;
     int32_t n_exprs;
+    spey_guide_classes repeated, large; /* the first of each */
     spey_status status;
 } spey_guide_builder;
 
@@ -81,16 +102,6 @@ const spey_guide_expr *spey_guide_rule_ref(spey_guide_builder *b, int32_t rule);
 
 /* ---- characters ---- */
 
-typedef struct spey_guide_range {
-    uint32_t first, last;
-} spey_guide_range;
-
-/* A set of characters. Zero-initialise; ranges are sorted and apart after normalize. */
-typedef struct spey_guide_class {
-    spey_guide_range *ranges;
-    size_t n, cap;
-} spey_guide_class;
-
 void spey_guide_class_add(spey_guide_builder *b, spey_guide_class *set, uint32_t first,
                           uint32_t last);
 void spey_guide_class_normalize(spey_guide_class *set);
@@ -99,6 +110,16 @@ spey_guide_class spey_guide_class_invert(spey_guide_builder *b, spey_guide_class
 spey_guide_class spey_guide_class_intersect(spey_guide_builder *b, spey_guide_class *a,
                                             spey_guide_class *c);
 bool spey_guide_class_has(const spey_guide_class *set, uint32_t c);
+
+/* Characters whose n bytes lie each between those of `from` and `to`, whatever the others are. */
+typedef struct spey_guide_bytes {
+    unsigned char from[4], to[4];
+    int n;
+} spey_guide_bytes;
+typedef void (*spey_guide_bytes_fn)(void *user, const spey_guide_bytes *bytes);
+/* Cut a normalized set into such parts. */
+void spey_guide_class_split(const spey_guide_class *set, spey_guide_bytes_fn each, void *user);
+
 /* One character of the set, as UTF-8. */
 const spey_guide_expr *spey_guide_class_expr(spey_guide_builder *b, spey_guide_class *set);
 

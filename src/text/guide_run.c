@@ -14,6 +14,7 @@ enum {
     STACK_SLOTS = 2 * STACKS,
     VISITS_MAX = 1 << 13, /* places that one step may pass through */
     VISIT_SLOTS = 2 * VISITS_MAX,
+    ENTRIES = 1 << 12,
     BOTTOM = 0, /* the empty stack */
 };
 
@@ -33,6 +34,7 @@ typedef struct state {
 } state;
 
 struct spey_guide_run {
+    spey_guide_edges edges; /* first: guide_run.h */
     const spey_guide_automaton *a;
     int32_t start;
     state states[STATES];
@@ -44,7 +46,6 @@ struct spey_guide_run {
     stack stacks[STACKS];
     int32_t stack_slots[STACK_SLOTS];
     int32_t n_stacks;
-    int32_t *next; /* [STATES][n_classes] */
     /* One step's work. */
     place found[SPEY_GUIDE_PLACES_MAX];
     int32_t n_found;
@@ -57,6 +58,11 @@ struct spey_guide_run {
     } visited[VISIT_SLOTS];
     uint32_t stamp;
     int32_t n_visited;
+    /* The states of places that were entered alone: the ends of a character's many forms lead to one. */
+    struct {
+        place at;
+        int32_t state; /* + 1, 0: free */
+    } entries[ENTRIES];
     int32_t moved[STACKS]; /* collect: the new place of each stack */
 };
 
@@ -163,6 +169,21 @@ static uint32_t slot_of(const place *places, int32_t n, bool can_end)
            STATE_SLOTS;
 }
 
+/* No step from here was taken yet; those that no place can take are dead. */
+static void forget_edges(spey_guide_run *r, int32_t id)
+{
+    const state *s = &r->states[id];
+    spey_guide_set any = { { 0 } };
+    for (int32_t i = 0; i < s->n; i++) {
+        const spey_guide_set *set = &r->a->sets[r->a->nodes[r->places[s->first + i].node].x];
+        for (int k = 0; k < 4; k++)
+            any.bits[k] |= set->bits[k];
+    }
+    int32_t *next = r->edges.next + (int64_t)id * r->a->n_classes;
+    for (int32_t c = 0; c < r->a->n_classes; c++)
+        next[c] = spey_guide_set_has(&any, (uint32_t)c) ? SPEY_GUIDE_UNKNOWN : SPEY_GUIDE_DEAD;
+}
+
 static int32_t take_state(spey_guide_run *r)
 {
     while (r->states[r->free_hint].used)
@@ -192,33 +213,83 @@ static int32_t store_state(spey_guide_run *r)
     memcpy(r->places + r->n_places, r->found, bytes);
     r->n_places += r->n_found;
     r->state_slots[slot] = id + 1;
-    for (int32_t c = 0; c < r->a->n_classes; c++)
-        r->next[(int64_t)id * r->a->n_classes + c] = SPEY_GUIDE_UNKNOWN;
+    forget_edges(r, id);
     return id;
+}
+
+/* The places behind those that take the class. */
+static int32_t find_entries(const spey_guide_run *r, int32_t from, uint32_t class, place *only)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < r->states[from].n; i++) {
+        place p = r->places[r->states[from].first + i];
+        const spey_guide_node *node = &r->a->nodes[p.node];
+        if (!spey_guide_set_has(&r->a->sets[node->x], class)) continue;
+        *only = (place){ node->next, p.stack };
+        n++;
+    }
+    return n;
 }
 
 static int32_t find_next(spey_guide_run *r, int32_t from, uint32_t class)
 {
+    place only;
+    int32_t n = find_entries(r, from, class, &only);
+    uint32_t slot = n == 1 ? hash_of(&only, sizeof only) % ENTRIES : 0;
+    if (n == 1 && r->entries[slot].state && r->entries[slot].at.node == only.node &&
+        r->entries[slot].at.stack == only.stack)
+        return r->entries[slot].state - 1;
     begin_closure(r);
     for (int32_t i = 0; i < r->states[from].n && !r->too_big; i++) {
         place p = r->places[r->states[from].first + i];
-        const spey_guide_node *n = &r->a->nodes[p.node];
-        if (!spey_guide_set_has(&r->a->sets[n->x], class)) continue;
-        enter(r, n->next, p.stack);
+        const spey_guide_node *node = &r->a->nodes[p.node];
+        if (!spey_guide_set_has(&r->a->sets[node->x], class)) continue;
+        enter(r, node->next, p.stack);
         follow(r);
     }
-    return store_state(r);
+    int32_t next = store_state(r);
+    if (n == 1 && next >= 0) {
+        r->entries[slot].at = only;
+        r->entries[slot].state = next + 1;
+    }
+    return next;
 }
 
-int32_t spey_guide_run_step(spey_guide_run *r, int32_t from, unsigned char byte)
+int32_t spey_guide_run_step_first(spey_guide_run *r, int32_t from, unsigned char byte)
 {
     uint32_t class = r->a->class_of[byte];
-    int64_t at = (int64_t)from * r->a->n_classes + class;
-    int32_t next = r->next[at];
-    if (next != SPEY_GUIDE_UNKNOWN) return next;
-    next = find_next(r, from, class);
-    if (next != SPEY_GUIDE_TOO_BIG) r->next[at] = next; /* there may be room another time */
+    int32_t next = find_next(r, from, class);
+    if (next != SPEY_GUIDE_TOO_BIG) /* there may be room another time */
+        r->edges.next[(int64_t)from * r->a->n_classes + class] = next;
     return next;
+}
+
+/* Where one of the first bytes takes the only place that it can go to, and the other bytes all of theirs. */
+static bool follow_bytes(const spey_guide_run *r, int32_t from, unsigned char first,
+                         const spey_guide_choices *rest, int32_t n, place *out)
+{
+    if (find_entries(r, from, r->a->class_of[first], out) != 1) return false;
+    for (int32_t i = 0; i < n; i++) {
+        const spey_guide_node *node = &r->a->nodes[out->node];
+        if (node->kind != SPEY_GUIDE_NODE_BYTE) return false;
+        for (int32_t k = 0; k < rest[i].n; k++)
+            if (!spey_guide_set_has(&r->a->sets[node->x], r->a->class_of[rest[i].bytes[k]]))
+                return false;
+        out->node = node->next;
+    }
+    return true;
+}
+
+bool spey_guide_run_agrees(const spey_guide_run *r, int32_t from, unsigned char byte,
+                           const spey_guide_choices *choices, int32_t n)
+{
+    place wanted, found;
+    if (!follow_bytes(r, from, byte, NULL, 0, &wanted)) return false;
+    for (int32_t k = 0; k < choices[0].n; k++)
+        if (!follow_bytes(r, from, choices[0].bytes[k], choices + 1, n - 1, &found) ||
+            found.node != wanted.node || found.stack != wanted.stack)
+            return false;
+    return true;
 }
 
 bool spey_guide_run_can_end(const spey_guide_run *r, int32_t at)
@@ -239,10 +310,13 @@ spey_status spey_guide_run_new(const spey_guide_automaton *automaton, spey_guide
     spey_guide_run *r = spey_new(SPEY_PURPOSE_TEXT, spey_guide_run);
     if (!r) return SPEY_NOMEM;
     r->a = automaton;
+    r->edges.class_of = automaton->class_of;
+    r->edges.n_classes = automaton->n_classes;
     r->n_stacks = 1; /* BOTTOM */
     r->places = spey_new_array(SPEY_PURPOSE_TEXT, place, PLACES);
-    r->next = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, (int64_t)STATES * automaton->n_classes);
-    spey_status status = r->places && r->next ? SPEY_OK : SPEY_NOMEM;
+    r->edges.next =
+        spey_new_array(SPEY_PURPOSE_TEXT, int32_t, (int64_t)STATES * automaton->n_classes);
+    spey_status status = r->places && r->edges.next ? SPEY_OK : SPEY_NOMEM;
     if (!status) {
         begin_closure(r);
         enter(r, automaton->first, BOTTOM);
@@ -266,7 +340,7 @@ void spey_guide_run_free(spey_guide_run *r)
 {
     if (!r) return;
     spey_free(r->places);
-    spey_free(r->next);
+    spey_free(r->edges.next);
     spey_free(r);
 }
 
@@ -344,6 +418,7 @@ bool spey_guide_run_collect(spey_guide_run *r)
     collect_stacks(r);
     collect_places(r);
     memset(r->state_slots, 0, sizeof r->state_slots);
+    memset(r->entries, 0, sizeof r->entries);
     for (int32_t i = 0; i < STATES; i++) {
         state *s = &r->states[i];
         if (!s->used) continue;
@@ -354,8 +429,7 @@ bool spey_guide_run_collect(spey_guide_run *r)
         while (r->state_slots[slot])
             slot = (slot + 1) % STATE_SLOTS;
         r->state_slots[slot] = i + 1;
-        for (int32_t c = 0; c < r->a->n_classes; c++)
-            r->next[(int64_t)i * r->a->n_classes + c] = SPEY_GUIDE_UNKNOWN;
+        forget_edges(r, i);
     }
     return true;
 }

@@ -27,16 +27,44 @@ void spey_guide_run_free(spey_guide_run *run);
 /* The state before the first byte. It is always held. */
 int32_t spey_guide_run_start(const spey_guide_run *run);
 /* The state after one more byte: a state, DEAD or TOO_BIG. States that are not held last until collect. */
-int32_t spey_guide_run_step(spey_guide_run *run, int32_t state, unsigned char byte);
+static inline int32_t spey_guide_run_step(spey_guide_run *run, int32_t state, unsigned char byte);
 /* May the text end here? */
 bool spey_guide_run_can_end(const spey_guide_run *run, int32_t state);
 /* Can it only end here? */
 bool spey_guide_run_must_end(spey_guide_run *run, int32_t state);
+
+/* One of these bytes. */
+typedef struct spey_guide_choices {
+    unsigned char bytes[64];
+    int32_t n;
+} spey_guide_choices;
+
+/* Can it be seen without making states that whichever n bytes are chosen lead where `byte` does? */
+bool spey_guide_run_agrees(const spey_guide_run *run, int32_t state, unsigned char byte,
+                           const spey_guide_choices *choices, int32_t n);
 
 void spey_guide_run_hold(spey_guide_run *run, int32_t state);
 void spey_guide_run_drop(spey_guide_run *run, int32_t state);
 /* Make room when less than half of the tables is left: states that are not held are forgotten. Returns whether it did. */
 bool spey_guide_run_collect(spey_guide_run *run);
 bool spey_guide_run_is_held(const spey_guide_run *run, int32_t state);
+
+/* ---- the step that was taken before, inline: masks are made of millions ---- */
+
+/* The beginning of a spey_guide_run. */
+typedef struct spey_guide_edges {
+    const uint8_t *class_of; /* of bytes */
+    int32_t n_classes;
+    int32_t *next; /* [states][n_classes]: a state, DEAD or UNKNOWN */
+} spey_guide_edges;
+
+int32_t spey_guide_run_step_first(spey_guide_run *run, int32_t state, unsigned char byte);
+
+static inline int32_t spey_guide_run_step(spey_guide_run *run, int32_t state, unsigned char byte)
+{
+    const spey_guide_edges *edges = (const spey_guide_edges *)run;
+    int32_t next = edges->next[(int64_t)state * edges->n_classes + edges->class_of[byte]];
+    return next != SPEY_GUIDE_UNKNOWN ? next : spey_guide_run_step_first(run, state, byte);
+}
 
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "text/guide_fold.h"
 #include "text/tokenizer_run.h"
 
 /* ---- the trie ---- */
@@ -60,6 +61,7 @@ static void fill_nodes(spey_guide_vocab *v, const entry *entries, int32_t n, int
     }
     for (int64_t d = depth; d >= 0; d--)
         v->nodes[path[d]].end = v->n_nodes;
+    v->nodes[v->n_nodes].first = n;
 }
 
 static spey_status build(spey_guide_vocab *v)
@@ -77,9 +79,11 @@ static spey_status build(spey_guide_vocab *v)
     int32_t *path = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, (int64_t)v->depth_max + 1);
     v->n_ids = n;
     v->ids = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, n);
-    if (n_nodes > 0) v->nodes = spey_new_array(SPEY_PURPOSE_TEXT, spey_guide_vocab_node, n_nodes);
+    if (n_nodes > 0)
+        v->nodes = spey_new_array(SPEY_PURPOSE_TEXT, spey_guide_vocab_node, (int64_t)n_nodes + 1);
     spey_status status = path && v->ids && v->nodes ? SPEY_OK : SPEY_NOMEM;
     if (!status) fill_nodes(v, entries, n, path);
+    if (!status) status = spey_guide_folds_new(&v->folds);
     spey_free(path);
     spey_free(entries);
     return status;
@@ -131,6 +135,7 @@ spey_status spey_guide_vocab_from_bytes(const char *const *bytes, const uint32_t
 void spey_guide_vocab_free(spey_guide_vocab *v)
 {
     if (!v) return;
+    spey_guide_folds_free(v->folds);
     spey_free(v->nodes);
     spey_free(v->ids);
     spey_free(v->bytes);

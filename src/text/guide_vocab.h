@@ -11,7 +11,8 @@
 #include "base/status.h"
 #include "text/tokenizer.h"
 
-/* Nodes in the order of a walk that visits a node before its children, children by byte. Node 0 is the root. */
+/* Nodes in the order of a walk that visits a node before its children, children by byte. Node 0 is the root; behind the last
+ * is one whose `first` is n_ids. */
 typedef struct spey_guide_vocab_node {
     int32_t end;    /* the node after this one's last descendant */
     int32_t first;  /* its own tokens in `ids`; those of its descendants follow */
@@ -27,10 +28,11 @@ typedef struct spey_guide_vocab {
     int32_t *ids; /* in order of their bytes */
     int32_t n_ids;
     uint32_t depth_max;
-    int32_t vocab_size; /* of masks: ids beyond the tokenizer's have no bytes */
-    const char **bytes; /* [vocab_size], NULL: none */
-    uint32_t *lengths;  /* [vocab_size] */
-    char *text;         /* what `bytes` points into */
+    int32_t vocab_size;             /* of masks: ids beyond the tokenizer's have no bytes */
+    const char **bytes;             /* [vocab_size], NULL: none */
+    uint32_t *lengths;              /* [vocab_size] */
+    char *text;                     /* what `bytes` points into */
+    struct spey_guide_folds *folds; /* guide_fold.h; the one thing here that changes */
 } spey_guide_vocab;
 
 /* vocab_size: the model's, which may differ from the tokenizer's. Some tens of milliseconds for 128k tokens. */
