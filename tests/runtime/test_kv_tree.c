@@ -170,11 +170,36 @@ static void the_end_of_a_sequence_may_be_worth_less(void **state)
     const spey_kv_retention ranges[] = { { 4, INT64_MAX, 5, 0 } };
     spey_kv_cache *kv = cache();
     leave_ranges(kv, 100, 12, ranges, 1);
-    leave(kv, 200, 12, -1, 0);
-    leave(kv, 100, 4, -1, 0); /* its beginning was used last */
+    leave(kv, 200, 12, 20, 0);
     press(kv, 4);
     assert_int_equal(left_of(kv, 100), 4);
     assert_int_equal(left_of(kv, 200), 12);
+    press(kv, 10);
+    assert_int_equal(left_of(kv, 100), 4); /* what is of no range is worth 35 */
+    assert_int_equal(left_of(kv, 200), 0);
+    spey_kv_cache_free(kv);
+}
+
+static void a_fork_keeps_its_blocks_as_its_parent_does(void **state)
+{
+    (void)state;
+    const spey_kv_retention ranges[] = { { 0, INT64_MAX, 90, 0 } };
+    int32_t ids[BLOCKS * BLOCK];
+    int64_t reused;
+    spey_kv_cache *kv = cache();
+    spey_kv_key key = key_of(ids, 100, 4);
+    spey_seq_id parent = begin(kv, &key, &reused), child;
+    spey_kv_set_retention_ranges(kv, parent, ranges, 1);
+    assert_int_equal(spey_kv_reserve(kv, parent, 4), SPEY_OK);
+    spey_kv_advance(kv, parent, ids, 4);
+    assert_int_equal(spey_kv_fork(kv, parent, &child), SPEY_OK);
+    spey_kv_close(kv, parent);
+    key = key_of(ids, 100, 8);
+    finish(kv, child, &key, 4);
+    leave(kv, 200, 16, -1, 0);
+    press(kv, 8);
+    assert_int_equal(left_of(kv, 100), 8);
+    assert_int_equal(left_of(kv, 200), 0);
     spey_kv_cache_free(kv);
 }
 
@@ -311,6 +336,7 @@ int main(void)
         cmocka_unit_test(a_priority_ends_when_its_time_is_over),
         cmocka_unit_test(ranges_keep_the_blocks_that_begin_in_them),
         cmocka_unit_test(the_end_of_a_sequence_may_be_worth_less),
+        cmocka_unit_test(a_fork_keeps_its_blocks_as_its_parent_does),
         cmocka_unit_test(a_duration_begins_when_a_block_is_filled_or_found),
         cmocka_unit_test(a_block_keeps_the_highest_priority_it_was_given),
         cmocka_unit_test(leaves_go_before_what_is_above_them),
