@@ -49,31 +49,66 @@ static bool writes_wide(spey_graph_op op)
            op == SPEY_GRAPH_ADD || op == SPEY_GRAPH_ADD_NORM;
 }
 
-/* Backwards: `wide` says that all readers can. Forwards: and that the writer can. */
-void spey_memplan_find_wide(const spey_graph *graph, const spey_memplan_limits *limits,
-                            spey_placement *values)
+/* Node n is a product whose matrix has 16 or 8 bits. */
+static bool is_product(const spey_graph *graph, const spey_node *node)
 {
+    return node->op == SPEY_GRAPH_LINEAR && graph->weights[node->weights[0]].dtype != SPEY_F32;
+}
+
+static bool rounds(spey_graph_op op)
+{
+    return op == SPEY_GRAPH_NORM || op == SPEY_GRAPH_ADD_NORM || op == SPEY_GRAPH_GLU ||
+           op == SPEY_GRAPH_ATTENTION;
+}
+
+/* The last result of nodes that round, unless anybody but products reads it. */
+static void find_narrow(const spey_graph *graph, spey_placement *values)
+{
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const spey_node *node = &graph->nodes[n];
+        if (rounds(node->op)) values[node->outputs[node->n_outputs - 1]].width = SPEY_WIDTH_INPUT;
+        for (int i = 0; i < node->n_inputs && !is_product(graph, node); i++)
+            values[node->inputs[i]].width = SPEY_WIDTH_ACTIVATION;
+    }
+    values[graph->output].width = SPEY_WIDTH_ACTIVATION;
+}
+
+/* Backwards: `wide` says that all readers can. Forwards: and that the writer can. */
+static void find_wide(const spey_graph *graph, spey_placement *values)
+{
+    const spey_width wide = SPEY_WIDTH_WIDE, other = SPEY_WIDTH_ACTIVATION;
     for (int v = 0; v < graph->n_values; v++)
-        values[v].wide = limits->element_bytes < sizeof(float);
+        values[v].width = wide;
     for (int n = graph->n_nodes - 1; n >= 0; n--) {
         const spey_node *node = &graph->nodes[n];
         bool good = reads_wide(node->op);
-        if (is_transparent(node->op)) good = values[node->outputs[0]].wide;
+        if (is_transparent(node->op)) good = values[node->outputs[0]].width == wide;
         for (int i = 0; i < node->n_inputs && !good; i++)
-            values[node->inputs[i]].wide = false;
+            values[node->inputs[i]].width = other;
     }
     for (int n = 0; n < graph->n_nodes; n++) {
         const spey_node *node = &graph->nodes[n];
         for (int o = 0; o < node->n_outputs; o++) {
             spey_placement *out = &values[node->outputs[o]];
             if (spey_graph_is_table(graph, node->outputs[o]))
-                out->wide = true;
+                out->width = wide;
             else if (is_transparent(node->op))
-                out->wide = values[node->inputs[0]].wide;
-            else
-                out->wide = out->wide && writes_wide(node->op);
+                out->width = values[node->inputs[0]].width;
+            else if (!writes_wide(node->op))
+                out->width = other;
         }
     }
+}
+
+void spey_memplan_find_widths(const spey_graph *graph, const spey_memplan_limits *limits,
+                              spey_placement *values)
+{
+    for (int v = 0; v < graph->n_values; v++)
+        values[v].width = spey_graph_is_table(graph, v) ? SPEY_WIDTH_WIDE : SPEY_WIDTH_ACTIVATION;
+    if (limits->element_bytes < sizeof(float))
+        find_wide(graph, values);
+    else if (limits->input_bytes)
+        find_narrow(graph, values);
 }
 
 /* ---- liveness ---- */
@@ -134,13 +169,15 @@ static void own(planner *p, spey_value value)
     int64_t step = spey_graph_is_table(p->graph, value) ? 1 : (int64_t)(ALIGN / bytes);
     place->storage = value;
     place->pitch = (p->graph->values[value].cols + step - 1) / step * step;
+    /* Products read several rows at once: an odd number of cache lines apart they lie in different sets of a cache. */
+    if (place->width == SPEY_WIDTH_INPUT && place->pitch / step % 2 == 0) place->pitch += step;
     p->begin[value] = 0;
     p->next[value] = SPEY_NO_VALUE;
 }
 
 static bool try_share(planner *p, int n, spey_value value, spey_value host)
 {
-    if (p->plan->values[value].wide != p->plan->values[host].wide) return false;
+    if (p->plan->values[value].width != p->plan->values[host].width) return false;
     if (!p->limits->in_place || !dies_here(p, n, host, p->graph->values[value].cols)) return false;
     share(p, value, host, 0);
     return true;
@@ -309,7 +346,7 @@ static spey_status find_peak(const planner *p, uint64_t *peak_live_bytes)
 static spey_status make_plan(planner *p)
 {
     uint64_t total = 0, peak_live_bytes = 0;
-    spey_memplan_find_wide(p->graph, p->limits, p->plan->values);
+    spey_memplan_find_widths(p->graph, p->limits, p->plan->values);
     find_last_uses(p);
     for (int n = 0; n < p->graph->n_nodes; n++)
         place_outputs(p, n);
@@ -340,10 +377,13 @@ static spey_status check_limits(const spey_memplan_limits *limits)
 {
     size_t bytes = limits->element_bytes;
     if (limits->tokens_max < 1 || limits->outputs_max < 1 ||
-        (bytes != 1 && bytes != 2 && bytes != 4 && bytes != 8))
-        return SPEY_FAIL(SPEY_INVALID,
-                         "a plan for %lld tokens, %lld outputs, elements of %zu bytes",
-                         (long long)limits->tokens_max, (long long)limits->outputs_max, bytes);
+        (bytes != 1 && bytes != 2 && bytes != 4 && bytes != 8) ||
+        (limits->input_bytes && limits->input_bytes != 2))
+        return SPEY_FAIL(
+            SPEY_INVALID,
+            "a plan for %lld tokens, %lld outputs, elements of %zu bytes, inputs of %zu",
+            (long long)limits->tokens_max, (long long)limits->outputs_max, bytes,
+            limits->input_bytes);
     return SPEY_OK;
 }
 

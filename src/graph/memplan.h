@@ -9,8 +9,9 @@
  *
  * Storage begins at a multiple of 64 bytes, and so does every row. The exceptions are rope_table and route: their results
  * are F32 whatever element_bytes says, and dense. Where elements have 2 bytes, values that only norms, sums and routers
- * read are F32 too ("wide"): the residual stream, what is added to it, and routers' logits keep their low bits. Values
- * share memory only with others of their width. The output lies behind everything else: who keeps the logits elsewhere ends
+ * read are F32 too ("wide"): the residual stream, what is added to it, and routers' logits keep their low bits. Where
+ * elements have 4 bytes and products round their inputs to 2 anyway, norms, gates and attention round what only products
+ * read ("narrow"): once, instead of in every product. Values share memory only with others of their width. The output lies behind everything else: who keeps the logits elsewhere ends
  * the arena where they begin. */
 #ifndef SPEY_GRAPH_MEMPLAN_H
 #define SPEY_GRAPH_MEMPLAN_H
@@ -22,15 +23,23 @@ typedef struct spey_memplan_limits {
         tokens_max; /* rows of SPEY_ROWS_TOKENS and of SPEY_ROWS_SOURCE values: in steps apart */
     int64_t outputs_max;  /* rows of SPEY_ROWS_OUTPUTS values */
     size_t element_bytes; /* of activations: 2 or 4 (tests: 8) */
+    /* Of inputs of products with matrices of 16 or fewer bits, when those may be stored rounded: 2. 0: as activations. */
+    size_t input_bytes;
     bool
         in_place; /* false: every value but a slice has memory of its own while it lives (to bisect) */
 } spey_memplan_limits;
+
+typedef enum spey_width {
+    SPEY_WIDTH_ACTIVATION, /* element_bytes */
+    SPEY_WIDTH_WIDE,       /* F32 whatever element_bytes says */
+    SPEY_WIDTH_INPUT       /* input_bytes */
+} spey_width;
 
 typedef struct spey_placement {
     uint64_t offset;    /* bytes from the arena's start to element [0, 0] */
     int64_t pitch;      /* elements from one row to the next */
     spey_value storage; /* the value whose memory this is (itself unless a view or in place) */
-    bool wide;          /* F32 whatever element_bytes says */
+    spey_width width;
 } spey_placement;
 
 typedef struct spey_memplan {
@@ -49,12 +58,13 @@ void spey_memplan_free(spey_memplan *plan);
 static inline size_t spey_memplan_element_bytes(const spey_memplan_limits *limits,
                                                 const spey_placement *place)
 {
-    return place->wide ? sizeof(float) : limits->element_bytes;
+    if (place->width == SPEY_WIDTH_WIDE) return sizeof(float);
+    return place->width == SPEY_WIDTH_INPUT ? limits->input_bytes : limits->element_bytes;
 }
 
-/* Set `wide` of every value. */
-void spey_memplan_find_wide(const spey_graph *graph, const spey_memplan_limits *limits,
-                            spey_placement *values);
+/* Set `width` of every value. */
+void spey_memplan_find_widths(const spey_graph *graph, const spey_memplan_limits *limits,
+                              spey_placement *values);
 /* Replay the graph against the plan, value by value, and prove that no node writes over anything that it or a later node
  * reads but where its kernel allows it, and that everything lies inside the arena. Knows nothing of how plans are made.
  * Run at every load. */

@@ -116,7 +116,7 @@ static spey_status check_slice(const replay *r, const spey_node *node)
     uint64_t shift =
         (uint64_t)spey_node_int(node, SPEY_ATTR_BEGIN, 0) * bytes_of(r, node->inputs[0]);
     if (view->offset != base->offset + shift || view->pitch != base->pitch ||
-        view->storage != base->storage || view->wide != base->wide)
+        view->storage != base->storage || view->width != base->width)
         return SPEY_FAIL(SPEY_INTERNAL, "plan: slice %%%d is not a view of %%%d", node->outputs[0],
                          node->inputs[0]);
     return SPEY_OK;

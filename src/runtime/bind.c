@@ -59,7 +59,9 @@ static operand value_operand(const binder *b, spey_value value)
     } else {
         x.data = b->bases.activations + place->offset;
         x.pitch = place->pitch;
-        x.dtype = place->wide ? SPEY_F32 : b->program->activation_dtype;
+        x.dtype = place->width == SPEY_WIDTH_WIDE    ? SPEY_F32
+                  : place->width == SPEY_WIDTH_INPUT ? b->program->input_dtype
+                                                     : b->program->activation_dtype;
     }
     return x;
 }
@@ -366,6 +368,7 @@ static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *arg
         .limit = number(node, SPEY_ATTR_LIMIT, 0),
         .up_offset = number(node, SPEY_ATTR_OFFSET, 0),
         .dtype = gate.dtype,
+        .out_dtype = out.dtype,
         .gate = gate.data,
         .gate_pitch = gate.pitch,
         .up = up.data,
@@ -493,6 +496,7 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
         .out = out.data,
         .out_pitch = out.pitch,
         .dtype = q.dtype,
+        .out_dtype = out.dtype,
         .precision = b->program->precision,
         .kv = kv_view(b, node),
         .seqs_max = kv->sequences_max,

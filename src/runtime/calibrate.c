@@ -6,6 +6,7 @@
 #include "graph/graph_text.h"
 #include "kernels/expert_linear/expert_linear.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/scalar.h"
 #include "runtime/runner.h"
 
 /* A node that becomes a step, in order. */
@@ -21,12 +22,12 @@ struct spey_calibrator {
     int n_steps;
 };
 
-static float largest_of(const float *x, int64_t rows, int64_t cols, int64_t pitch)
+static float largest_of(const void *x, spey_dtype dtype, int64_t rows, int64_t cols, int64_t pitch)
 {
     float largest = 0;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < cols; c++) {
-            float magnitude = fabsf(x[r * pitch + c]);
+            float magnitude = fabsf((float)spey_load(x, dtype, r * pitch + c));
             largest = magnitude > largest ? magnitude : largest;
         }
     return largest;
@@ -42,10 +43,11 @@ static void observe(void *user, int i, const spey_step *step)
     float largest;
     if (c->graph->weights[spey_graph_find_weight(c->graph, s->weight)].n_dims == 2) {
         const spey_gemm_args *a = step->args;
-        largest = largest_of(a->x, a->rows, a->k, a->x_pitch);
+        largest = largest_of(a->x, a->x_dtype, a->rows, a->k, a->x_pitch);
     } else {
         const spey_expert_linear_args *a = step->args;
-        largest = largest_of(a->x, a->rows, a->x_shared ? a->k : a->n_slots * a->k, a->x_pitch);
+        largest =
+            largest_of(a->x, a->dtype, a->rows, a->x_shared ? a->k : a->n_slots * a->k, a->x_pitch);
     }
     if (largest > s->largest) s->largest = largest;
 }

@@ -387,6 +387,9 @@ static spey_status lay_out(spey_layout *layout, const spey_program *program)
         (spey_memplan_limits){ .tokens_max = limits->step_tokens_max,
                                .outputs_max = limits->outputs_max,
                                .element_bytes = spey_dtype_bytes(program->activation_dtype),
+                               .input_bytes = program->input_dtype == program->activation_dtype
+                                                  ? 0
+                                                  : spey_dtype_bytes(program->input_dtype),
                                .in_place = !limits->no_in_place };
     SPEY_TRY(spey_memplan_new(program->graph, &layout->memplan_limits, &layout->memplan));
     SPEY_TRY(spey_memplan_check(program->graph, &layout->memplan_limits, layout->memplan));

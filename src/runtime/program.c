@@ -118,6 +118,24 @@ static spey_dtype choose_activation_dtype(const spey_program *program, spey_dtyp
     return wide ? SPEY_F32 : dtype;
 }
 
+/* Products that round their F32 inputs may as well get them rounded: the same bits from half the memory, and done once. A
+ * row that takes both kinds rounds them. */
+static spey_dtype choose_input_dtype(const spey_program *program, spey_dtype dtype)
+{
+    spey_gemm_args args = { .n = 1,
+                            .k = 1,
+                            .x_dtype = SPEY_F32,
+                            .w_dtype = dtype,
+                            .y_dtype = SPEY_F32,
+                            .precision = program->precision };
+    const spey_kernel *row;
+    if (program->precision == SPEY_PRECISION_F32 || !program->device_info.host_memory ||
+        spey_kernel_choose(program->backend, "gemm", &args, &row))
+        return program->activation_dtype;
+    args.x_dtype = dtype;
+    return row->supports(&args) ? dtype : program->activation_dtype;
+}
+
 spey_status spey_program_init(spey_program *program, const spey_engine_file *engine,
                               const spey_limits_plan *limits)
 {
@@ -139,6 +157,7 @@ spey_status spey_program_init(spey_program *program, const spey_engine_file *eng
     bool exact = dtype == SPEY_F32 || (program->info->exact && program->device_info.host_memory);
     program->precision = exact ? SPEY_PRECISION_F32 : SPEY_PRECISION_16;
     program->activation_dtype = choose_activation_dtype(program, dtype);
+    program->input_dtype = choose_input_dtype(program, dtype);
     return SPEY_OK;
 }
 

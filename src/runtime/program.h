@@ -22,6 +22,7 @@ typedef struct spey_program {
     bool has_virtual_weights;           /* some tensor that is read has no data */
     bool has_encoder;
     spey_dtype activation_dtype;
+    spey_dtype input_dtype; /* of what only products read; activation_dtype, or narrower */
     spey_precision precision;
 } spey_program;
 

@@ -4,8 +4,9 @@
 #include "check_activation.h"
 #include "kernels/glu/glu.h"
 
-/* Where the operands lie: each alone, gate and up as halves of one matrix, out in place of gate or of up. */
-typedef enum glu_layout { APART, HALVES, IN_GATE, IN_UP } glu_layout;
+/* Where the operands lie: each alone, gate and up as halves of one matrix, out in place of gate or of up, halves and out
+ * rounded to BF16. */
+typedef enum glu_layout { APART, HALVES, IN_GATE, IN_UP, ROUNDED } glu_layout;
 
 typedef struct glu_case {
     int64_t rows, cols;
@@ -40,6 +41,8 @@ static const glu_case cases[] = {
     {  5,   67, SPEY_F32,  1, APART,   SPEY_ACT_QUICK_GELU, 10, 1.5f, 1 },
     {  5,  300, SPEY_F32,  0, HALVES,  SPEY_ACT_NONE, 10, .7f, 0 },
     {  5,   31, SPEY_BF16, 1, IN_UP,   SPEY_ACT_SILU, 3, 0, -.5f },
+    {  5,   67, SPEY_F32,  1, ROUNDED, SPEY_ACT_SILU, 3, 0, 0 },
+    {  1, 5632, SPEY_F32,  0, ROUNDED, SPEY_ACT_GELU_TANH, 3, 0, 0 },
 };
 /* clang-format on */
 
@@ -47,13 +50,14 @@ static bool make_glu(check *c, const glu_case *k, spey_glu_args *a)
 {
     int64_t part = check_part(c), first = part ? part - 1 : 0;
     if (part > 3 || part > k->rows) return false;
-    bool halves = k->layout == HALVES;
+    bool halves = k->layout == HALVES || k->layout == ROUNDED;
     *a = (spey_glu_args){ .rows = part ? 1 : k->rows,
                           .cols = k->cols,
                           .activation = k->activation,
                           .limit = k->limit,
                           .up_offset = k->up_offset,
                           .dtype = k->dtype,
+                          .out_dtype = k->layout == ROUNDED ? SPEY_BF16 : k->dtype,
                           .gate_pitch = (halves ? 2 : 1) * k->cols + k->pad,
                           .up_pitch = k->cols + 2 * k->pad,
                           .out_pitch = k->cols + 3 * k->pad };
@@ -69,13 +73,13 @@ static bool make_glu(check *c, const glu_case *k, spey_glu_args *a)
     int64_t n = k->rows ? (k->rows - 1) * a->out_pitch + k->cols : 0;
     check_buffer *out = k->layout == IN_GATE ? gate
                         : k->layout == IN_UP ? up
-                                             : check_buffer_new(c, "out", k->dtype, n);
+                                             : check_buffer_new(c, "out", a->out_dtype, n);
     check_bind(c, &a->out, out, first * a->out_pitch);
     check_output(c, out, first * a->out_pitch, a->rows, k->cols, a->out_pitch);
-    static const char *const names[] = { "apart", "halves", "in gate", "in up" };
-    check_name(c, "%lldx%lld %s %s, activation %d, scale %g", (long long)k->rows,
-               (long long)k->cols, spey_dtype_name(k->dtype), names[k->layout], (int)k->activation,
-               k->scale);
+    static const char *const names[] = { "apart", "halves", "in gate", "in up", "rounded" };
+    check_name(c, "%lldx%lld %s %s %s, activation %d, scale %g", (long long)k->rows,
+               (long long)k->cols, spey_dtype_name(k->dtype), spey_dtype_name(a->out_dtype),
+               names[k->layout], (int)k->activation, k->scale);
     return true;
 }
 
@@ -104,7 +108,8 @@ static void bound(check *c, const void *args)
             double reference = check_reference(out, at);
             check_set_bound(out, at,
                             check_activation_error(a->activation, gate, 0) * fabs(up) +
-                                0x1p-23 * fabs(reference) + check_rounding(a->dtype, reference));
+                                0x1p-23 * fabs(reference) +
+                                check_rounding(a->out_dtype, reference));
         }
 }
 

@@ -32,7 +32,7 @@ static void expect_storage(const spey_memplan *plan, spey_value value, spey_valu
 
 #define HEADER                                                                    \
     "spey-graph 1\nweight e f32 [9,16]\nweight m f32 [16,16]\nweight f f32 [2]\n" \
-    "cache 0 kv layers=1 heads=1 k_dim=4 v_dim=4\n"
+    "weight h bf16 [16,16]\ncache 0 kv layers=1 heads=1 k_dim=4 v_dim=4\n"
 
 static void a_slice_is_a_view(void **state)
 {
@@ -173,16 +173,48 @@ static void in_16_bits_the_residual_stream_stays_wide(void **state)
                         "%9 = gather(%8) : outputs 16\noutput %9\n");
     spey_memplan *plan = plan_of(graph, &narrow);
     for (int v = 0; v < 9; v++)
-        if (plan->values[v].wide != wide[v]) fail_msg("%%%d is %s", v, wide[v] ? "narrow" : "wide");
+        if ((plan->values[v].width == SPEY_WIDTH_WIDE) != wide[v])
+            fail_msg("%%%d is %s", v, wide[v] ? "narrow" : "wide");
     expect_storage(plan, 3, 0); /* over the residual: as wide */
     expect_storage(plan, 4, 4); /* not over %2, which is wider */
     spey_memplan_free(plan);
     for (narrow.element_bytes = 4; narrow.element_bytes < 16; narrow.element_bytes *= 2) {
         plan = plan_of(graph, &narrow);
         for (int v = 0; v < 10; v++)
-            assert_false(plan->values[v].wide);
+            assert_int_equal(plan->values[v].width, SPEY_WIDTH_ACTIVATION);
         spey_memplan_free(plan);
     }
+    spey_graph_free(graph);
+}
+
+static void what_only_products_read_is_rounded_once(void **state)
+{
+    (void)state;
+    static const bool rounded[] = { false, true, false, false, true, false, true, false, false };
+    spey_memplan_limits narrow = limits;
+    narrow.input_bytes = 2;
+    spey_graph *graph =
+        graph_of(HEADER "%0 = embed() e : tokens 16\n"
+                        "%1 = norm(%0) : tokens 16 {kind=rms eps=0}\n"
+                        "%2 = linear(%1) h : tokens 16\n"
+                        "%3, %4 = add_norm(%2, %0) : tokens 16, tokens 16 {kind=rms eps=0}\n"
+                        "%5 = linear(%4) h : tokens 16\n"
+                        "%6 = glu(%5, %2) : tokens 16 {act=silu}\n"
+                        "%7 = linear(%6) h : tokens 16\n"
+                        "%8 = norm(%7) : tokens 16 {kind=rms eps=0}\n" /* the sum reads it too */
+                        "%9 = linear(%8) h : tokens 16\n"
+                        "%10 = add(%8, %9) : tokens 16\n"
+                        "%11 = gather(%10) : outputs 16\noutput %11\n");
+    spey_memplan *plan = plan_of(graph, &narrow);
+    for (int v = 0; v < 9; v++)
+        if ((plan->values[v].width == SPEY_WIDTH_INPUT) != rounded[v])
+            fail_msg("%%%d is %s", v, rounded[v] ? "not rounded" : "rounded");
+    expect_storage(plan, 6, 6); /* not over the gate, which is wider */
+    assert_int_equal(plan->values[6].pitch * 2 % 64, 0);
+    assert_int_equal(plan->values[6].pitch * 2 / 64 % 2, 1);
+    spey_memplan_free(plan);
+    narrow.input_bytes = 4;
+    must_fail(spey_memplan_new(graph, &narrow, &plan), SPEY_INVALID, "inputs of 4");
     spey_graph_free(graph);
 }
 
@@ -286,6 +318,7 @@ int main(void)
         cmocka_unit_test(the_sum_lies_over_the_residual_and_the_norm_over_x),
         cmocka_unit_test(queries_stay_in_the_fused_row),
         cmocka_unit_test(in_16_bits_the_residual_stream_stays_wide),
+        cmocka_unit_test(what_only_products_read_is_rounded_once),
         cmocka_unit_test(rows_begin_at_64_bytes),
         cmocka_unit_test(a_planned_arena_does_not_change_the_numbers),
         cmocka_unit_test(sizes_that_overflow_are_refused),

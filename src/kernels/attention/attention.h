@@ -42,7 +42,8 @@ typedef struct spey_attention_args {
     int64_t q_pitch;
     void *out;
     int64_t out_pitch;
-    spey_dtype dtype;
+    spey_dtype dtype;     /* of q */
+    spey_dtype out_dtype; /* dtype, or (CPU) BF16 */
     spey_precision precision;
     spey_kv_view kv;
     int64_t seqs_max; /* largest n_seqs and cache length that will come: sizes the workspace */

@@ -8,8 +8,8 @@
 static bool supports(const void *args)
 {
     const spey_attention_args *a = args;
-    return spey_is_float16_or_32(a->dtype) && spey_kv_is_known(a->kv.dtype) &&
-           a->v_dim <= SPEY_HEAD_DIM_MAX;
+    return spey_is_float16_or_32(a->dtype) && spey_is_float16_or_32(a->out_dtype) &&
+           spey_kv_is_known(a->kv.dtype) && a->v_dim <= SPEY_HEAD_DIM_MAX;
 }
 
 /* For a key `ahead` tokens after the query. */
@@ -57,7 +57,7 @@ static void attend(const spey_attention_args *a, int64_t r, int64_t h)
             out[d] += p * factor * spey_kv_element(v, a->kv.dtype, d);
     }
     for (int64_t d = 0; d < a->v_dim; d++)
-        spey_store(a->out, a->dtype, r * a->out_pitch + h * a->v_dim + d, out[d] / sum);
+        spey_store(a->out, a->out_dtype, r * a->out_pitch + h * a->v_dim + d, out[d] / sum);
 }
 
 static void run(const void *args, const spey_lane *lane)

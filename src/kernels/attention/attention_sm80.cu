@@ -220,8 +220,9 @@ static bool is_kv(spey_dtype dtype)
 static bool supports(const void *args)
 {
     const spey_attention_args *a = static_cast<const spey_attention_args *>(args);
-    return is_float(a->dtype) && is_kv(a->kv.dtype) && a->k_dim <= SPEY_HEAD_DIM_MAX &&
-           a->v_dim <= SPEY_HEAD_DIM_MAX && a->n_heads <= UINT16_MAX && a->rows <= INT32_MAX;
+    return is_float(a->dtype) && a->out_dtype == a->dtype && is_kv(a->kv.dtype) &&
+           a->k_dim <= SPEY_HEAD_DIM_MAX && a->v_dim <= SPEY_HEAD_DIM_MAX &&
+           a->n_heads <= UINT16_MAX && a->rows <= INT32_MAX;
 }
 
 static void run(const void *args, const spey_lane *lane)

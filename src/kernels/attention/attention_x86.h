@@ -39,8 +39,8 @@
 static bool supports(const void *args)
 {
     const spey_attention_args *a = args;
-    return a->dtype == SPEY_F32 && tile_supports(a) && a->k_dim <= SPEY_HEAD_DIM_MAX &&
-           a->v_dim <= SPEY_HEAD_DIM_MAX;
+    return a->dtype == SPEY_F32 && (a->out_dtype == SPEY_F32 || a->out_dtype == SPEY_BF16) &&
+           tile_supports(a) && a->k_dim <= SPEY_HEAD_DIM_MAX && a->v_dim <= SPEY_HEAD_DIM_MAX;
 }
 
 /* ---- one item ---- */
@@ -201,14 +201,14 @@ static void finish_row(const shape *w, int64_t token, int64_t head, float max, f
         weight = scalar_exp(max - top);
         sum = sum * weight + scalar_exp(a->sinks[head] - top);
     }
-    float *out = (float *)a->out + token * a->out_pitch + head * a->v_dim;
+    const int64_t out = token * a->out_pitch + head * a->v_dim;
     weight /= sum;
     if (a->kv.dtype == SPEY_E4M3 && a->kv.v_scale)
         weight *= a->kv.v_scale[head / (a->n_heads / a->n_kv_heads)];
     const vec factor = vec_set1(weight);
     for (int64_t i = 0; i < a->v_dim; i += VEC_LANES)
-        vec_store_f32_n(out + i, vec_mul(vec_load_f32(total + i), factor),
-                        least(VEC_LANES, a->v_dim - i));
+        vec_store_n(a->out, a->out_dtype, out + i, vec_mul(vec_load_f32(total + i), factor),
+                    least(VEC_LANES, a->v_dim - i));
 }
 
 static void do_item(const shape *w, const item *it, scratch *x)

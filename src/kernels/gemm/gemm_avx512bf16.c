@@ -1,6 +1,7 @@
-/* gemm with BF16 or E4M3 weights and x rounded to BF16; see gemm_x86.h for who does what, gemm_x86_bf16_dot.h for how.
+/* gemm with BF16 or E4M3 weights and x in BF16, or rounded to it; see gemm_x86.h for who does what, gemm_x86_bf16_dot.h
+ * for how.
  *
- * x is rounded once a call. Little of it: every lane makes its own copy on the stack, which costs less than a barrier
+ * x in F32 is rounded once a call. Little of it: every lane makes its own copy on the stack, which costs less than a barrier
  * and shares no cache line. Much of it: lanes share the rows, into the workspace. */
 #include "device/cpu.h"
 #include "kernels/gemm/gemm_x86_bf16_dot.h"
@@ -12,12 +13,13 @@ static bool supports(const void *args)
 {
     const spey_gemm_args *a = args;
     return a->precision == SPEY_PRECISION_16 && gemm_bf16_takes(a->w_dtype, a->x_quant) &&
-           a->x_dtype == SPEY_F32 && a->y_dtype == SPEY_F32;
+           (a->x_dtype == SPEY_F32 || a->x_dtype == SPEY_BF16) && a->y_dtype == SPEY_F32;
 }
 
 static size_t workspace(const void *args)
 {
     const spey_gemm_args *a = args;
+    if (a->x_dtype == SPEY_BF16) return 0;
     return (size_t)(a->rows * gemm_rounded_pitch(a->k)) * sizeof(uint16_t);
 }
 
@@ -27,8 +29,10 @@ static void run(const void *args, const spey_lane *lane)
     const float *x = a->x;
     _Alignas(64) uint16_t private_x[PRIVATE_X];
     gemm_plan plan = gemm_plan_make(a, lane);
-    plan.x_pitch = gemm_rounded_pitch(a->k);
-    if (a->rows * plan.x_pitch <= PRIVATE_X) {
+    plan.x_pitch = a->x_dtype == SPEY_BF16 ? a->x_pitch : gemm_rounded_pitch(a->k);
+    if (a->x_dtype == SPEY_BF16) {
+        plan.x = a->x;
+    } else if (a->rows * plan.x_pitch <= PRIVATE_X) {
         for (int64_t r = 0; r < a->rows; r++)
             gemm_round_row(x + r * a->x_pitch, a->k, private_x + r * plan.x_pitch);
         plan.x = private_x;

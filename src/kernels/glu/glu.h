@@ -17,7 +17,8 @@ typedef struct spey_glu_args {
     spey_activation activation;
     float limit; /* 0: none */
     float up_offset;
-    spey_dtype dtype; /* of gate, up and out */
+    spey_dtype dtype;     /* of gate and up */
+    spey_dtype out_dtype; /* dtype, or (CPU) a narrower one; then out is apart */
     const void *gate;
     int64_t gate_pitch;
     const void *up;

@@ -7,7 +7,7 @@
 static bool supports(const void *args)
 {
     const spey_glu_args *a = args;
-    return spey_is_float16_or_32(a->dtype);
+    return spey_is_float16_or_32(a->dtype) && spey_is_float16_or_32(a->out_dtype);
 }
 
 static void run(const void *args, const spey_lane *lane)
@@ -24,7 +24,7 @@ static void run(const void *args, const spey_lane *lane)
                     gate = gate > limit ? limit : gate; /* NaN stays */
                     up = up > limit ? limit : up < -limit ? -limit : up;
                 }
-                spey_store(a->out, a->dtype, r * a->out_pitch + i,
+                spey_store(a->out, a->out_dtype, r * a->out_pitch + i,
                            spey_activate(a->activation, gate) * (up + (double)a->up_offset));
             }
         }

@@ -48,7 +48,8 @@ static __global__ void __launch_bounds__(UNIT_THREADS) glu_rows(const spey_glu_a
 
 static bool supports(const void *args)
 {
-    return is_float_16_or_32(static_cast<const spey_glu_args *>(args)->dtype);
+    const auto *a = static_cast<const spey_glu_args *>(args);
+    return is_float_16_or_32(a->dtype) && a->out_dtype == a->dtype;
 }
 
 static void run(const void *args, const spey_lane *lane)

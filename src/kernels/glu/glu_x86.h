@@ -11,7 +11,7 @@
 static bool glu_supports(const void *args)
 {
     const spey_glu_args *a = args;
-    return spey_is_float16_or_32(a->dtype);
+    return spey_is_float16_or_32(a->dtype) && spey_is_float16_or_32(a->out_dtype);
 }
 
 /* NaN stays: of two operands, one of them NaN, the instructions give the second. */
@@ -37,7 +37,7 @@ static void glu_run(const void *args, const spey_lane *lane)
             vec up = vec_load_n(a->up, a->dtype, p.row * a->up_pitch + i, n);
             if (!plain) glu_cut(a, &gate, &up);
             vec out = vec_mul(vec_activate(a->activation, gate), up);
-            vec_store_n(a->out, a->dtype, p.row * a->out_pitch + i, out, n);
+            vec_store_n(a->out, a->out_dtype, p.row * a->out_pitch + i, out, n);
         }
     }
 }

@@ -25,7 +25,7 @@ typedef struct spey_norm_args {
     int64_t cols;
     int64_t groups;
     spey_norm_kind kind;
-    /* F32 (devices: also BF16/F16, and mixed: a residual stream in F32 between narrow operands) */
+    /* F32, out also BF16 (devices: all BF16/F16, and mixed: a residual stream in F32 between narrow operands) */
     spey_dtype x_dtype, residual_dtype, sum_dtype, out_dtype;
     const void *x;
     int64_t x_pitch;

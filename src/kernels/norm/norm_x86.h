@@ -68,7 +68,7 @@ static inline float norm_reduce(const norm_group *g, spey_dtype dtype, int64_t c
 }
 
 static inline void norm_scale(const spey_norm_args *a, const norm_group *g, spey_dtype dtype,
-                              float mean, float scale)
+                              spey_dtype out, float mean, float scale)
 {
     vec m = vec_set1(mean), k = vec_set1(scale), offset = vec_set1(a->weight_offset);
     const float *bias = a->kind == SPEY_NORM_LAYER ? a->bias : NULL;
@@ -79,19 +79,21 @@ static inline void norm_scale(const spey_norm_args *a, const norm_group *g, spey
         vec weight = a->weight ? vec_load_f32_n(a->weight + i, n) : vec_set1(1);
         vec y = vec_mul(vec_mul(vec_sub(s, m), k), vec_add(weight, offset));
         if (bias) y = vec_add(y, vec_load_f32_n(bias + i, n));
-        vec_store_n(g->out, dtype, i, y, n);
+        vec_store_n(g->out, out, i, y, n);
     }
 }
 
-static inline void norm_one(const spey_norm_args *a, const norm_group *g, spey_dtype dtype)
+static inline void norm_one(const spey_norm_args *a, const norm_group *g, spey_dtype dtype,
+                            spey_dtype out)
 {
     float n = (float)a->cols, mean = 0;
     if (a->kind == SPEY_NORM_LAYER) mean = norm_reduce(g, dtype, a->cols, 0, true) / n;
     float variance = norm_reduce(g, dtype, a->cols, mean, false) / n;
-    norm_scale(a, g, dtype, mean, 1 / sqrtf(variance + a->eps));
+    norm_scale(a, g, dtype, out, mean, 1 / sqrtf(variance + a->eps));
 }
 
-static inline void norm_rows(const spey_norm_args *a, const spey_lane *lane, spey_dtype dtype)
+static inline void norm_rows(const spey_norm_args *a, const spey_lane *lane, spey_dtype dtype,
+                             spey_dtype out)
 {
     int64_t width = a->cols * a->groups, grain = 1 + 4096 / (width + 1), begin, end;
     while (spey_lane_chunk(lane, a->rows, grain, &begin, &end)) {
@@ -100,8 +102,8 @@ static inline void norm_rows(const spey_norm_args *a, const spey_lane *lane, spe
                 const norm_group g = { norm_at(a->x, dtype, r * a->x_pitch + at),
                                        norm_at(a->residual, dtype, r * a->residual_pitch + at),
                                        norm_at(a->sum, dtype, r * a->sum_pitch + at),
-                                       norm_at(a->out, dtype, r * a->out_pitch + at) };
-                norm_one(a, &g, dtype);
+                                       norm_at(a->out, out, r * a->out_pitch + at) };
+                norm_one(a, &g, dtype, out);
             }
         }
     }
@@ -112,7 +114,7 @@ static bool supports(const void *args)
     const spey_norm_args *a = (const spey_norm_args *)args;
     const spey_dtype dtype = a->x_dtype;
     if ((a->residual && a->residual_dtype != dtype) || (a->sum && a->sum_dtype != dtype) ||
-        a->out_dtype != dtype)
+        (a->out_dtype != dtype && (dtype != SPEY_F32 || a->out_dtype != SPEY_BF16)))
         return false;
     return dtype == SPEY_F32 || dtype == SPEY_F16 || dtype == SPEY_BF16;
 }
@@ -121,12 +123,14 @@ static void run(const void *args, const spey_lane *lane)
 {
     const spey_norm_args *a = args;
     /* Constant dtypes, so that each gets a loop of its own. */
-    if (a->x_dtype == SPEY_F32)
-        norm_rows(a, lane, SPEY_F32);
+    if (a->x_dtype == SPEY_F32 && a->out_dtype == SPEY_F32)
+        norm_rows(a, lane, SPEY_F32, SPEY_F32);
+    else if (a->x_dtype == SPEY_F32)
+        norm_rows(a, lane, SPEY_F32, SPEY_BF16);
     else if (a->x_dtype == SPEY_F16)
-        norm_rows(a, lane, SPEY_F16);
+        norm_rows(a, lane, SPEY_F16, SPEY_F16);
     else
-        norm_rows(a, lane, SPEY_BF16);
+        norm_rows(a, lane, SPEY_BF16, SPEY_BF16);
 }
 
 #endif
