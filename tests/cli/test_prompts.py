@@ -1,15 +1,26 @@
-"""spey run --prompts: lines say all that the options of the command line say, and get the same; prompt tables; what a
-checkpoint's generation_config asks for."""
+"""spey run --prompts: lines say all that the options of the command line say, and get the same; prompt tables and what a
+checkpoint's generation_config asks for, as transformers has them (tools/reference/make_requests.py)."""
 
 import json
 import os
+import struct
 import unittest
 
-from spey_cli import DEMO, SpeyTest, read_safetensors, run, run_json, write_safetensors
+from spey_cli import DATA, DEMO, SpeyTest, read_safetensors, run, run_json, write_safetensors
 
 TEXT = "It was a dark night, and the captain"
 VOCAB, HIDDEN = 8192, 256
 TABLE = "prompt_embeddings"
+with open(os.path.join(DATA, "requests.json")) as f:
+    REFERENCE = json.load(f)
+
+
+def fixture(name):
+    return os.path.join(DATA, "architectures", name)
+
+
+def ids_text(ids):
+    return ",".join(map(str, ids))
 
 
 class Prompts(SpeyTest):
@@ -142,6 +153,41 @@ class Prompts(SpeyTest):
                          run_json("run", DEMO, "--ids", ",".join(map(str, [5, 6] + ids)), "--json", *flags)["output_ids"])
         told = run("run", DEMO, TEXT, "--prompt-table", self.path("b"), "--max-tokens", 3, check=True)
         self.assertTrue(told.stdout.strip())
+
+    def test_tables_are_what_inputs_embeds_are(self):
+        for case in REFERENCE["tables"]:
+            path = self.path(case["model"])
+            numbers = [((i * 31 + j * 17) % 23 - 11) * case["step"] for i in range(3) for j in range(case["hidden"])]
+            write_safetensors(path, {TABLE: ("F32", [3, case["hidden"]], struct.pack(f"<{len(numbers)}f", *numbers))})
+            out = run_json("run", fixture(case["model"]), "--dtype", "f32", "--ids", ids_text(case["ids"]), "--prompt-table",
+                           path, "--max-tokens", len(case["output_ids"]), "--ignore-eos", "--logprobs", 0, "--prompt-logprobs", 0,
+                           "--json")
+            self.assertEqual(out["output_ids"], case["output_ids"], case["model"])
+            told = out["prompt_logprobs"] + out["logprobs"]
+            self.assertEqual(len(told), len(case["prompt_logprobs"] + case["logprobs"]))
+            for got, wanted in zip(told, case["prompt_logprobs"] + case["logprobs"]):
+                if wanted is None:
+                    self.assertIsNone(got["logprob"])
+                else:
+                    self.assertAlmostEqual(got["logprob"], wanted, delta=1e-4, msg=case["model"])
+
+    def test_rules_are_those_of_generate(self):
+        flags = {"forced_eos_token_id": "--forced-eos", "no_repeat_ngram_size": "--no-repeat-ngram", "min_new_tokens":
+                 "--min-tokens", "repetition_penalty": "--repetition-penalty", "suppress_tokens": "--suppress-ids",
+                 "begin_suppress_tokens": "--begin-suppress-ids", "num_beams": "--beams", "num_return_sequences": "--n"}
+        for case in REFERENCE["rules"]:
+            args = []
+            for key, value in {**case["rule"], **case["beams"]}.items():
+                if key == "bad_words_ids":
+                    args += [x for word in value for x in ("--bad-ids", ids_text(word))]
+                else:
+                    args += [flags[key], ids_text(value) if isinstance(value, list) else value]
+            out = run_json("run", fixture(case["model"]), "--dtype", "f32", "--ids", ids_text(case["ids"]), "--max-tokens", 10,
+                           "--ignore-eos", "--stop-ids", 2, "--json", *args)
+            found = [out, *out.get("others", [])]
+            self.assertEqual([one["output_ids"] for one in found], case["outputs"], case)
+            for one, wanted in zip(found, case["scores"] or []):
+                self.assertAlmostEqual(one["score"], wanted, delta=1e-4, msg=case)
 
     def test_what_is_no_prompt_table(self):
         wide = self.path("wide")
