@@ -582,6 +582,7 @@ spey_status spey_context_step(spey_context *c, int32_t *active)
     spey_scheduler_plan(c->scheduler, kv, start, &c->schedule);
     end_expired(c);
     SPEY_TRY(spey_scheduler_commit(c->scheduler, kv, &c->schedule));
+    spey_scheduler_launch(c->scheduler, &c->schedule);
     if (c->schedule.n_items > 0) {
         step_rows rows;
         spey_context_note_schedule(c, start);

@@ -68,7 +68,7 @@ spey_status spey_scheduler_new(const spey_scheduler_limits *limits, spey_schedul
     }
     for (int32_t i = 0; i < limits->sequences_max; i++)
         s->sequences[i] =
-            (spey_sequence){ i + 1 < limits->sequences_max ? i + 1 : -1, 0, -1, 0, 0 };
+            (spey_sequence){ .next = i + 1 < limits->sequences_max ? i + 1 : -1, .seq = -1 };
     spey_queue_init(s);
     *out = s;
     return SPEY_OK;
@@ -145,7 +145,9 @@ int64_t spey_scheduler_blocks(const spey_scheduler *s, const spey_job *job, int 
     case SPEY_KV_TOKENS: break;
     }
     if (group->window) {
-        int64_t most = divide_up(group->window + kv->rollback_tokens - 1, kv->block_tokens) + 1;
+        /* A token under way is beyond the window of the one behind it. */
+        int64_t kept = group->window + kv->rollback_tokens + s->limits.ahead;
+        int64_t most = divide_up(kept - 1, kv->block_tokens) + 1;
         blocks = blocks < most ? blocks : most;
     } else if (job->width > 1) {
         shared = (job->n_prompt < n_tokens ? job->n_prompt : n_tokens) / kv->block_tokens;
@@ -174,6 +176,21 @@ bool spey_scheduler_decodes(const spey_scheduler *s, const spey_entry *e)
         if (q->n_known == e->job.n_prompt || q->n_known - q->n_done != 1) return false;
     }
     return true;
+}
+
+bool spey_scheduler_is_spent(const spey_scheduler *s, const spey_entry *e)
+{
+    if (e->first < 0) return false;
+    const spey_sequence *q = &s->sequences[e->first];
+    return q->n_untold > 0 && q->n_known == e->job.n_max;
+}
+
+int32_t spey_scheduler_find(const spey_scheduler *s, const spey_entry *e, int32_t index)
+{
+    int32_t i = e->first;
+    while (i >= 0 && s->sequences[i].index != index)
+        i = s->sequences[i].next;
+    return i;
 }
 
 spey_kv_key spey_scheduler_key(const spey_scheduler *s, const spey_entry *e)
@@ -255,8 +272,9 @@ static int64_t close_sequences(spey_scheduler *s, spey_kv_cache *kv, spey_entry 
 {
     int64_t longest = 0;
     while (e->first >= 0) {
-        spey_sequence *q = &s->sequences[e->first];
-        longest = q->n_known > longest ? q->n_known : longest;
+        const spey_sequence *q = &s->sequences[e->first];
+        int64_t told = q->n_known - q->n_untold;
+        longest = told > longest ? told : longest;
         spey_scheduler_drop_sequence(s, kv, e, e->first);
     }
     return longest;
@@ -324,7 +342,23 @@ spey_ticket_progress spey_scheduler_progress(const spey_scheduler *s, spey_ticke
     return (spey_ticket_progress){ .begun = e->admitted > 0,
                                    .paused = e->state == SPEY_TICKET_PAUSED,
                                    .generates = spey_scheduler_decodes(s, e),
-                                   .n_done = e->first >= 0 ? s->sequences[e->first].n_done : 0 };
+                                   .n_done = e->first >= 0 ? s->sequences[e->first].n_done -
+                                                                 s->sequences[e->first].n_flying
+                                                           : 0 };
+}
+
+bool spey_scheduler_serves(const spey_scheduler *s, const spey_schedule_item *item)
+{
+    const spey_entry *e = &s->entries[item->ticket];
+    return e->state != SPEY_TICKET_FREE && e->submitted == item->request;
+}
+
+bool spey_scheduler_stores(const spey_scheduler *s, const spey_schedule_item *item)
+{
+    if (!spey_scheduler_serves(s, item)) return false;
+    const spey_entry *e = &s->entries[item->ticket];
+    int32_t i = spey_scheduler_find(s, e, item->index);
+    return i >= 0 && s->sequences[i].n_flying > 0 && s->sequences[i].seq == item->seq;
 }
 
 void *spey_scheduler_owner(const spey_scheduler *s, spey_ticket ticket)
@@ -349,7 +383,7 @@ static spey_status check_sequences(const spey_scheduler *s, const spey_kv_cache 
             return SPEY_FAIL(SPEY_INTERNAL, "request %d: sequences of %lld and %lld tokens", ticket,
                              (long long)q->n_known, (long long)s->sequences[e->first].n_known);
         if (q->n_known < e->job.n_prompt || q->n_known > e->job.n_max || q->n_done > q->n_known ||
-            (q->seq >= 0 && q->n_done != spey_kv_length(kv, q->seq)))
+            (q->seq >= 0 && q->n_done - q->n_flying != spey_kv_length(kv, q->seq)))
             return SPEY_FAIL(SPEY_INTERNAL, "request %d: sequence %d stores %lld of %lld tokens",
                              ticket, q->index, (long long)q->n_done, (long long)q->n_known);
     }

@@ -4,9 +4,14 @@
  *                 paused ──admit──►  │
  *                    ▲───── pause ◄──┘     closed, its blocks are given back; it computes its tokens again
  *
- * A turn is plan → commit → (the step) → take. plan reads and decides; commit opens, matches, reserves and pauses; take
- * hears which sequences grew, from which parents, and which ended. The scheduler knows sizes only: tokens, blocks,
- * sequences, times.
+ * A turn is plan → commit → launch → (the step) → take. plan reads and decides; commit opens, matches, reserves and pauses;
+ * launch counts the step's tokens as stored; take hears which sequences grew, from which parents, and which ended. The
+ * scheduler knows sizes only: tokens, blocks, sequences, times.
+ *
+ * One step ahead. The next turn may plan, commit and launch before this one's take, where the step gives tokens to requests of
+ * one sequence only: such a token is counted at launch, before anybody knows it, and a sequence at its limit gets nothing more
+ * to compute. What ended by other means has one token too many under way: take ignores items of requests that have ended.
+ * Turns are taken in the order in which they were launched, and after a launch comes a take before the next but one plan.
  *
  * Order. The queue is sorted by priority, then by self-clocked fair queueing over tokens (Golestani, "A self-clocked fair
  * queueing scheme", 1994), so that a tenant with a thousand requests delays another's one by about one request. Who runs is
@@ -38,7 +43,8 @@ typedef struct spey_scheduler_limits {
     int64_t step_outputs_max; /* >= sequences_max */
     int64_t
         step_prefill_max; /* prompt tokens beside running decodes; 0: what the step has room for */
-    spey_kv_limits kv;
+    bool ahead;           /* turns are planned before the last one was taken */
+    spey_kv_limits kv;    /* its step_tokens_max are those of all steps under way */
 } spey_scheduler_limits;
 
 /* SPEY_INVALID: limits that contradict each other. */
@@ -78,6 +84,8 @@ typedef struct spey_schedule_item {
     int64_t from;    /* tokens that are stored */
     int32_t n_tokens;
     int32_t n_outputs; /* rows of logits of the last of them */
+    uint64_t request;  /* for spey_scheduler_serves: tickets are used again */
+    bool counts_token; /* launch has counted what the last row will give */
 } spey_schedule_item;
 
 /* What a turn does. Fixed arrays of the caller's; the lists are valid until the next plan. */
@@ -106,6 +114,15 @@ void spey_scheduler_plan(const spey_scheduler *scheduler, const spey_kv_cache *k
 spey_status spey_scheduler_commit(spey_scheduler *scheduler, spey_kv_cache *kv,
                                   spey_schedule *schedule);
 
+/* The step is under way: its tokens count as stored, and those that it gives requests of one sequence as known. */
+void spey_scheduler_launch(spey_scheduler *scheduler, spey_schedule *schedule);
+
+/* The item's request has not ended since commit. */
+bool spey_scheduler_serves(const spey_scheduler *scheduler, const spey_schedule_item *item);
+/* It has the cache that the item is computed in: otherwise it ended, or was paused, since launch. Before take, whoever runs
+ * the steps advances these caches. */
+bool spey_scheduler_stores(const spey_scheduler *scheduler, const spey_schedule_item *item);
+
 /* What the step gave one sequence. */
 typedef struct spey_growth {
     spey_ticket ticket;
@@ -116,7 +133,7 @@ typedef struct spey_growth {
 } spey_growth;
 
 /* The step was done. `growths` has an entry for every live sequence of each request that got tokens or lost sequences, those
- * of a request together. A request without live sequences is still to be ended. */
+ * of a request together; of requests that it still serves. A request without live sequences is still to be ended. */
 void spey_scheduler_take(spey_scheduler *scheduler, spey_kv_cache *kv,
                          const spey_schedule *schedule, const spey_growth *growths, int32_t n);
 
@@ -131,7 +148,8 @@ spey_scheduler_counts spey_scheduler_count(const spey_scheduler *scheduler);
 /* How far a request is. */
 typedef struct spey_ticket_progress {
     bool begun, paused, generates; /* generates: nothing but its newest tokens is to be computed */
-    int64_t n_done;                /* tokens of its first live sequence that are stored */
+    int64_t
+        n_done; /* tokens of its first live sequence that are stored, steps under way not counted */
 } spey_ticket_progress;
 spey_ticket_progress spey_scheduler_progress(const spey_scheduler *scheduler, spey_ticket ticket);
 /* The caller's pointer, as submitted. */

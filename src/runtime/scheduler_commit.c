@@ -4,14 +4,6 @@
 
 /* ---- pausing and admitting ---- */
 
-static int32_t find_record(const spey_scheduler *s, const spey_entry *e, int32_t index)
-{
-    int32_t i = e->first;
-    while (i >= 0 && s->sequences[i].index != index)
-        i = s->sequences[i].next;
-    return i;
-}
-
 /* Insert where it belongs; lists are short of disorder at their ends. */
 static void insert(const spey_scheduler *s, int32_t *list, int32_t *n, int32_t ticket)
 {
@@ -28,7 +20,7 @@ static void pause(spey_scheduler *s, spey_kv_cache *kv, int32_t ticket)
         spey_sequence *q = &s->sequences[i];
         if (q->seq >= 0) spey_kv_close(kv, q->seq);
         q->seq = -1;
-        q->n_done = 0;
+        q->n_done = q->n_flying = 0;
     }
     e->forked = false;
     e->state = SPEY_TICKET_PAUSED;
@@ -46,7 +38,8 @@ static void take_records(spey_scheduler *s, spey_entry *e)
         int32_t record = s->free_sequence;
         SPEY_ASSERT(record >= 0);
         s->free_sequence = s->sequences[record].next;
-        s->sequences[record] = (spey_sequence){ -1, i, -1, e->job.n_prompt, 0 };
+        s->sequences[record] =
+            (spey_sequence){ .next = -1, .index = i, .seq = -1, .n_known = e->job.n_prompt };
         *link = record;
         link = &s->sequences[record].next;
     }
@@ -90,7 +83,7 @@ static void admit(spey_scheduler *s, spey_kv_cache *kv, int32_t ticket)
 static void move_to_cache(const spey_scheduler *s, spey_schedule_item *item)
 {
     const spey_entry *e = &s->entries[item->ticket];
-    const spey_sequence *q = &s->sequences[find_record(s, e, item->index)];
+    const spey_sequence *q = &s->sequences[spey_scheduler_find(s, e, item->index)];
     item->seq = q->seq;
     if (item->from == q->n_done) return;
     int64_t left = spey_scheduler_goal(e, q) - q->n_done;
@@ -170,6 +163,23 @@ spey_status spey_scheduler_commit(spey_scheduler *s, spey_kv_cache *kv, spey_sch
     return SPEY_OK;
 }
 
+/* ---- under way ---- */
+
+void spey_scheduler_launch(spey_scheduler *s, spey_schedule *schedule)
+{
+    for (int32_t i = 0; i < schedule->n_items; i++) {
+        spey_schedule_item *item = &schedule->items[i];
+        const spey_entry *e = &s->entries[item->ticket];
+        spey_sequence *q = &s->sequences[spey_scheduler_find(s, e, item->index)];
+        bool gives = item->n_outputs && item->from + item->n_tokens == q->n_known;
+        q->n_done += item->n_tokens;
+        q->n_flying += item->n_tokens;
+        item->counts_token = gives && e->job.width == 1 && q->n_known < e->job.n_max;
+        q->n_known += item->counts_token;
+        q->n_untold += item->counts_token;
+    }
+}
+
 /* ---- results ---- */
 
 /* Let every named sequence that lives continue its parent's cache: the first to come keeps it, others fork. A cache that
@@ -228,11 +238,10 @@ static void take_growths(spey_scheduler *s, spey_kv_cache *kv, const spey_growth
 {
     spey_entry *e = &s->entries[growths[0].ticket];
     if (e->job.width == 1) {
-        s->sequences[e->first].n_known++;
-        if (growths[0].ended) {
-            e->n_used = s->sequences[e->first].n_known;
-            spey_scheduler_drop_sequence(s, kv, e, e->first);
-        }
+        if (!growths[0].ended) return; /* counted at launch */
+        const spey_sequence *q = &s->sequences[e->first];
+        e->n_used = q->n_known - q->n_untold;
+        spey_scheduler_drop_sequence(s, kv, e, e->first);
         return;
     }
     note_caches(s, e);
@@ -259,11 +268,15 @@ void spey_scheduler_take(spey_scheduler *s, spey_kv_cache *kv, const spey_schedu
 {
     for (int32_t i = 0; i < schedule->n_items; i++) {
         const spey_schedule_item *item = &schedule->items[i];
+        if (!spey_scheduler_serves(s, item)) continue;
         spey_entry *e = &s->entries[item->ticket];
-        spey_sequence *q = &s->sequences[find_record(s, e, item->index)];
-        q->n_done += item->n_tokens;
-        if (q->n_done >= e->job.n_prompt) e->prompt_read = true;
-        if (!e->forked && q->n_done == e->job.n_prompt && q->n_known > e->job.n_prompt)
+        spey_sequence *q = &s->sequences[spey_scheduler_find(s, e, item->index)];
+        q->n_untold -= item->counts_token;
+        if (item->from + item->n_tokens >= e->job.n_prompt) e->prompt_read = true;
+        if (!spey_scheduler_stores(s, item)) continue; /* paused since: computed in vain */
+        q->n_flying -= item->n_tokens;
+        if (!e->forked && q->n_done - q->n_flying == e->job.n_prompt &&
+            q->n_known > e->job.n_prompt)
             fork_again(s, kv, e);
     }
     for (int32_t i = 0, end; i < n; i = end) {

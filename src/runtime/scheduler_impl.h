@@ -42,9 +42,11 @@ typedef struct spey_entry {
 typedef struct spey_sequence {
     int32_t next; /* of the same request, by index; or the next free one */
     int32_t index;
-    spey_seq_id seq; /* -1: without a cache */
-    int64_t n_known; /* tokens; the same in all live sequences of a request */
-    int64_t n_done;  /* those that are stored */
+    spey_seq_id seq;  /* -1: without a cache */
+    int64_t n_known;  /* tokens; the same in all live sequences of a request */
+    int64_t n_done;   /* those that are stored */
+    int64_t n_flying; /* of those that are stored: in steps under way */
+    int32_t n_untold; /* of those that are known: steps under way will say which they are */
 } spey_sequence;
 
 typedef struct spey_tenant {
@@ -122,6 +124,8 @@ bool spey_scheduler_goes_first(const spey_scheduler *s, int32_t a, int32_t b);
 int32_t spey_scheduler_rows(const spey_entry *e, const spey_sequence *q, int64_t from, int64_t n);
 /* Every live sequence has but its newest token to compute. */
 bool spey_scheduler_decodes(const spey_scheduler *s, const spey_entry *e);
+/* The step under way gives its last token, if nothing ends it before: there is nothing more to compute. */
+bool spey_scheduler_is_spent(const spey_scheduler *s, const spey_entry *e);
 /* How far the sequence's cache is to be filled before that. */
 int64_t spey_scheduler_goal(const spey_entry *e, const spey_sequence *q);
 
@@ -132,6 +136,8 @@ spey_kv_key spey_scheduler_key(const spey_scheduler *s, const spey_entry *e);
 void spey_scheduler_drop_sequence(spey_scheduler *s, spey_kv_cache *kv, spey_entry *e,
                                   int32_t record);
 void spey_scheduler_remove_from(int32_t *list, int32_t *n, int32_t ticket);
+/* The request's sequence of that index; -1: it has ended. */
+int32_t spey_scheduler_find(const spey_scheduler *s, const spey_entry *e, int32_t index);
 /* Count a request's blocks at its longest in (1) or out (-1). */
 void spey_scheduler_claim(spey_scheduler *s, const spey_job *job, int sign);
 

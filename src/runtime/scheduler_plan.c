@@ -111,7 +111,8 @@ static void add_item(spey_planning *p, int32_t ticket, const spey_sequence *q, i
                               .seq = q->seq,
                               .from = from,
                               .n_tokens = (int32_t)n,
-                              .n_outputs = spey_scheduler_rows(e, q, from, n) };
+                              .n_outputs = spey_scheduler_rows(e, q, from, n),
+                              .request = e->submitted };
     p->out->n_tokens += n;
 }
 
@@ -181,7 +182,7 @@ static void plan_running(spey_planning *p)
     for (int32_t place = 0; place < p->n_kept; place++) {
         int32_t ticket = p->s->running[place];
         const spey_entry *e = &p->s->entries[ticket];
-        if (is_expired(p, ticket)) continue;
+        if (is_expired(p, ticket) || spey_scheduler_is_spent(p->s, e)) continue;
         bool stays = true, decode = spey_scheduler_decodes(p->s, e);
         for (int32_t i = e->first; i >= 0 && stays; i = p->s->sequences[i].next)
             if (p->s->sequences[i].seq >= 0)
@@ -239,7 +240,7 @@ static int32_t count_decodes(const spey_scheduler *s)
     int32_t n = 0;
     for (int32_t r = 0; r < s->n_running; r++) {
         const spey_entry *e = &s->entries[s->running[r]];
-        n += spey_scheduler_decodes(s, e) ? e->n_live : 0;
+        n += spey_scheduler_decodes(s, e) && !spey_scheduler_is_spent(s, e) ? e->n_live : 0;
     }
     return n;
 }

@@ -17,6 +17,7 @@ enum {
     SEQUENCES_MAX = 10,
     QUEUE_MAX = 12,
     STEPS_MAX = 20000,
+    COPIES_MAX = 8192,
 };
 
 typedef enum sim_end { GOING, BY_EOS, BY_LENGTH, BY_CANCEL, BY_TIMEOUT } sim_end;
@@ -33,23 +34,39 @@ typedef struct sim_request {
     int32_t ids[WIDTH_MAX][TOKENS_MAX];
     int32_t n[WIDTH_MAX];
     sim_end end[WIDTH_MAX];
-    int32_t n_ends;
+    int32_t n_ends, n_superfluous; /* items that were computed after its end was known */
+    bool by_host; /* its tokens are chosen from rows of logits: nobody plans ahead of them */
     bool rows_seen[TOKENS_MAX];
 } sim_request;
 
+/* A step under way. */
+typedef struct sim_flight {
+    spey_schedule schedule;
+    spey_kv_copy copies[COPIES_MAX];
+    int64_t n_copies;
+    sim_tables tables[SEQUENCES_MAX];
+    int32_t ids[SEQUENCES_MAX][TOKENS_MAX]; /* by item, from the sequence's first token on */
+    int32_t
+        from_row[SEQUENCES_MAX];  /* which item of the step before gives the last id; -1: known */
+    uint64_t rows[SEQUENCES_MAX]; /* of the last token of each item, once computed */
+    bool computed;
+} sim_flight;
+
 typedef struct sim_world {
+    bool ahead;
+    sim_flight flights[2];
+    int32_t n_launched, n_taken;
     uint64_t seed;
     spey_rng rng;
     spey_scheduler_limits limits;
     spey_scheduler *scheduler;
-    spey_schedule schedule, again;
+    spey_schedule again;
     spey_kv_cache *kv;
     sim_memory memory;
     sim_request requests[REQUESTS_MAX];
     int32_t n_requests, n_arrived, n_done;
     uint64_t now_ns;
-    int32_t step, quiet;          /* steps without a token */
-    uint64_t rows[SEQUENCES_MAX]; /* of the last token of each item */
+    int32_t step, quiet; /* steps without a token */
     spey_growth growths[SEQUENCES_MAX];
     sim_totals *totals;
     char *error;
@@ -190,6 +207,7 @@ static void draw_groups(sim_world *w, spey_kv_limits *kv, int32_t longest)
         spey_kv_group_limits *window = &kv->groups[kv->n_groups++];
         *window = (spey_kv_group_limits){ .kind = SPEY_KV_TOKENS, .window = between(w, 1, 40) };
         window->n_blocks = (int32_t)spey_kv_window_blocks(kv, window->window, kv->sequences_max);
+        if (window->n_blocks > kv->groups[0].n_blocks) window->n_blocks = kv->groups[0].n_blocks;
     }
     if (one_in(w, 4))
         kv->groups[kv->n_groups++] =
@@ -208,8 +226,9 @@ static void draw_limits(sim_world *w)
                                          .step_prefill_max = one_in(w, 3) ? between(w, 1, 16) : 0 };
     w->limits.kv = (spey_kv_limits){ .sequences_max = sequences,
                                      .sequence_tokens_max = longest,
-                                     .step_tokens_max = w->limits.step_tokens_max,
+                                     .step_tokens_max = (1 + w->ahead) * w->limits.step_tokens_max,
                                      .block_tokens = block_sizes[below(w, 5)] };
+    w->limits.ahead = w->ahead;
     w->limits.kv.reuse = !one_in(w, 3);
     if (w->limits.kv.reuse && one_in(w, 2)) w->limits.kv.host_blocks = between(w, 1, 20);
     draw_groups(w, &w->limits.kv, longest);
@@ -237,6 +256,7 @@ static void draw_request(sim_world *w, sim_request *r)
     r->cancel_step = one_in(w, 8) ? between(w, 0, 60) : -1;
     r->deadline_ns = one_in(w, 8) ? w->now_ns + (uint64_t)below(w, 200) + 1 : 0;
     r->ticket = -1;
+    r->by_host = sim_hash(w->seed, (uint64_t)(r - w->requests)) % 5 == 0;
     for (int32_t i = 0; i < r->width; i++) {
         memcpy(r->ids[i], r->ids[0], sizeof r->ids[0]);
         r->n[i] = r->n_prompt;
@@ -259,13 +279,15 @@ static bool open_world(sim_world *w)
     w->n_requests = between(w, 1, one_in(w, 4) ? REQUESTS_MAX : 12);
     return !spey_kv_cache_new(&w->limits.kv, &w->kv) &&
            !spey_scheduler_new(&w->limits, &w->scheduler) &&
-           !spey_schedule_init(&w->schedule, &w->limits) &&
+           !spey_schedule_init(&w->flights[0].schedule, &w->limits) &&
+           !spey_schedule_init(&w->flights[1].schedule, &w->limits) &&
            !spey_schedule_init(&w->again, &w->limits) && sim_memory_init(&w->memory, &w->limits.kv);
 }
 
 static void close_world(sim_world *w)
 {
-    spey_schedule_deinit(&w->schedule);
+    spey_schedule_deinit(&w->flights[0].schedule);
+    spey_schedule_deinit(&w->flights[1].schedule);
     spey_schedule_deinit(&w->again);
     spey_scheduler_free(w->scheduler);
     spey_kv_cache_free(w->kv);
@@ -328,19 +350,19 @@ static bool cancel_some(sim_world *w)
     return true;
 }
 
-static bool end_expired(sim_world *w)
+static bool end_expired(sim_world *w, const spey_schedule *s)
 {
-    for (int32_t i = 0; i < w->schedule.n_expired; i++) {
-        sim_request *r = spey_scheduler_owner(w->scheduler, w->schedule.expired[i]);
+    for (int32_t i = 0; i < s->n_expired; i++) {
+        sim_request *r = spey_scheduler_owner(w->scheduler, s->expired[i]);
         if (!r->deadline_ns || r->deadline_ns > w->now_ns) return fail(w, "ended too early");
         if (!end_request(w, r, BY_TIMEOUT)) return false;
     }
     return true;
 }
 
-static bool plan(sim_world *w)
+static bool plan(sim_world *w, spey_schedule *a)
 {
-    spey_schedule *a = &w->schedule, *b = &w->again;
+    spey_schedule *b = &w->again;
     spey_kv_set_time(w->kv, w->now_ns);
     spey_scheduler_plan(w->scheduler, w->kv, w->now_ns, a);
     spey_scheduler_plan(w->scheduler, w->kv, w->now_ns, b);
@@ -362,23 +384,40 @@ static bool is_admitted(const spey_schedule *s, spey_ticket ticket)
     return false;
 }
 
-static bool check_schedule(sim_world *w)
+/* What the step under way, if there is one, does for a sequence: tokens that it stores, tokens that it gives. */
+static void count_flying(const sim_world *w, const spey_schedule_item *item, int32_t *stored,
+                         int32_t *given)
 {
-    const spey_schedule *s = &w->schedule;
+    *stored = *given = 0;
+    if (w->n_launched == w->n_taken) return;
+    const spey_schedule *s = &w->flights[w->n_taken % 2].schedule;
+    for (int32_t i = 0; i < s->n_items; i++) {
+        if (s->items[i].request != item->request || s->items[i].index != item->index) continue;
+        *stored += spey_scheduler_stores(w->scheduler, &s->items[i]) ? s->items[i].n_tokens : 0;
+        *given += s->items[i].counts_token;
+    }
+}
+
+static bool check_schedule(sim_world *w, const spey_schedule *s)
+{
     const spey_scheduler_limits *l = &w->limits;
     int64_t tokens = 0, rows = 0, prompts = 0;
     bool seen[SEQUENCES_MAX] = { false }, decodes = false;
     for (int32_t i = 0; i < s->n_items; i++) {
         const spey_schedule_item *item = &s->items[i];
         const sim_request *r = item->owner;
+        int32_t stored, given;
+        count_flying(w, item, &stored, &given);
         tokens += item->n_tokens;
         rows += item->n_outputs;
-        bool decode = item->from + item->n_tokens == r->n[item->index] &&
-                      item->from >= r->n_prompt && item->n_tokens == 1 &&
-                      !is_admitted(s, item->ticket);
+        int32_t known = r->n[item->index] + given;
+        bool decode = item->from + item->n_tokens == known && item->from >= r->n_prompt &&
+                      item->n_tokens == 1 && !is_admitted(s, item->ticket);
         decodes = decodes || decode;
         prompts += decode ? 0 : item->n_tokens;
-        if (item->n_tokens < 1 || seen[item->seq] || item->from != spey_kv_length(w->kv, item->seq))
+        if (item->n_tokens < 1 || seen[item->seq] || item->from + item->n_tokens > known ||
+            (known == r->n_max && given && item->from + item->n_tokens == known) ||
+            item->from != spey_kv_length(w->kv, item->seq) + stored)
             return fail(w, "an item of %d tokens from %lld", item->n_tokens, (long long)item->from);
         seen[item->seq] = true;
     }
@@ -387,46 +426,96 @@ static bool check_schedule(sim_world *w)
     if (decodes && l->step_prefill_max && prompts > l->step_prefill_max)
         return fail(w, "%lld prompt tokens beside decodes", (long long)prompts);
     spey_scheduler_counts counts = spey_scheduler_count(w->scheduler);
-    if (counts.running && !s->n_items) return fail(w, "requests run and nothing is computed");
+    if (counts.running && !s->n_items && w->n_launched == w->n_taken)
+        return fail(w, "requests run and nothing is computed");
     if (l->policy == SPEY_GUARANTEED_NO_EVICT && counts.pauses)
         return fail(w, "a request was paused");
     return true;
 }
 
-/* The fake model's forward pass; keeps the row behind each item's last token. */
-static bool compute(sim_world *w)
+/* ---- the fake device ---- */
+
+/* The item of the step under way that gives this one's last id, or -1. */
+static int32_t find_source(const sim_world *w, const spey_schedule_item *item)
 {
-    sim_memory_copy(&w->memory, w->kv);
-    for (int32_t i = 0; i < w->schedule.n_items; i++) {
-        const spey_schedule_item *item = &w->schedule.items[i];
-        sim_request *r = item->owner;
-        const int32_t *ids = r->ids[item->index];
-        for (int32_t t = 0; t < item->n_tokens; t++) {
-            int64_t position = item->from + t;
-            sim_memory_store(&w->memory, w->kv, item->seq, position, r->salt, ids[position]);
-            if (t < item->n_tokens - item->n_outputs) continue;
-            w->rows[i] = sim_memory_read(&w->memory, w->kv, item->seq, position);
-            if (w->rows[i] != sim_row(&w->limits.kv, r->salt, ids, position))
-                return fail(
-                    w, "request %d, sequence %d: what is stored up to token %lld is not its own",
-                    (int)(r - w->requests), item->index, (long long)position);
-            if (position < r->n_prompt) r->rows_seen[position] = true;
-        }
-        spey_kv_advance(w->kv, item->seq, ids + item->from, item->n_tokens);
+    const sim_request *r = item->owner;
+    if (item->from + item->n_tokens <= r->n[item->index]) return -1;
+    const spey_schedule *before = &w->flights[(w->n_launched + 1) % 2].schedule;
+    for (int32_t i = 0; i < before->n_items; i++)
+        if (before->items[i].request == item->request) return i;
+    return -1;
+}
+
+static void launch(sim_world *w)
+{
+    sim_flight *f = &w->flights[w->n_launched % 2];
+    const spey_kv_copy *copies = spey_kv_copies(w->kv, &f->n_copies);
+    memcpy(f->copies, copies, (size_t)f->n_copies * sizeof *copies);
+    spey_kv_copies_done(w->kv);
+    for (int32_t i = 0; i < f->schedule.n_items; i++) {
+        const spey_schedule_item *item = &f->schedule.items[i];
+        const sim_request *r = item->owner;
+        sim_tables_capture(w->kv, item->seq, &f->tables[i]);
+        memcpy(f->ids[i], r->ids[item->index], sizeof f->ids[i]);
+        f->from_row[i] = find_source(w, item);
+    }
+    f->computed = false;
+    spey_scheduler_launch(w->scheduler, &f->schedule);
+    w->totals->ahead += w->n_launched > w->n_taken;
+    w->n_launched++;
+}
+
+/* An item's tokens through the fake model; the owner of one that ended may be anything by now. */
+static bool compute_item(sim_world *w, sim_flight *f, int32_t i)
+{
+    const spey_schedule_item *item = &f->schedule.items[i];
+    const sim_flight *before = f == w->flights ? &w->flights[1] : &w->flights[0];
+    sim_request *r = item->owner;
+    bool matters = spey_scheduler_serves(w->scheduler, item);
+    int32_t *ids = f->ids[i];
+    if (f->from_row[i] >= 0)
+        ids[item->from] = (int32_t)(sim_hash(before->rows[f->from_row[i]], 0) % VOCAB);
+    for (int32_t t = 0; t < item->n_tokens; t++) {
+        int64_t position = item->from + t;
+        sim_memory_store(&w->memory, &f->tables[i], position, r->salt, ids[position]);
+        if (t < item->n_tokens - item->n_outputs) continue;
+        f->rows[i] = sim_memory_read(&w->memory, &f->tables[i], position);
+        if (matters && f->rows[i] != sim_row(&w->limits.kv, r->salt, ids, position))
+            return fail(w,
+                        "request %d, sequence %d: what is stored up to token %lld is not its own",
+                        (int)(r - w->requests), item->index, (long long)position);
+        if (position < r->n_prompt) r->rows_seen[position] = true;
     }
     return true;
 }
 
-/* The growths of the request whose items begin at `begin`; returns their number. */
-static int32_t grow_request(sim_world *w, int32_t begin, int32_t end, spey_growth *growths)
+/* Steps are computed in their order. */
+static bool compute(sim_world *w, int32_t end)
 {
-    const spey_schedule_item *items = w->schedule.items;
+    for (int32_t number = w->n_taken; number < end; number++) {
+        sim_flight *f = &w->flights[number % 2];
+        if (f->computed) continue;
+        sim_memory_copy(&w->memory, f->copies, f->n_copies);
+        for (int32_t i = 0; i < f->schedule.n_items; i++)
+            if (!compute_item(w, f, i)) return false;
+        f->computed = true;
+    }
+    return true;
+}
+
+/* ---- results ---- */
+
+/* The growths of the request whose items begin at `begin`; returns their number. */
+static int32_t grow_request(sim_world *w, const sim_flight *f, int32_t begin, int32_t end,
+                            spey_growth *growths)
+{
+    const spey_schedule_item *items = f->schedule.items;
     sim_request *r = items[begin].owner;
     uint64_t rows[WIDTH_MAX];
     int32_t parents[WIDTH_MAX], n = 0;
     bool live[WIDTH_MAX], grows = false;
     for (int32_t i = begin; i < end; i++) {
-        rows[items[i].index] = w->rows[i];
+        rows[items[i].index] = f->rows[i];
         grows = grows || (items[i].n_outputs > 0 &&
                           items[i].from + items[i].n_tokens == r->n[items[i].index]);
     }
@@ -447,16 +536,52 @@ static int32_t grow_request(sim_world *w, int32_t begin, int32_t end, spey_growt
     return n;
 }
 
+/* One token of a request whose end was not known when the step began, and none when it was. What has several sequences can
+ * only have been cancelled, amid a step. */
+static bool note_superfluous(sim_world *w, const spey_schedule_item *item)
+{
+    sim_request *r = item->owner;
+    bool known_before = r->end[0] == BY_LENGTH;
+    bool one_token = r->end[0] != BY_EOS || item->n_tokens == 1;
+    w->totals->superfluous++;
+    if (r->width > 1 || (++r->n_superfluous == 1 && !known_before && one_token)) return true;
+    return fail(w, "request %d: computed after its end", (int)(r - w->requests));
+}
+
+/* Count as stored what was computed; the ids that the device found are those that were told. */
+static bool advance(sim_world *w, const sim_flight *f)
+{
+    for (int32_t i = 0; i < f->schedule.n_items; i++) {
+        const spey_schedule_item *item = &f->schedule.items[i];
+        const sim_request *r = item->owner;
+        if (!spey_scheduler_serves(w->scheduler, item)) {
+            if (!note_superfluous(w, item)) return false;
+            continue;
+        }
+        if (memcmp(f->ids[i], r->ids[item->index],
+                   sizeof(int32_t) * (size_t)(item->from + item->n_tokens)))
+            return fail(w, "request %d: other ids were computed", (int)(r - w->requests));
+        if (spey_scheduler_stores(w->scheduler, item))
+            spey_kv_advance(w->kv, item->seq, f->ids[i] + item->from, item->n_tokens);
+    }
+    return true;
+}
+
 static bool deliver(sim_world *w)
 {
-    const spey_schedule *s = &w->schedule;
+    const sim_flight *f = &w->flights[w->n_taken % 2];
+    const spey_schedule *s = &f->schedule;
     int32_t n = 0;
+    if (!compute(w, w->n_taken + 1) || !advance(w, f)) return false;
     for (int32_t i = 0, end; i < s->n_items; i = end) {
-        for (end = i + 1; end < s->n_items && s->items[end].ticket == s->items[i].ticket;)
+        for (end = i + 1; end < s->n_items && s->items[end].request == s->items[i].request;)
             end++;
-        n += grow_request(w, i, end, w->growths + n);
+        if (spey_scheduler_serves(w->scheduler, &s->items[i]))
+            n += grow_request(w, f, i, end, w->growths + n);
     }
     spey_scheduler_take(w->scheduler, w->kv, s, w->growths, n);
+    w->n_taken++;
+    w->totals->steps++;
     for (int32_t i = 0; i < n; i++) {
         sim_request *r = spey_scheduler_owner(w->scheduler, w->growths[i].ticket);
         bool is_last_of_request = i + 1 == n || w->growths[i + 1].ticket != w->growths[i].ticket;
@@ -472,15 +597,42 @@ static bool check_books(sim_world *w)
     return true;
 }
 
+/* Another step may be planned: none is under way, or one that gives no rows but to requests that need not see them. */
+static bool may_plan(const sim_world *w)
+{
+    if (w->n_launched == w->n_taken) return true;
+    if (!w->ahead || w->n_launched == w->n_taken + 2) return false;
+    const spey_schedule *s = &w->flights[w->n_taken % 2].schedule;
+    for (int32_t i = 0; i < s->n_items; i++) {
+        const sim_request *r = s->items[i].owner;
+        if (s->items[i].n_outputs && (r->width > 1 || r->by_host)) return false;
+    }
+    return true;
+}
+
+static bool begin(sim_world *w, bool *launched)
+{
+    spey_schedule *s = &w->flights[w->n_launched % 2].schedule;
+    if (!plan(w, s) || !end_expired(w, s)) return false;
+    if (spey_scheduler_commit(w->scheduler, w->kv, s))
+        return fail(w, "commit: %s", spey_last_error());
+    if (!check_books(w) || !check_schedule(w, s)) return false;
+    *launched = s->n_items > 0;
+    if (*launched) launch(w);
+    return true;
+}
+
 static bool step(sim_world *w)
 {
+    bool launched = false;
     w->now_ns += (uint64_t)between(w, 1, 5);
-    if (!arrive(w) || !cancel_some(w) || !plan(w) || !end_expired(w)) return false;
-    if (spey_scheduler_commit(w->scheduler, w->kv, &w->schedule))
-        return fail(w, "commit: %s", spey_last_error());
-    if (!check_books(w) || !check_schedule(w) || !compute(w) || !deliver(w)) return false;
-    w->totals->steps++;
-    w->quiet = w->schedule.n_items ? 0 : w->quiet + 1;
+    if (!arrive(w) || !cancel_some(w)) return false;
+    if (may_plan(w) && !begin(w, &launched)) return false;
+    bool under_way = w->n_launched > w->n_taken;
+    w->quiet = under_way ? 0 : w->quiet + 1;
+    /* The device may be fast or slow. */
+    if (sim_hash(w->seed, (uint64_t)w->step) % 2 && !compute(w, w->n_launched)) return false;
+    if (under_way && (!launched || !may_plan(w)) && !deliver(w)) return false;
     if (w->quiet > 100 && w->n_arrived == w->n_requests && w->n_done < w->n_requests)
         return fail(w, "nothing moves any more");
     return check_books(w);
@@ -492,6 +644,8 @@ static bool run_world(sim_world *w)
         if (w->step == STEPS_MAX) return fail(w, "the requests do not end");
         if (!step(w)) return false;
     }
+    while (w->n_taken < w->n_launched)
+        if (!deliver(w)) return false;
     spey_scheduler_counts counts = spey_scheduler_count(w->scheduler);
     spey_kv_stats stats;
     spey_kv_read_stats(w->kv, &stats);
@@ -506,11 +660,12 @@ static bool run_world(sim_world *w)
     return true;
 }
 
-bool sim_run(uint64_t seed, sim_totals *totals, char *error, int error_bytes)
+bool sim_run(uint64_t seed, bool ahead, sim_totals *totals, char *error, int error_bytes)
 {
     static sim_world world;
     memset(&world, 0, sizeof world);
     world.seed = seed;
+    world.ahead = ahead;
     world.totals = totals;
     world.error = error;
     world.error_bytes = error_bytes;

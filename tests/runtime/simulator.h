@@ -2,7 +2,10 @@
  *
  * The fake model's next token is a hash of all ids of the sequence, read back through the block tables from simulated
  * memory: a wrong block, a copy that was missed or a stale prefix changes it. What each request must put out follows from
- * its own ids alone. */
+ * its own ids alone.
+ *
+ * One step ahead, a step is computed at any time between its launch and the take of its results, from the block tables that
+ * there were at its launch, while the scheduler and the cache are elsewhere already. */
 #ifndef SPEY_TESTS_RUNTIME_SIMULATOR_H
 #define SPEY_TESTS_RUNTIME_SIMULATOR_H
 
@@ -22,13 +25,19 @@ typedef struct sim_memory {
 bool sim_memory_init(sim_memory *memory, const spey_kv_limits *limits);
 void sim_memory_deinit(sim_memory *memory);
 /* Carry out what the cache has queued. */
-void sim_memory_copy(sim_memory *memory, spey_kv_cache *kv);
+void sim_memory_copy(sim_memory *memory, const spey_kv_copy *copies, int64_t n);
+
+enum { SIM_GROUPS_MAX = 3, SIM_BLOCKS_MAX = 160 };
+/* A sequence's blocks, as a step gets them. */
+typedef struct sim_tables {
+    int32_t blocks[SIM_GROUPS_MAX][SIM_BLOCKS_MAX];
+} sim_tables;
+void sim_tables_capture(const spey_kv_cache *kv, spey_seq_id seq, sim_tables *out);
 /* Store one token at `position` of a sequence. */
-void sim_memory_store(sim_memory *memory, const spey_kv_cache *kv, spey_seq_id seq,
-                      int64_t position, uint64_t salt, int32_t id);
+void sim_memory_store(sim_memory *memory, const sim_tables *tables, int64_t position, uint64_t salt,
+                      int32_t id);
 /* The model's row behind that token: a hash of what a kernel would read. */
-uint64_t sim_memory_read(const sim_memory *memory, const spey_kv_cache *kv, spey_seq_id seq,
-                         int64_t position);
+uint64_t sim_memory_read(const sim_memory *memory, const sim_tables *tables, int64_t position);
 /* The same from the ids themselves: what is right. */
 uint64_t sim_row(const spey_kv_limits *limits, uint64_t salt, const int32_t *ids, int64_t position);
 
@@ -39,10 +48,11 @@ uint64_t sim_hash(uint64_t a, uint64_t b);
 typedef struct sim_totals {
     uint64_t runs, requests, steps, tokens, pauses, cancels, timeouts, refusals, forks, moves,
         reused, restored;
+    uint64_t ahead, superfluous; /* steps launched beside another, items of ended requests */
 } sim_totals;
 
-/* One world: everything in it depends on the seed. False: `error` says what broke. */
-bool sim_run(uint64_t seed, sim_totals *totals, char *error, int error_bytes);
+/* One world: everything in it depends on the seed, and on whether steps are planned ahead. False: `error` says what broke. */
+bool sim_run(uint64_t seed, bool ahead, sim_totals *totals, char *error, int error_bytes);
 
 /* Host time per step at n sequences, in microseconds, printed. */
 int sim_bench(int32_t n_sequences);

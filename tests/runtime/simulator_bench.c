@@ -56,6 +56,7 @@ static int step(bench *b, uint64_t *ns)
     uint64_t start = thread_ns();
     spey_scheduler_plan(b->scheduler, b->kv, start, &b->schedule);
     if (spey_scheduler_commit(b->scheduler, b->kv, &b->schedule)) return 1;
+    spey_scheduler_launch(b->scheduler, &b->schedule);
     spey_kv_copies_done(b->kv);
     int32_t n = 0;
     for (int32_t i = 0; i < b->schedule.n_items; i++) {

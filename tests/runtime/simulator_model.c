@@ -29,20 +29,27 @@ void sim_memory_deinit(sim_memory *m)
     }
 }
 
-static uint64_t *cell(const sim_memory *m, const spey_kv_cache *kv, int g, spey_seq_id seq,
-                      int64_t position)
+void sim_tables_capture(const spey_kv_cache *kv, spey_seq_id seq, sim_tables *out)
 {
-    int64_t n;
-    const int32_t *blocks = spey_kv_blocks(kv, g, seq, &n);
+    for (int g = 0; g < spey_kv_get_limits(kv)->n_groups; g++) {
+        int64_t n;
+        const int32_t *blocks = spey_kv_blocks(kv, g, seq, &n);
+        for (int64_t i = 0; i < n; i++)
+            out->blocks[g][i] = blocks[i];
+    }
+}
+
+static uint64_t *cell(const sim_memory *m, const sim_tables *tables, int g, int64_t position)
+{
+    const int32_t *blocks = tables->blocks[g];
     int64_t bt = m->limits.block_tokens;
     if (m->limits.groups[g].kind == SPEY_KV_STATE) return &m->cells[g][blocks[0] * bt];
     return &m->cells[g][blocks[position / bt] * bt + position % bt];
 }
 
-void sim_memory_copy(sim_memory *m, spey_kv_cache *kv)
+void sim_memory_copy(sim_memory *m, const spey_kv_copy *copies, int64_t n)
 {
-    int64_t n, bt = m->limits.block_tokens;
-    const spey_kv_copy *copies = spey_kv_copies(kv, &n);
+    int64_t bt = m->limits.block_tokens;
     for (int64_t i = 0; i < n; i++) {
         const spey_kv_copy *c = &copies[i];
         const uint64_t *src =
@@ -51,7 +58,6 @@ void sim_memory_copy(sim_memory *m, spey_kv_cache *kv)
         for (int64_t t = 0; t < bt; t++)
             dst[c->dst * bt + t] = src[c->src * bt + t];
     }
-    spey_kv_copies_done(kv);
 }
 
 /* Salts stand for what changes the numbers: equal ids of two salts are not the same. */
@@ -60,11 +66,11 @@ static uint64_t hash_token(uint64_t salt, int32_t id, int64_t position)
     return sim_hash(sim_hash(salt, (uint64_t)id), (uint64_t)position);
 }
 
-void sim_memory_store(sim_memory *m, const spey_kv_cache *kv, spey_seq_id seq, int64_t position,
-                      uint64_t salt, int32_t id)
+void sim_memory_store(sim_memory *m, const sim_tables *tables, int64_t position, uint64_t salt,
+                      int32_t id)
 {
     for (int g = 0; g < m->limits.n_groups; g++) {
-        uint64_t *at = cell(m, kv, g, seq, position), token = hash_token(salt, id, position);
+        uint64_t *at = cell(m, tables, g, position), token = hash_token(salt, id, position);
         bool is_state = m->limits.groups[g].kind == SPEY_KV_STATE;
         *at = is_state ? sim_hash(position ? *at : 0, token) : token;
     }
@@ -76,18 +82,17 @@ static int64_t first_seen(const spey_kv_group_limits *group, int64_t position)
     return group->window && position >= group->window ? position - group->window + 1 : 0;
 }
 
-uint64_t sim_memory_read(const sim_memory *m, const spey_kv_cache *kv, spey_seq_id seq,
-                         int64_t position)
+uint64_t sim_memory_read(const sim_memory *m, const sim_tables *tables, int64_t position)
 {
     uint64_t row = 0;
     for (int g = 0; g < m->limits.n_groups; g++) {
         const spey_kv_group_limits *group = &m->limits.groups[g];
         uint64_t seen = 0;
         if (group->kind == SPEY_KV_STATE)
-            seen = *cell(m, kv, g, seq, 0);
+            seen = *cell(m, tables, g, 0);
         else
             for (int64_t i = first_seen(group, position); i <= position; i++)
-                seen = seen * 0x100000001b3u + *cell(m, kv, g, seq, i);
+                seen = seen * 0x100000001b3u + *cell(m, tables, g, i);
         row = sim_hash(row, seen);
     }
     return row;

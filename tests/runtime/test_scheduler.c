@@ -74,13 +74,14 @@ static spey_ticket submit(world *w, int32_t n_prompt, int32_t n_output)
     return ticket;
 }
 
-/* Plan and commit. */
+/* Plan, commit and launch. */
 static void begin(world *w)
 {
     spey_scheduler_plan(w->scheduler, w->kv, w->now, &w->plan);
     for (int32_t i = 0; i < w->plan.n_expired; i++)
         spey_scheduler_end(w->scheduler, w->kv, w->plan.expired[i]);
     assert_int_equal(spey_scheduler_commit(w->scheduler, w->kv, &w->plan), SPEY_OK);
+    spey_scheduler_launch(w->scheduler, &w->plan);
 }
 
 /* Take the step as if each sequence of one-sequence requests got its token. */
@@ -509,6 +510,144 @@ static void sequences_share_their_prompt_and_beams_change_hands(void **state)
     close_world(&w);
 }
 
+/* ---- one step ahead ---- */
+
+/* Plan, commit and launch beside what is under way. */
+static void begin_into(world *w, spey_schedule *plan)
+{
+    spey_schedule mine = w->plan;
+    w->plan = *plan;
+    begin(w);
+    *plan = w->plan;
+    w->plan = mine;
+}
+
+static void advance(world *w, const spey_schedule *plan)
+{
+    for (int32_t i = 0; i < plan->n_items; i++)
+        if (spey_scheduler_stores(w->scheduler, &plan->items[i]))
+            spey_kv_advance(w->kv, plan->items[i].seq, NULL, plan->items[i].n_tokens);
+    spey_kv_copies_done(w->kv);
+}
+
+static void a_token_under_way_counts_and_the_last_is_not_followed(void **state)
+{
+    (void)state;
+    world w;
+    spey_schedule next;
+    open_world(&w, &ordinary);
+    assert_int_equal(spey_schedule_init(&next, &ordinary), SPEY_OK);
+    spey_ticket a = submit(&w, 5, 2), b = submit(&w, 3, 9);
+    begin(&w);
+    begin_into(&w, &next); /* both decode what nobody knows yet */
+    assert_int_equal(next.n_items, 2);
+    assert_int_equal(next.items[0].from, 5);
+    assert_int_equal(next.items[0].n_outputs, 1);
+    assert_int_equal(next.items[1].from, 3);
+    assert_int_equal(next.n_prefill_tokens, 0);
+    assert_int_equal(spey_scheduler_check(w.scheduler, w.kv), SPEY_OK);
+    assert_int_equal(spey_scheduler_progress(w.scheduler, a).n_done, 0);
+    finish(&w);
+    assert_int_equal(spey_scheduler_progress(w.scheduler, a).n_done, 5);
+    begin(&w); /* a's second token is its last */
+    assert_null(item_of(&w, a));
+    assert_int_equal(item_of(&w, b)->from, 4);
+    advance(&w, &next);
+    spey_growth grown[] = { { a, 0, 0, true }, { b, 0, 0, false } };
+    spey_scheduler_take(w.scheduler, w.kv, &next, grown, 2);
+    spey_scheduler_end(w.scheduler, w.kv, a);
+    assert_int_equal(spey_scheduler_check(w.scheduler, w.kv), SPEY_OK);
+    spey_schedule_deinit(&next);
+    close_world(&w);
+}
+
+static void what_ended_is_not_served_even_by_its_ticket(void **state)
+{
+    (void)state;
+    world w;
+    spey_schedule next;
+    open_world(&w, &ordinary);
+    assert_int_equal(spey_schedule_init(&next, &ordinary), SPEY_OK);
+    spey_ticket a = submit(&w, 5, 20);
+    begin(&w);
+    begin_into(&w, &next);
+    advance(&w, &w.plan);
+    spey_growth end = { a, 0, 0, true };
+    spey_scheduler_take(w.scheduler, w.kv, &w.plan, &end, 1);
+    spey_scheduler_end(w.scheduler, w.kv, a);
+    assert_int_equal(spey_kv_free_blocks(w.kv), 64); /* the token too many has no block */
+    assert_int_equal(submit(&w, 7, 20), a);
+    begin(&w);
+    assert_int_equal(w.plan.items[0].seq, next.items[0].seq); /* even the cache's place */
+    assert_false(spey_scheduler_serves(w.scheduler, &next.items[0]));
+    assert_false(spey_scheduler_stores(w.scheduler, &next.items[0]));
+    spey_scheduler_take(w.scheduler, w.kv, &next, NULL, 0);
+    assert_int_equal(spey_scheduler_check(w.scheduler, w.kv), SPEY_OK);
+    finish(&w);
+    spey_schedule_deinit(&next);
+    close_world(&w);
+}
+
+static void what_was_paused_hears_what_was_under_way(void **state)
+{
+    (void)state;
+    world w;
+    spey_schedule next;
+    spey_scheduler_limits limits = ordinary;
+    limits.policy = SPEY_MAX_UTILIZATION;
+    limits.kv.groups[0].n_blocks = 5;
+    open_world(&w, &limits);
+    assert_int_equal(spey_schedule_init(&next, &limits), SPEY_OK);
+    spey_ticket a = submit(&w, 4, 12), b = submit(&w, 4, 12);
+    bool heard = false;
+    while (spey_scheduler_count(w.scheduler).paused == 0) {
+        begin(&w);
+        begin_into(&w, &next);
+        bool paused = spey_scheduler_count(w.scheduler).paused;
+        const spey_schedule_item *item = item_of(&w, b);
+        if (item && paused) {
+            assert_true(spey_scheduler_serves(w.scheduler, item));
+            assert_false(spey_scheduler_stores(w.scheduler, item));
+            heard = true;
+        }
+        for (int turn = 0; turn < 2; turn++) {
+            const spey_schedule *plan = turn ? &next : &w.plan;
+            spey_growth grown[2];
+            int32_t n = 0;
+            advance(&w, plan);
+            for (int32_t i = 0; i < plan->n_items; i++)
+                if (plan->items[i].counts_token)
+                    grown[n++] = (spey_growth){ .ticket = plan->items[i].ticket };
+            spey_scheduler_take(w.scheduler, w.kv, plan, grown, n);
+            assert_int_equal(spey_scheduler_check(w.scheduler, w.kv), SPEY_OK);
+        }
+    }
+    assert_true(heard);
+    assert_true(spey_scheduler_progress(w.scheduler, b).paused);
+    assert_false(spey_scheduler_progress(w.scheduler, a).paused);
+    spey_schedule_deinit(&next);
+    close_world(&w);
+}
+
+static void a_window_may_need_a_block_for_what_is_under_way(void **state)
+{
+    (void)state;
+    for (int ahead = 0; ahead < 2; ahead++) {
+        spey_scheduler_limits limits = ordinary;
+        limits.ahead = ahead;
+        limits.kv.groups[0].window = BLOCK + 1; /* in two blocks; with one more token, in three */
+        limits.kv.groups[0].n_blocks = 2;
+        world w;
+        open_world(&w, &limits);
+        spey_ticket ticket;
+        spey_job job = { .n_prompt = 1, .n_max = 30 };
+        assert_int_equal(try_submit(&w, &job, &ticket), ahead ? SPEY_LIMIT : SPEY_OK);
+        for (int i = 0; i < 29 && !ahead; i++)
+            step(&w);
+        close_world(&w);
+    }
+}
+
 /* ---- memory ---- */
 
 static void turns_allocate_nothing(void **state)
@@ -560,6 +699,10 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_refused_and_leaves_nothing),
         cmocka_unit_test(deadlines_are_found_queued_and_running),
         cmocka_unit_test(sequences_share_their_prompt_and_beams_change_hands),
+        cmocka_unit_test(a_token_under_way_counts_and_the_last_is_not_followed),
+        cmocka_unit_test(what_ended_is_not_served_even_by_its_ticket),
+        cmocka_unit_test(what_was_paused_hears_what_was_under_way),
+        cmocka_unit_test(a_window_may_need_a_block_for_what_is_under_way),
         cmocka_unit_test(turns_allocate_nothing),
         cmocka_unit_test(failing_allocations_leak_nothing),
     };

@@ -1,4 +1,5 @@
-/* test_simulator [--seeds N] [--first S]: worlds S … S + N - 1. test_simulator --bench: host time per step. */
+/* test_simulator [--seeds N] [--first S]: worlds S … S + N - 1, each step by step and then one step ahead.
+ * test_simulator --bench: host time per step. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,21 +21,25 @@ static int run(uint64_t first, uint64_t n)
     double start = seconds();
     for (uint64_t seed = first; seed < first + n; seed++) {
         char error[512];
-        if (sim_run(seed, &totals, error, sizeof error)) continue;
-        fprintf(stderr, "simulator: seed %" PRIu64 ": %s\n", seed, error);
+        bool ahead = false, ok = sim_run(seed, ahead, &totals, error, sizeof error);
+        if (ok) ok = sim_run(seed, ahead = true, &totals, error, sizeof error);
+        if (ok) continue;
+        fprintf(stderr, "simulator: seed %" PRIu64 "%s: %s\n", seed, ahead ? ", ahead" : "", error);
         fprintf(stderr, "again: test_simulator --first %" PRIu64 " --seeds 1\n", seed);
         return 1;
     }
     printf("%" PRIu64 " worlds: %" PRIu64 " requests, %" PRIu64 " steps, %" PRIu64
            " tokens, %" PRIu64 " pauses, %" PRIu64 " cancels, %" PRIu64 " timeouts, %" PRIu64
            " refusals, %" PRIu64 " forks, %" PRIu64 " beams that changed hands, %" PRIu64
-           " tokens reused, %" PRIu64 " blocks back from host memory, %.1f s\n",
+           " tokens reused, %" PRIu64 " blocks back from host memory, %" PRIu64
+           " steps ahead, %" PRIu64 " items too many, %.1f s\n",
            totals.runs, totals.requests, totals.steps, totals.tokens, totals.pauses, totals.cancels,
            totals.timeouts, totals.refusals, totals.forks, totals.moves, totals.reused,
-           totals.restored, seconds() - start);
+           totals.restored, totals.ahead, totals.superfluous, seconds() - start);
     /* A world in which nothing happens proves nothing. */
     bool lively = totals.pauses && totals.cancels && totals.timeouts && totals.refusals &&
-                  totals.forks && totals.moves && totals.reused && totals.restored;
+                  totals.forks && totals.moves && totals.reused && totals.restored &&
+                  totals.ahead && totals.superfluous;
     if (n >= 1000 && !lively) {
         fprintf(stderr, "simulator: something never happened\n");
         return 1;
