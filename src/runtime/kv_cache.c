@@ -208,7 +208,7 @@ static bool lay_out_group(const spey_kv_limits *limits, kv_group *group, size_t 
 }
 
 /* Enough for a copy of every block, and for as many that move to host memory (kv_host.c). */
-static int64_t copies_max(const spey_kv_limits *limits)
+int64_t spey_kv_copies_max(const spey_kv_limits *limits)
 {
     int64_t n = 0;
     for (int g = 0; g < limits->n_groups; g++)
@@ -222,7 +222,7 @@ static size_t lay_out(const spey_kv_limits *limits, spey_kv_cache *kv, uint8_t *
     size_t offset = 0, sequences_at, slots_at, copies_at;
     if (!take(&offset, limits->sequences_max, sizeof(kv_sequence), &sequences_at) ||
         !take(&offset, limits->sequences_max, sizeof(spey_seq_id), &slots_at) ||
-        !take(&offset, copies_max(limits), sizeof(spey_kv_copy), &copies_at))
+        !take(&offset, spey_kv_copies_max(limits), sizeof(spey_kv_copy), &copies_at))
         return SIZE_MAX;
     for (int g = 0; g < limits->n_groups; g++) {
         kv_group group = new_group(limits, g);
@@ -238,7 +238,7 @@ static size_t lay_out(const spey_kv_limits *limits, spey_kv_cache *kv, uint8_t *
     kv->sequences = (kv_sequence *)(void *)(memory + sequences_at);
     kv->free_slots = (spey_seq_id *)(void *)(memory + slots_at);
     kv->copies = (spey_kv_copy *)(void *)(memory + copies_at);
-    kv->copies_max = copies_max(limits);
+    kv->copies_max = spey_kv_copies_max(limits);
     kv->n_free_slots = limits->sequences_max;
     for (spey_seq_id i = 0; i < limits->sequences_max; i++)
         kv->free_slots[i] = limits->sequences_max - 1 - i;

@@ -215,6 +215,8 @@ typedef struct spey_kv_copy {
     int32_t src, dst;
 } spey_kv_copy;
 
+/* How many wait at most. */
+int64_t spey_kv_copies_max(const spey_kv_limits *limits);
 /* What to copy before the next step, in this order. Valid until the cache changes. */
 const spey_kv_copy *spey_kv_copies(const spey_kv_cache *kv, int64_t *n);
 /* They were carried out. */

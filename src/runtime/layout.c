@@ -159,7 +159,8 @@ static spey_kv_limits kv_limits(const spey_layout *layout, const spey_program *p
     spey_kv_limits kv = { .sequences_max = limits->sequences_max,
                           .sequence_tokens_max = limits->sequence_tokens_max,
                           .step_tokens_max =
-                              limits->step_tokens_max ? limits->step_tokens_max : step,
+                              (1 + limits->ahead) *
+                              (limits->step_tokens_max ? limits->step_tokens_max : step),
                           .rollback_tokens = ROLLBACK_TOKENS,
                           .cross_tokens_max = layout->plan.source_tokens_max,
                           .block_tokens = limits->kv_block_tokens,
@@ -346,6 +347,17 @@ static void add_line(spey_plan *plan, const char *what, uint64_t bytes, bool cou
     if (counted) plan->total_bytes = add_sat(plan->total_bytes, bytes);
 }
 
+/* What the runner keeps of two steps between submit and wait, beside what the device reads. */
+static uint64_t under_way_bytes(const spey_layout *layout, const spey_program *program)
+{
+    const spey_limits_plan *limits = &layout->plan.limits;
+    uint64_t copies = (uint64_t)spey_kv_copies_max(&layout->kv) * sizeof(spey_kv_copy);
+    uint64_t one = add_sat(copies, 2 * sizeof(int32_t) * (uint64_t)limits->sequences_max);
+    if (program->device_info.host_memory)
+        one = add_sat(one, add_sat(layout->tables.bytes, layout->prompt_rows_bytes));
+    return limits->ahead ? mul_sat(one, 2) : 0;
+}
+
 static void add_lines(spey_layout *layout, const spey_program *program)
 {
     spey_plan *plan = &layout->plan;
@@ -366,6 +378,7 @@ static void add_lines(spey_layout *layout, const spey_program *program)
     add_line(plan, "logits", layout->logits_bytes, true);
     add_line(plan, "prompt tables", layout->prompt_rows_bytes, true);
     uint64_t tables = add_sat(layout->tables.bytes, spey_kv_cache_bytes(&layout->kv));
+    tables = add_sat(tables, under_way_bytes(layout, program));
     add_line(plan, "tables", add_sat(tables, spey_binding_bytes(layout->sizes.n_steps)), true);
 }
 

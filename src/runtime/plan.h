@@ -33,6 +33,7 @@ typedef struct spey_limits_plan {
     bool no_kv_reuse;        /* forget the blocks of ended sequences */
     int64_t prompt_table_tokens_max; /* rows of a request's prompt table [none] */
     uint64_t memory_bytes_max;       /* cap for the counted lines [what is free] */
+    bool ahead;                      /* a step may be submitted while another is under way */
     bool batch_invariant;            /* no rows whose bits depend on what else is in the batch */
     bool no_in_place;                /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;

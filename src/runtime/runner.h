@@ -1,7 +1,11 @@
 /* The runner: an engine made ready for one device and stepped with ragged batches.
  *
  * Loading: partition → plan memory → choose kernels → bind. A step takes new tokens of several sequences (prefill and
- * decode mixed), runs the graph once and gives logits; nothing on the step path allocates. One thread at a time. */
+ * decode mixed), runs the graph once and gives logits; nothing on the step path allocates. One thread at a time.
+ *
+ * A step has two halves. submit checks it, reserves its blocks and copies all that it needs; wait brings the results. With
+ * `ahead` in the limits a thread of the runner's has the device and carries steps out in their order, and two may be under way;
+ * otherwise submit carries the step out itself, and one may be. */
 #ifndef SPEY_RUNTIME_RUNNER_H
 #define SPEY_RUNTIME_RUNNER_H
 
@@ -54,6 +58,35 @@ spey_status spey_runner_encode(spey_runner *runner, const spey_step_seq *seqs, i
 spey_status spey_runner_step(spey_runner *runner, const spey_step_seq *seqs, int n_seqs,
                              float **logits);
 
+/* How a sequence of a step hangs on the step that is under way. */
+typedef struct spey_step_link {
+    int32_t n_flying; /* tokens that it gives the sequence: submitted, and not advanced yet */
+    int32_t
+        row; /* n_ids is 1, and the id is what this row of it finds best: ids is not read. -1: it is */
+} spey_step_link;
+
+typedef struct spey_submission {
+    const spey_step_seq *seqs;
+    const spey_step_link *links; /* [n_seqs]; NULL: all zero tokens and rows -1 */
+    int n_seqs;
+    bool best; /* bring what spey_runner_step_best brings, not the rows */
+} spey_submission;
+
+/* Rows of a step; one of the two is NULL. */
+typedef struct spey_step_rows {
+    float *logits;       /* valid until the next submit */
+    const int32_t *best; /* valid until the next but one submit */
+} spey_step_rows;
+
+/* Begin a step; errors as of spey_runner_step, but that the device's own may come with wait. Not behind a step under way that
+ * brings logits. It advances nothing: whoever waits advances the sequences that are still there, before the next but one
+ * submit. After an error of the device every later step fails too. */
+spey_status spey_runner_submit(spey_runner *runner, const spey_submission *submission);
+/* End the oldest step under way. */
+spey_status spey_runner_wait(spey_runner *runner, spey_step_rows *out);
+/* Steps under way. All that follows, and encode, are for when there is none. */
+int spey_runner_under_way(const spey_runner *runner);
+
 /* From now on steps run one row at a time, and `observer` sees each behind it, while its operands are there. For devices with
  * host memory; others are SPEY_UNSUPPORTED. The number counts the graph's nodes but for slices. */
 typedef void (*spey_observer)(void *user, int number, const spey_step *step);
@@ -72,8 +105,10 @@ spey_status spey_runner_logits(spey_runner *runner, float **logits);
 spey_status spey_runner_save_kv(spey_runner *runner, const char *path, int64_t *n);
 spey_status spey_runner_load_kv(spey_runner *runner, const char *path, int64_t *n);
 
-/* Time that steps have spent in the model so far, transfers and waiting included. */
+/* Time that the steps which have ended spent in the model so far, transfers included; and that the device did nothing in before
+ * them. */
 uint64_t spey_runner_busy_ns(const spey_runner *runner);
+uint64_t spey_runner_idle_ns(const spey_runner *runner);
 /* Bytes of weights that a step of one token reads: for bandwidth figures. */
 uint64_t spey_runner_weight_bytes(const spey_runner *runner);
 

@@ -1,12 +1,38 @@
 /* A plug-in, "fake": the CPU with memory that claims not to be the host's, so that the runtime copies weights and tables
- * to it and logits back. */
+ * to it and logits back. Of device "fake:N", N > 0, the Nth run fails and so do all that follow; weights are made before. */
+#include <string.h>
+
 #include "device/backend.h"
 #include "kernels/registry.h"
+
+static const spey_backend_host *spey;
+static int n_runs, fails_at; /* of the device that was opened last */
+
+static int fake_device_count(void)
+{
+    return 1000;
+}
+
+static spey_status fake_device_open(int index, const spey_device_options *options,
+                                    spey_device **out)
+{
+    n_runs = 0;
+    fails_at = index;
+    return spey_cpu_backend()->device_open(0, options, out);
+}
 
 static void fake_device_info(const spey_device *device, spey_device_info *out)
 {
     spey_cpu_backend()->device_info(device, out);
     out->host_memory = false;
+}
+
+static spey_status fake_run(spey_device *device, const spey_step *steps, int n_steps)
+{
+    bool makes_weights = !strncmp(steps[0].kernel->name, "random_words", 12);
+    n_runs += !makes_weights;
+    if (fails_at && n_runs >= fails_at) return spey->fail(SPEY_DEVICE, "run %d fails", n_runs);
+    return spey_cpu_backend()->run(device, steps, n_steps);
 }
 
 __attribute__((visibility("default"))) const spey_backend *
@@ -16,8 +42,12 @@ const spey_backend *spey_backend_plugin(const spey_backend_host *host)
 {
     static spey_backend backend;
     if (host->abi != SPEY_BACKEND_ABI) return NULL;
+    spey = host;
     backend = *spey_cpu_backend();
     backend.name = "fake";
+    backend.device_count = fake_device_count;
+    backend.device_open = fake_device_open;
     backend.device_info = fake_device_info;
+    backend.run = fake_run;
     return &backend;
 }

@@ -710,39 +710,181 @@ static void the_best_ids_are_those_of_the_largest_logits(void **state)
     }
 }
 
+/* Greedy: two prompts, then tokens, each step submitted while the last one is under way. wanted[s]: step by step. */
+static void run_greedily(fixture *f, bool ahead, const int32_t (*ids)[LONGEST], int32_t *out)
+{
+    enum { PROMPT = 7, STEPS = 20 };
+    spey_kv_cache *kv = spey_runner_kv(f->runner);
+    spey_step_seq seqs[2];
+    spey_step_link links[2] = { { 0, -1 }, { 0, -1 } };
+    int32_t tokens[STEPS + 1][2];
+    for (int s = 0; s < 2; s++)
+        seqs[s] = (spey_step_seq){
+            .seq = open_sequence(f), .ids = ids[s], .n_ids = PROMPT + s, .n_outputs = 1 + s
+        };
+    const spey_submission submission = { .seqs = seqs, .links = links, .n_seqs = 2, .best = true };
+    int32_t lengths[2] = { PROMPT, PROMPT + 1 };
+    assert_int_equal(spey_runner_submit(f->runner, &submission), SPEY_OK);
+    for (int i = 0; i < STEPS; i++) {
+        for (int s = 0; s < 2; s++) {
+            links[s] = ahead ? (spey_step_link){ lengths[s], i ? s : 2 * s } /* the last rows */
+                             : (spey_step_link){ 0, -1 };
+            seqs[s].n_ids = seqs[s].n_outputs = lengths[s] = 1;
+            seqs[s].ids = ahead ? NULL : &tokens[i][s];
+        }
+        spey_step_rows rows;
+        if (ahead) assert_int_equal(spey_runner_submit(f->runner, &submission), SPEY_OK);
+        assert_int_equal(spey_runner_under_way(f->runner), 1 + ahead);
+        assert_int_equal(spey_runner_wait(f->runner, &rows), SPEY_OK);
+        assert_null(rows.logits);
+        tokens[i][0] = rows.best[0];
+        tokens[i][1] = rows.best[i ? 1 : 2];
+        for (int s = 0; s < 2; s++)
+            spey_kv_advance(kv, seqs[s].seq, i ? &tokens[i - 1][s] : ids[s], i ? 1 : PROMPT + s);
+        if (!ahead) assert_int_equal(spey_runner_submit(f->runner, &submission), SPEY_OK);
+    }
+    spey_step_rows rows;
+    assert_int_equal(spey_runner_wait(f->runner, &rows), SPEY_OK);
+    memcpy(out, tokens, STEPS * sizeof(tokens[0]));
+    for (int s = 0; s < 2; s++)
+        spey_kv_close(kv, seqs[s].seq);
+    assert_int_equal(spey_kv_check(kv), SPEY_OK);
+}
+
+static void a_step_takes_ids_from_the_one_that_is_under_way(void **state)
+{
+    (void)state;
+    int32_t ids[2][LONGEST], wanted[2 * LONGEST] = { 0 }, got[2 * LONGEST] = { 0 };
+    make_ids(21, ids[0]);
+    make_ids(22, ids[1]);
+    for (int kind = 0; kind < 4; kind++) {
+        tiny_shape shape = tiny_default;
+        shape.two_groups = shape.scans = kind > 1;
+        shape.window = 6;
+        spey_limits_plan limits = wide;
+        limits.outputs_max = 3;
+        limits.kv_block_tokens = 4;
+        limits.device = kind % 2 ? "fake:0" : NULL;
+        fixture f = open_runner(&shape, limits);
+        run_greedily(&f, false, (const int32_t(*)[LONGEST])ids, wanted);
+        close_runner(&f);
+        limits.ahead = true;
+        f = open_runner(&shape, limits);
+        uint64_t n = spey_alloc_read_stats().n_allocations;
+        for (int turn = 0; turn < 20; turn++) {
+            run_greedily(&f, true, (const int32_t(*)[LONGEST])ids, got);
+            assert_memory_equal(got, wanted, sizeof(got));
+        }
+        run_greedily(&f, false, (const int32_t(*)[LONGEST])ids, got); /* nobody has to */
+        assert_memory_equal(got, wanted, sizeof(got));
+        assert_int_equal(spey_alloc_read_stats().n_allocations, n); /* on no thread */
+        assert_true(spey_runner_busy_ns(f.runner) > 0);
+        close_runner(&f);
+    }
+}
+
+static void senseless_links_are_refused(void **state)
+{
+    (void)state;
+    spey_limits_plan limits = wide;
+    limits.ahead = true;
+    fixture f = open_runner(&tiny_default, limits);
+    int32_t ids[LONGEST];
+    make_ids(23, ids);
+    spey_step_seq a = { .seq = open_sequence(&f), .ids = ids, .n_ids = 4, .n_outputs = 2 };
+    spey_step_link link = { 0, 0 };
+    spey_submission s = { .seqs = &a, .links = &link, .n_seqs = 1, .best = true };
+    spey_step_rows rows;
+    a.n_ids = a.n_outputs = 1;
+    assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_INVALID); /* nothing is under way */
+    a.n_ids = 4;
+    a.n_outputs = 2;
+    link.row = -1;
+    assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_OK);
+    static const spey_step_link bad[] = { { 4, 2 }, { 4, -2 } };
+    a.n_ids = a.n_outputs = 1;
+    for (int i = 0; i < 2; i++) {
+        link = bad[i];
+        assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_INVALID);
+    }
+    link = (spey_step_link){ 4, 1 };
+    a.n_ids = 2; /* one id comes, not two */
+    assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_INVALID);
+    assert_int_equal(spey_runner_under_way(f.runner), 1);
+    assert_int_equal(spey_runner_wait(f.runner, &rows), SPEY_OK);
+    spey_kv_advance(spey_runner_kv(f.runner), a.seq, ids, 4);
+    /* Rows of logits are in one place: nothing follows a step that brings them. */
+    link = (spey_step_link){ 0, -1 };
+    s.best = false;
+    assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_OK);
+    link = (spey_step_link){ 2, -1 };
+    assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_INVALID);
+    assert_int_equal(spey_runner_wait(f.runner, &rows), SPEY_OK);
+    assert_null(rows.best);
+    assert_non_null(rows.logits);
+    close_runner(&f);
+}
+
+static void steps_behind_a_failed_one_fail_too(void **state)
+{
+    (void)state;
+    int32_t ids[LONGEST];
+    make_ids(24, ids);
+    spey_limits_plan limits = wide;
+    limits.ahead = true;
+    limits.device = "fake:2"; /* the search for the largest logit */
+    fixture f = open_runner(&tiny_default, limits);
+    spey_step_seq a = { .seq = open_sequence(&f), .ids = ids, .n_ids = 4, .n_outputs = 1 };
+    spey_step_link link = { 0, -1 };
+    const spey_submission s = { .seqs = &a, .links = &link, .n_seqs = 1, .best = true };
+    assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_OK);
+    link = (spey_step_link){ 4, 0 };
+    a.n_ids = 1;
+    assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_OK);
+    for (int i = 0; i < 2; i++) {
+        spey_step_rows rows;
+        assert_int_equal(spey_runner_wait(f.runner, &rows), SPEY_DEVICE);
+        assert_non_null(strstr(spey_last_error(), "run 2 fails"));
+        assert_true(!rows.best && !rows.logits);
+    }
+    int64_t n;
+    assert_int_equal(spey_runner_save_kv(f.runner, "/nowhere", &n), SPEY_DEVICE);
+    assert_int_equal(spey_kv_check(spey_runner_kv(f.runner)), SPEY_OK);
+    assert_int_equal(spey_kv_length(spey_runner_kv(f.runner), a.seq), 0);
+    close_runner(&f);
+}
+
 static void an_executor_allocates_what_its_plan_says(void **state)
 {
     (void)state;
     spey_engine_file *file;
     assert_int_equal(tiny_engine_new(&tiny_default, &file), SPEY_OK);
-    spey_alloc_stats before = spey_alloc_read_stats();
-    spey_runner *runner;
-    const spey_limits_plan limits = { .threads = 1 };
-    assert_int_equal(spey_runner_new(file, &limits, &runner), SPEY_OK);
-    spey_alloc_stats after = spey_alloc_read_stats();
-    const spey_plan *plan = spey_runner_get_plan(runner);
-    uint64_t tables = plan->lines[plan->n_lines - 1].bytes;
-    assert_string_equal(plan->lines[plan->n_lines - 1].what, "tables");
-    size_t taken = after.bytes[SPEY_PURPOSE_RUNTIME] - before.bytes[SPEY_PURPOSE_RUNTIME];
-    assert_true(taken < tables + 16384); /* the runner itself */
-    assert_int_equal(after.bytes[SPEY_PURPOSE_GRAPH], before.bytes[SPEY_PURPOSE_GRAPH]);
-    spey_runner_free(runner);
+    for (int ahead = 0; ahead < 2; ahead++) {
+        spey_alloc_stats before = spey_alloc_read_stats();
+        spey_runner *runner;
+        const spey_limits_plan limits = { .threads = 1, .ahead = ahead };
+        assert_int_equal(spey_runner_new(file, &limits, &runner), SPEY_OK);
+        spey_alloc_stats after = spey_alloc_read_stats();
+        const spey_plan *plan = spey_runner_get_plan(runner);
+        uint64_t tables = plan->lines[plan->n_lines - 1].bytes;
+        assert_string_equal(plan->lines[plan->n_lines - 1].what, "tables");
+        size_t taken = after.bytes[SPEY_PURPOSE_RUNTIME] - before.bytes[SPEY_PURPOSE_RUNTIME];
+        assert_true(taken < tables + 16384); /* the runner itself */
+        assert_int_equal(after.bytes[SPEY_PURPOSE_GRAPH], before.bytes[SPEY_PURPOSE_GRAPH]);
+        spey_runner_free(runner);
+    }
     spey_engine_file_close(file);
 }
 
-static void every_failed_allocation_is_survived(void **state)
+static void fail_every_allocation(spey_engine_file *file, const spey_limits_plan *limits)
 {
-    (void)state;
-    spey_engine_file *file;
-    assert_int_equal(tiny_engine_new(&tiny_default, &file), SPEY_OK);
     uint64_t before = spey_alloc_read_stats().n_live;
-    const spey_limits_plan limits = { .threads = 1, .prompt_table_tokens_max = 1 };
     spey_status status = SPEY_NOMEM;
     int n = 0;
     while (status == SPEY_NOMEM) {
         spey_runner *runner;
         spey_alloc_fail_nth((uint64_t)++n);
-        status = spey_runner_new(file, &limits, &runner);
+        status = spey_runner_new(file, limits, &runner);
         spey_alloc_fail_nth(0);
         assert_true((status == SPEY_OK) == (runner != NULL));
         spey_runner_free(runner);
@@ -750,6 +892,17 @@ static void every_failed_allocation_is_survived(void **state)
     }
     assert_int_equal(status, SPEY_OK);
     assert_true(n > 20);
+}
+
+static void every_failed_allocation_is_survived(void **state)
+{
+    (void)state;
+    spey_engine_file *file;
+    assert_int_equal(tiny_engine_new(&tiny_default, &file), SPEY_OK);
+    spey_limits_plan limits = { .threads = 1, .prompt_table_tokens_max = 1 };
+    fail_every_allocation(file, &limits);
+    limits.ahead = true;
+    fail_every_allocation(file, &limits);
     spey_engine_file_close(file);
 }
 
@@ -776,6 +929,9 @@ int main(void)
         cmocka_unit_test(a_table_needs_room_and_the_hidden_size),
         cmocka_unit_test(rows_and_weights_are_counted),
         cmocka_unit_test(the_best_ids_are_those_of_the_largest_logits),
+        cmocka_unit_test(a_step_takes_ids_from_the_one_that_is_under_way),
+        cmocka_unit_test(senseless_links_are_refused),
+        cmocka_unit_test(steps_behind_a_failed_one_fail_too),
         cmocka_unit_test(an_executor_allocates_what_its_plan_says),
         cmocka_unit_test(every_failed_allocation_is_survived),
     };
