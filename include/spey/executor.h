@@ -71,9 +71,13 @@ typedef struct spey_inflight_batching_stats {
 
 /* One step. */
 typedef struct spey_iteration_stats {
-    uint64_t timestamp_ns; /* monotonic, when it ended */
-    uint64_t iter;         /* from 1 */
-    double iter_latency_ms;
+    uint64_t timestamp_ns;  /* monotonic, when it ended */
+    uint64_t iter;          /* from 1 */
+    double iter_latency_ms; /* since the last step ended, or since this one was planned */
+    double model_ms;        /* of the step on the device, transfers included */
+    double host_ms;         /* planning, choosing, telling: since the last step ended */
+    double hidden_host_ms;  /* of host_ms: what the device did not wait for */
+    bool began_ahead;       /* before the results of the last step were there */
     double new_active_requests_queue_latency_ms; /* that those which began have waited, together */
     int32_t num_new_active_requests, num_active_requests, num_queued_requests;
     int32_t num_completed_requests; /* in this step */

@@ -97,6 +97,9 @@ typedef struct spey_context_options {
     int32_t queue_max; /* requests that wait; 0: 1024 */
     /* Prompt tokens of a step beside running decodes, which bounds the time between tokens; 0: no bound. */
     int64_t step_prefill_max;
+    /* Plan and begin a step before the results of the last one are there, where all that it gives tokens to is greedy
+     * requests: docs/scheduling.md. Same results. */
+    bool ahead;
     int64_t prompt_table_tokens_max; /* rows of a request's prompt table; 0: requests bring none */
 } spey_context_options;
 

@@ -30,6 +30,8 @@ struct bench_run {
     uint64_t start_ns, last_ns;
     uint64_t all_started_ns; /* every request has its first token, and none has ended; else 0 */
     samples first_ms, gaps_ms, host_us;
+    int64_t n_ahead;
+    double hidden_us;
     double kv_sum, kv_max;
     int64_t kv_reused; /* before the run */
     spey_progress progress;
@@ -122,11 +124,13 @@ static void sleep_until(uint64_t when_ns)
     nanosleep(&(struct timespec){ (time_t)(ns / 1000000000u), (long)(ns % 1000000000u) }, NULL);
 }
 
-static void sample_step(bench_run *run, uint64_t step_ns, uint64_t busy_ns)
+static void sample_step(bench_run *run, const spey_iteration_stats *step)
 {
     spey_runner *runner = spey_context_runner(run->context);
     const spey_plan *plan = spey_runner_get_plan(runner);
-    add_sample(&run->host_us, (double)(step_ns - busy_ns) * 1e-3);
+    add_sample(&run->host_us, step->host_ms * 1e3);
+    run->hidden_us += step->hidden_host_ms * 1e3;
+    run->n_ahead += step->began_ahead;
     run->n_steps++;
     if (plan->kv_blocks == 0) return;
     double free = (double)spey_kv_free_blocks(spey_runner_kv(runner));
@@ -138,7 +142,8 @@ static void sample_step(bench_run *run, uint64_t step_ns, uint64_t busy_ns)
 static spey_status loop(bench_run *run)
 {
     const spey_bench_workload *w = run->workload;
-    spey_runner *runner = spey_context_runner(run->context);
+    spey_iteration_stats step = { 0 };
+    spey_context_read_iteration(run->context, 0, &step);
     while (run->n_ended < w->n) {
         while (is_due(run, spey_clock_ns()))
             SPEY_TRY(submit_next(run));
@@ -146,9 +151,8 @@ static spey_status loop(bench_run *run)
             sleep_until(run->start_ns + w->items[run->n_submitted].arrival_ns);
             continue;
         }
-        uint64_t begin_ns = spey_clock_ns(), busy_ns = spey_runner_busy_ns(runner);
         SPEY_TRY(spey_context_step(run->context, NULL));
-        sample_step(run, spey_clock_ns() - begin_ns, spey_runner_busy_ns(runner) - busy_ns);
+        if (spey_context_read_iteration(run->context, step.iter, &step)) sample_step(run, &step);
     }
     return SPEY_OK;
 }
@@ -178,7 +182,11 @@ static void summarize(bench_run *run, spey_bench_result *out)
         out->output_rate = (double)run->n_tokens / seconds;
         out->request_rate = (double)w->n / seconds;
     }
-    if (run->n_steps) out->kv_mean = run->kv_sum / (double)run->n_steps;
+    out->n_ahead = run->n_ahead;
+    if (run->n_steps) {
+        out->kv_mean = run->kv_sum / (double)run->n_steps;
+        out->hidden_us = run->hidden_us / (double)run->n_steps;
+    }
     if (run->all_started_ns) {
         double prefill = (double)(run->all_started_ns - run->start_ns) * 1e-9;
         double decode = (double)(run->last_ns - run->all_started_ns) * 1e-9;

@@ -17,6 +17,8 @@ typedef struct spey_bench_result {
     spey_bench_spread first_ms; /* from a request's arrival to its first token */
     spey_bench_spread gap_ms;   /* between tokens of one request */
     spey_bench_spread host_us;  /* of a step: what is not the model's */
+    double hidden_us;           /* of that, beside the model: mean over steps */
+    int64_t n_ahead;            /* steps that began before the results of the last were there */
     double kv_mean, kv_max;     /* share of the KV blocks in use, over steps */
     int64_t kv_reused;          /* tokens of prompts that were found in the cache */
     double prefill_rate; /* prompt tokens per second until each request has its first token; 0: some

@@ -77,11 +77,11 @@ static void print_json(const bench_options *o, const bench_machine *m, const spe
     json_spread("inter_token", "ms", &r->gap_ms);
     json_spread("host_per_step", "us", &r->host_us);
     printf(
-        ", \"kv_reused_tokens\": %lld, \"kv_occupancy_mean\": %.4f, \"kv_occupancy_max\": %.4f, \"weight_bytes_per_step\": %llu, "
+        ", \"host_hidden_per_step_us_mean\": %.4f, \"steps_ahead\": %lld, \"kv_reused_tokens\": %lld, \"kv_occupancy_mean\": %.4f, \"kv_occupancy_max\": %.4f, \"weight_bytes_per_step\": %llu, "
         "\"weight_bytes_per_second\": %.0f, \"read_bandwidth_bytes_per_second\": %.0f, \"kernels\": "
         "\"%s\"}\n",
-        (long long)r->kv_reused, r->kv_mean, r->kv_max, (unsigned long long)m->weight_bytes,
-        weight_rate(m, r), m->read_bytes, rows);
+        r->hidden_us, (long long)r->n_ahead, (long long)r->kv_reused, r->kv_mean, r->kv_max,
+        (unsigned long long)m->weight_bytes, weight_rate(m, r), m->read_bytes, rows);
 }
 
 static void table_spread(const char *what, const char *unit, const spey_bench_spread *s)
@@ -108,6 +108,9 @@ static void print_table(const bench_options *o, const bench_machine *m, const sp
     table_spread("first token", "ms", &r->first_ms);
     table_spread("between tokens", "ms", &r->gap_ms);
     table_spread("host, per step", "us", &r->host_us);
+    if (r->n_ahead)
+        printf("ahead              %10lld steps   %.3f us of the host's hidden in each, mean\n",
+               (long long)r->n_ahead, r->hidden_us);
     printf(
         "steps              %10lld   KV blocks in use %.1f %% mean, %.1f %% most; %lld tokens reused\n",
         (long long)r->n_steps, 100 * r->kv_mean, 100 * r->kv_max, (long long)r->kv_reused);
@@ -274,6 +277,7 @@ int spey_cmd_bench(int argc, char **argv)
         { "warmup", SPEY_OPTION_INT, &o.warmup, "N", "runs that do not count (default: 1)", 0,
           1000 },
         { "json", SPEY_OPTION_FLAG, &o.json, NULL, "print one JSON object", 0, 0 },
+        SPEY_AHEAD_OPTION(&o.runtime),
         SPEY_RUNTIME_OPTIONS(&o.runtime),
     };
     const spey_command command = {

@@ -41,6 +41,7 @@ typedef struct spey_runtime_flags {
     int64_t threads, context, block, sequences, step_tokens;
     uint64_t kv_bytes, kv_host_bytes, memory;
     const char *kv_file, *kv_dtype, *device, *dtype, *quant;
+    bool ahead;
 } spey_runtime_flags;
 
 /* clang-format off */
@@ -61,6 +62,11 @@ typedef struct spey_runtime_flags {
     { "dtype", SPEY_OPTION_TEXT, &(f)->dtype, "TYPE",                                                       \
       "f32, f16 or bf16, when MODEL is a checkpoint\n(default: as its config says)", 0, 0 },                                          \
     { "quant", SPEY_OPTION_TEXT, &(f)->quant, "NAME", "fp8, when MODEL is a checkpoint or a shape (default: none)", 0, 0 }
+
+/* Of commands that run requests. */
+#define SPEY_AHEAD_OPTION(f)                                                                                 \
+    { "ahead", SPEY_OPTION_FLAG, &(f)->ahead, NULL,                                                         \
+      "begin a step before the last one's results are there:\ndocs/scheduling.md", 0, 0 }
 /* clang-format on */
 
 void spey_context_options_from(const spey_runtime_flags *flags, spey_context_options *out);

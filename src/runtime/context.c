@@ -84,13 +84,16 @@ static spey_status open_scheduler(spey_context *c, const spey_context_options *o
                                      .step_tokens_max = plan->step_tokens_max,
                                      .step_outputs_max = plan->outputs_max,
                                      .step_prefill_max = o->step_prefill_max,
+                                     .ahead = c->ahead,
                                      .kv = *spey_kv_get_limits(spey_runner_kv(c->runner)) };
     SPEY_TRY(spey_scheduler_new(&limits, &c->scheduler));
-    SPEY_TRY(spey_schedule_init(&c->schedule, &limits));
+    for (int i = 0; i < SPEY_TURNS_MAX; i++)
+        SPEY_TRY(spey_schedule_init(&c->turns[i].schedule, &limits));
     c->step = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_step_seq, limits.sequences_max);
+    c->links = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_step_link, limits.sequences_max);
     c->rows = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_row, limits.sequences_max);
     c->growths = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_growth, limits.sequences_max);
-    return c->step && c->rows && c->growths ? SPEY_OK : SPEY_NOMEM;
+    return c->step && c->links && c->rows && c->growths ? SPEY_OK : SPEY_NOMEM;
 }
 
 /* Plan once to see what is left for the KV cache. */
@@ -136,14 +139,24 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
                                 .kv_dtype = o->kv_dtype,
                                 .kv_host_bytes = o->kv_host_bytes,
                                 .no_kv_reuse = o->no_kv_reuse,
+                                .ahead = o->ahead,
                                 .batch_invariant = o->batch_invariant,
                                 .prompt_table_tokens_max = o->prompt_table_tokens_max,
                                 .memory_bytes_max = o->memory_bytes_max };
     if (o->kv_fraction != 0) SPEY_TRY(choose_kv_bytes(c->engine, o, &limits));
     SPEY_TRY(spey_runner_new(c->engine->file, &limits, &c->runner));
     c->plan = spey_runner_get_plan(c->runner);
+    c->ahead = o->ahead && !c->plan->source_tokens_max; /* encoders run between steps */
     SPEY_TRY(spey_sampler_new(c->vocab_size, &c->sampler));
     return open_scheduler(c, o);
+}
+
+/* What is under way serves nobody any more. */
+static void end_steps(spey_context *c)
+{
+    spey_step_rows rows;
+    while (spey_runner_under_way(c->runner))
+        (void)spey_runner_wait(c->runner, &rows);
 }
 
 /* A cache that is lost costs time alone: no failure. */
@@ -199,10 +212,13 @@ void spey_context_free(spey_context *c)
         c->first = next;
     }
     spey_scheduler_free(c->scheduler);
-    spey_schedule_deinit(&c->schedule);
+    for (int i = 0; i < SPEY_TURNS_MAX; i++)
+        spey_schedule_deinit(&c->turns[i].schedule);
     spey_free(c->step);
+    spey_free(c->links);
     spey_free(c->rows);
     spey_free(c->growths);
+    if (c->runner) end_steps(c);
     save_kv(c);
     spey_free(c->kv_file);
     spey_sampler_free(c->sampler);
@@ -415,7 +431,7 @@ spey_status spey_context_cancel(spey_context *c, uint64_t request)
 static void retire(spey_context *c, spey_request *r)
 {
     SPEY_ASSERT(r->ended);
-    c->iteration.num_completed_requests++;
+    c->n_completed++;
     spey_scheduler_end(c->scheduler, spey_runner_kv(c->runner), r->ticket);
     *(r->previous ? &r->previous->next : &c->first) = r->next;
     *(r->next ? &r->next->previous : &c->last) = r->previous;
@@ -444,23 +460,23 @@ void spey_context_end_all(spey_context *c, spey_finish finish, const char *error
     }
 }
 
-static void end_expired(spey_context *c)
+static void end_expired(spey_context *c, const spey_schedule *s)
 {
-    for (int32_t i = 0; i < c->schedule.n_expired; i++) {
-        spey_request *r = spey_scheduler_owner(c->scheduler, c->schedule.expired[i]);
+    for (int32_t i = 0; i < s->n_expired; i++) {
+        spey_request *r = spey_scheduler_owner(c->scheduler, s->expired[i]);
         spey_request_end(r, SPEY_FINISH_TIMEOUT, NULL);
         retire(c, r);
     }
 }
 
 /* The encoder for sequences that begin, also again: as many in a step as fit it. */
-static spey_status encode_inputs(spey_context *c)
+static spey_status encode_inputs(spey_context *c, const spey_schedule *s)
 {
     const spey_kv_cache *kv = spey_runner_kv(c->runner);
     int64_t tokens = 0;
     int n = 0;
-    for (int32_t i = 0; i < c->schedule.n_items; i++) {
-        const spey_schedule_item *item = &c->schedule.items[i];
+    for (int32_t i = 0; i < s->n_items; i++) {
+        const spey_schedule_item *item = &s->items[i];
         const spey_request *r = item->owner;
         if (spey_kv_cross_length(kv, item->seq)) continue;
         if (tokens + r->n_source > c->plan->limits.step_tokens_max) {
@@ -473,61 +489,91 @@ static spey_status encode_inputs(spey_context *c)
     return n ? spey_runner_encode(c->runner, c->step, n) : SPEY_OK;
 }
 
-/* Rows of a step: logits, or where only they matter the numbers of the largest; the other is NULL. */
-typedef struct step_rows {
-    float *logits;
-    const int32_t *best;
-} step_rows;
-
-static spey_status compute_best(spey_context *c, step_rows *rows)
+/* What the runner gets of one item. Its token may be what the step under way will give. */
+static void fill_item(spey_context *c, const spey_schedule_item *item, int32_t i)
 {
+    const spey_request *r = item->owner;
+    const spey_choice *choice = &r->choices[item->index];
+    c->step[i] = (spey_step_seq){ .seq = item->seq,
+                                  .ids = choice->ids + item->from,
+                                  .n_ids = item->n_tokens,
+                                  .n_outputs = item->n_outputs,
+                                  .table = r->table.n ? &r->table : NULL };
+    int64_t length = spey_kv_length(spey_runner_kv(c->runner), item->seq);
+    bool is_known = item->from + item->n_tokens <= choice->n;
+    c->links[i] = (spey_step_link){ .n_flying = (int32_t)(item->from - length),
+                                    .row = is_known ? -1 : r->row };
+}
+
+/* Copy the step together and begin it; notes which row each request's token will come from. */
+static spey_status submit(spey_context *c, spey_context_turn *turn)
+{
+    const spey_schedule *s = &turn->schedule;
+    int32_t row = 0;
+    turn->takes_best = turn->may_be_followed = true;
+    for (int32_t i = 0; i < s->n_items; i++) {
+        fill_item(c, &s->items[i], i);
+        spey_request *r = s->items[i].owner;
+        bool takes_best = !s->items[i].n_outputs || spey_request_takes_best(r);
+        turn->takes_best = turn->takes_best && takes_best;
+        turn->may_be_followed =
+            turn->may_be_followed && takes_best && (r->width == 1 || !s->items[i].n_outputs);
+        row += s->items[i].n_outputs;
+        r->row = row - 1;
+    }
+    return spey_runner_submit(c->runner, &(spey_submission){ .seqs = c->step,
+                                                             .links = c->links,
+                                                             .n_seqs = s->n_items,
+                                                             .best = turn->takes_best });
+}
+
+/* The device's time is not the host's: what is waited for, or what submit has done for the device. */
+static spey_status await_step(spey_context *c, spey_step_rows *rows)
+{
+    uint64_t start_ns = spey_clock_ns(), busy_ns = spey_runner_busy_ns(c->runner);
+    spey_status status = spey_runner_wait(c->runner, rows);
+    c->host_since_ns += c->plan->limits.ahead ? spey_clock_ns() - start_ns
+                                              : spey_runner_busy_ns(c->runner) - busy_ns;
+    return status;
+}
+
+/* The rows of the oldest step under way. */
+static spey_status await_rows(spey_context *c, const spey_schedule *s, spey_step_rows *rows)
+{
+    SPEY_TRY(await_step(c, rows));
     int64_t n = 0;
-    SPEY_TRY(spey_runner_step_best(c->runner, c->step, c->schedule.n_items, &rows->best));
-    for (int32_t i = 0; i < c->schedule.n_items; i++)
-        n += c->step[i].n_outputs;
     bool faults = false;
-    for (int64_t i = 0; i < n; i++)
+    for (int32_t i = 0; i < s->n_items; i++)
+        n += s->items[i].n_outputs;
+    for (int64_t i = 0; rows->best && i < n; i++)
         faults = faults || rows->best[i] < 0;
-    if (!faults) return SPEY_OK;
+    if (!faults || spey_runner_under_way(c->runner)) return SPEY_OK;
     rows->best = NULL; /* the sampler finds out what is wrong with a row */
     return spey_runner_logits(c->runner, &rows->logits);
 }
 
-static spey_status compute(spey_context *c, step_rows *rows)
-{
-    bool best = true;
-    *rows = (step_rows){ 0 };
-    if (c->plan->source_tokens_max) SPEY_TRY(encode_inputs(c));
-    for (int32_t i = 0; i < c->schedule.n_items; i++) {
-        const spey_schedule_item *item = &c->schedule.items[i];
-        const spey_request *r = item->owner;
-        c->step[i] = (spey_step_seq){ .seq = item->seq,
-                                      .ids = r->choices[item->index].ids + item->from,
-                                      .n_ids = item->n_tokens,
-                                      .n_outputs = item->n_outputs,
-                                      .table = r->table.n ? &r->table : NULL };
-        best = best && spey_request_takes_best(r);
-    }
-    if (best) return compute_best(c, rows);
-    return spey_runner_step(c->runner, c->step, c->schedule.n_items, &rows->logits);
-}
-
 /* Give one item's rows to its request; true when the last one is that of the sequence's newest token. */
-static bool take_rows(spey_context *c, const spey_schedule_item *item, step_rows *rows)
+static bool take_rows(spey_context *c, const spey_schedule_item *item, spey_step_rows rows)
 {
     spey_request *r = item->owner;
     int64_t first = item->from + item->n_tokens - item->n_outputs; /* position of the first row */
     spey_row last = { 0 };
     for (int32_t row = 0; row < item->n_outputs; row++) {
-        last = (spey_row){ rows->logits, rows->best ? *rows->best++ : -1 };
+        last = (spey_row){ rows.logits, rows.best ? rows.best[row] : -1 };
         if (!last.logits) continue;
-        rows->logits += c->vocab_size;
+        rows.logits += c->vocab_size;
         if (first + row < r->n_prompt)
             spey_request_take_prompt_logits(r, c->sampler, last.logits, first + row, c->vocab_size);
     }
     if (!item->n_outputs || item->from + item->n_tokens != r->choices[item->index].n) return false;
     c->rows[item->index] = last;
     return true;
+}
+
+static void skip_rows(const spey_context *c, const spey_schedule_item *item, spey_step_rows *rows)
+{
+    if (rows->best) rows->best += item->n_outputs;
+    if (rows->logits) rows->logits += item->n_outputs * c->vocab_size;
 }
 
 /* Let a request grow from its rows; what became of its sequences goes to `growths`. */
@@ -551,46 +597,100 @@ static int32_t grow(spey_context *c, spey_request *r, int32_t index, spey_growth
     return n;
 }
 
-/* Hand out the rows of logits; a request's items lie together. */
-static void deliver(spey_context *c, step_rows rows)
+/* Count as stored what was computed for sequences that still have their caches. */
+static void advance(spey_context *c, const spey_schedule *s)
 {
-    const spey_schedule *s = &c->schedule;
+    for (int32_t i = 0; i < s->n_items; i++) {
+        const spey_schedule_item *item = &s->items[i];
+        if (!spey_scheduler_stores(c->scheduler, item)) continue;
+        const spey_request *r = item->owner;
+        spey_kv_advance(spey_runner_kv(c->runner), item->seq,
+                        r->choices[item->index].ids + item->from, item->n_tokens);
+    }
+}
+
+/* Hand out the rows of logits; a request's items lie together. Those of requests that have ended are nobody's. */
+static void hand_out(spey_context *c, const spey_schedule *s, spey_step_rows rows)
+{
     int32_t n = 0;
     for (int32_t i = 0, end; i < s->n_items; i = end) {
-        bool grows = false;
-        for (end = i; end < s->n_items && s->items[end].ticket == s->items[i].ticket; end++)
-            grows = take_rows(c, &s->items[end], &rows) || grows;
+        bool grows = false, served = spey_scheduler_serves(c->scheduler, &s->items[i]);
+        for (end = i; end < s->n_items && s->items[end].request == s->items[i].request; end++) {
+            grows = (served && take_rows(c, &s->items[end], rows)) || grows;
+            skip_rows(c, &s->items[end], &rows);
+        }
         if (grows) n += grow(c, s->items[i].owner, s->items[i].index, c->growths + n);
     }
     c->n_grown = n;
-    spey_scheduler_take(c->scheduler, spey_runner_kv(c->runner), s, c->growths, n);
-    for (int32_t i = 0; i < n; i++) {
+}
+
+/* End the oldest turn under way. */
+static spey_status deliver(spey_context *c)
+{
+    const spey_context_turn *turn = &c->turns[c->n_delivered++ % SPEY_TURNS_MAX];
+    const spey_schedule *s = &turn->schedule;
+    spey_step_rows rows;
+    SPEY_TRY(await_rows(c, s, &rows));
+    advance(c, s);
+    hand_out(c, s, rows);
+    spey_scheduler_take(c->scheduler, spey_runner_kv(c->runner), s, c->growths, c->n_grown);
+    for (int32_t i = 0; i < c->n_grown; i++) {
         bool new_one = !i || c->growths[i].ticket != c->growths[i - 1].ticket;
         if (!new_one) continue;
         spey_request *r = spey_scheduler_owner(c->scheduler, c->growths[i].ticket);
         if (r->ended) retire(c, r);
     }
+    end_cancelled(c);
+    spey_context_note_step(c, turn);
+    return SPEY_OK;
 }
 
+static bool is_under_way(const spey_context *c)
+{
+    return c->n_launched > c->n_delivered;
+}
+
+/* No turn is under way, or one that may be followed before its results are there. */
+static bool may_launch(const spey_context *c)
+{
+    if (!is_under_way(c)) return true;
+    return c->ahead && c->n_launched == c->n_delivered + 1 &&
+           c->turns[c->n_delivered % SPEY_TURNS_MAX].may_be_followed;
+}
+
+/* Plan a turn and begin its step. *launched: there was something to do. */
+static spey_status launch(spey_context *c, bool *launched)
+{
+    spey_context_turn *turn = &c->turns[c->n_launched % SPEY_TURNS_MAX];
+    spey_schedule *s = &turn->schedule;
+    spey_kv_cache *kv = spey_runner_kv(c->runner);
+    turn->start_ns = spey_clock_ns();
+    spey_kv_set_time(kv, turn->start_ns);
+    spey_scheduler_plan(c->scheduler, kv, turn->start_ns, s);
+    end_expired(c, s);
+    SPEY_TRY(spey_scheduler_commit(c->scheduler, kv, s));
+    *launched = s->n_items > 0;
+    if (!*launched) return SPEY_OK;
+    spey_context_note_schedule(c, turn);
+    if (c->plan->source_tokens_max) SPEY_TRY(encode_inputs(c, s));
+    SPEY_TRY(submit(c, turn));
+    spey_scheduler_launch(c->scheduler, s);
+    c->n_launched++;
+    return SPEY_OK;
+}
+
+/* One turn is delivered, after the next one was launched where that may be. What is left under way when the last request has
+ * ended serves nobody. */
 spey_status spey_context_step(spey_context *c, int32_t *active)
 {
-    spey_kv_cache *kv = spey_runner_kv(c->runner);
-    uint64_t start = spey_clock_ns();
-    c->iteration.num_completed_requests = 0;
+    bool launched = false;
+    c->host_since_ns = spey_clock_ns();
     end_cancelled(c);
-    spey_kv_set_time(kv, start);
-    spey_scheduler_plan(c->scheduler, kv, start, &c->schedule);
-    end_expired(c);
-    SPEY_TRY(spey_scheduler_commit(c->scheduler, kv, &c->schedule));
-    spey_scheduler_launch(c->scheduler, &c->schedule);
-    if (c->schedule.n_items > 0) {
-        step_rows rows;
-        spey_context_note_schedule(c, start);
-        SPEY_TRY(compute(c, &rows));
-        deliver(c, rows);
-        end_cancelled(c);
-        spey_context_note_step(c, start);
-    }
+    if (may_launch(c)) SPEY_TRY(launch(c, &launched));
+    if (is_under_way(c) && (!launched || !may_launch(c))) SPEY_TRY(deliver(c));
+    while (is_under_way(c) && !c->n_requests)
+        SPEY_TRY(deliver(c));
+    c->host_ns += spey_clock_ns() - c->host_since_ns;
     if (active) *active = c->n_requests;
     return SPEY_OK;
 }
@@ -635,6 +735,8 @@ static spey_status evaluate(spey_context *c, const spey_id_list *source, const s
 static spey_status evaluate_alone(spey_context *c, const spey_id_list *source,
                                   const spey_id_list *ids, spey_logits_fn on_row, void *user)
 {
+    while (is_under_way(c))
+        SPEY_TRY(deliver(c));
     if (spey_scheduler_count(c->scheduler).running + spey_scheduler_count(c->scheduler).paused > 0)
         return SPEY_FAIL(SPEY_INVALID, "requests are running: evaluate on a context of its own");
     SPEY_TRY(check_prompt(c, ids->ids, ids->n, 0));

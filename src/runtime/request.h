@@ -76,6 +76,7 @@ typedef struct spey_request {
     char error[256];
 
     uint64_t submitted_ns, scheduled_iter; /* when it came; the last step that it was in */
+    int32_t row;                           /* where its last row is in that step */
     bool begun;
     int32_t priority;
     uint64_t tenant, cache_salt, deadline_ns;
@@ -126,7 +127,7 @@ typedef struct spey_choosing {
 /* What a step said about the next token of a sequence. */
 typedef struct spey_row {
     float *logits; /* which may change; NULL: only `best` is known */
-    int32_t best;  /* the id of the largest */
+    int32_t best;  /* the id of the largest; -1: there is none */
 } spey_row;
 
 /* Nothing but the largest logit of every row is asked for. */

@@ -249,6 +249,8 @@ static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_c
 {
     float *logits = row.logits;
     if (!logits) {
+        if (row.best < 0)
+            return SPEY_FAIL(SPEY_INVALID, "the model gave no logit that is the largest");
         append(r, c, choosing->eos, row.best, NAN);
         return SPEY_OK;
     }

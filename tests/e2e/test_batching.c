@@ -25,6 +25,7 @@ typedef struct record {
 } record;
 
 static spey_engine *engine;
+static bool mostly_plain; /* seven of eight requests ask for nothing but the likeliest tokens */
 
 static int open_engine(void **state)
 {
@@ -55,6 +56,7 @@ static int on_output(void *user, const spey_output *event)
 /* Lengths, beginnings in common, penalties, several sequences, cancels: all drawn from the number. */
 static void submit(spey_context *context, int number, record *r)
 {
+    static const char *const stops[] = { "e", "a" };
     spey_rng rng = { .seed = 7000 + (uint64_t)number };
     int32_t prompt[PROMPT_MAX];
     size_t n = 1 + (size_t)spey_rng_below(&rng, PROMPT_MAX - 1),
@@ -79,6 +81,15 @@ static void submit(spey_context *context, int number, record *r)
         s.n = 2;
         s.beams = WIDTH_MAX;
     }
+    if (mostly_plain && number % 8) {
+        s.temperature = s.presence_penalty = 0;
+        s.repetition_penalty = 1;
+        s.no_repeat_ngram = 0;
+        s.n = s.beams = 1;
+        s.logprobs = -1;
+        s.stop = stops;
+        s.n_stop = number % 3 == 1 ? 2 : 0;
+    }
     r->cancel_after = number % 9 ? 0 : 5;
     e2e_ok(spey_context_submit(context, prompt, n, &s, on_output, r, NULL), "submit");
 }
@@ -95,7 +106,13 @@ static void run_crowd(const spey_context_options *options, record *records, uint
     spey_context *context = open_context(options);
     for (int i = 0; i < REQUESTS; i++)
         submit(context, i, &records[i]);
-    e2e_ok(spey_context_run(context), "run");
+    int n_ahead = 0;
+    spey_iteration_stats step = { 0 };
+    for (int32_t active = 1; active > 0;) {
+        e2e_ok(spey_context_step(context, &active), "step");
+        if (spey_context_read_iteration(context, step.iter, &step)) n_ahead += step.began_ahead;
+    }
+    assert_int_equal(n_ahead > 0, options->ahead);
     *pauses = spey_context_counts(context).pauses;
     spey_context_free(context);
 }
@@ -112,7 +129,8 @@ static void ordinary(spey_context_options *options)
 
 static const record *alone(void)
 {
-    static record records[REQUESTS];
+    static record of_each[2][REQUESTS];
+    record *records = of_each[mostly_plain];
     if (records[0].n_ends) return records;
     for (int i = 0; i < REQUESTS; i++) {
         spey_context_options options;
@@ -181,12 +199,38 @@ static void little_memory(void **state)
     check(&options, false);
 }
 
+static void one_step_ahead(void **state)
+{
+    (void)state;
+    mostly_plain = true;
+    int n_stopped = 0;
+    for (int i = 0; i < REQUESTS; i++)
+        n_stopped += alone()[i].finish[0] == SPEY_FINISH_STOP;
+    assert_in_range(n_stopped, 5, REQUESTS - 5);
+    spey_context_options options;
+    ordinary(&options);
+    options.ahead = true;
+    check(&options, false);
+    options.step_tokens_max = 24;
+    options.step_prefill_max = 5;
+    check(&options, false);
+    spey_context *context = open_context(&options);
+    uint64_t block_bytes = spey_runner_get_plan(spey_context_runner(context))->kv_block_bytes;
+    spey_context_free(context);
+    options.kv_bytes = 16 * block_bytes;
+    options.kv_host_bytes = 40 * block_bytes;
+    options.policy = SPEY_MAX_UTILIZATION;
+    check(&options, true);
+    mostly_plain = false;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_crowd_that_shares_prefixes),
         cmocka_unit_test(prompts_in_small_pieces_and_no_reuse),
         cmocka_unit_test(little_memory),
+        cmocka_unit_test(one_step_ahead),
     };
     return cmocka_run_group_tests_name("batching", tests, open_engine, close_engine);
 }
