@@ -219,7 +219,8 @@ typedef struct spey_kv_copy {
 int64_t spey_kv_copies_max(const spey_kv_limits *limits);
 /* What to copy before the next step, in this order. Valid until the cache changes. */
 const spey_kv_copy *spey_kv_copies(const spey_kv_cache *kv, int64_t *n);
-/* They were carried out. */
+/* They were handed to who carries them out, in order and before the next step. While a step is under way (runner.h) it may be that
+ * the memory does not have yet what they make. */
 void spey_kv_copies_done(spey_kv_cache *kv);
 
 /* Every invariant above; for tests. */
