@@ -54,7 +54,7 @@ typedef struct sim_totals {
 /* One world: everything in it depends on the seed, and on whether steps are planned ahead. False: `error` says what broke. */
 bool sim_run(uint64_t seed, bool ahead, sim_totals *totals, char *error, int error_bytes);
 
-/* Host time per step at n sequences, in microseconds, printed. */
+/* Host time per step at n sequences, in microseconds, and steps per second beside a device that sleeps; printed. */
 int sim_bench(int32_t n_sequences);
 
 #endif
