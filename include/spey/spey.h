@@ -101,6 +101,7 @@ typedef struct spey_context_options {
      * requests: docs/scheduling.md. Same results. */
     bool ahead;
     int64_t prompt_table_tokens_max; /* rows of a request's prompt table; 0: requests bring none */
+    uint64_t guide_bytes;            /* for guides, shared by requests; 0: 512 MiB */
 } spey_context_options;
 
 void spey_context_options_init(spey_context_options *options);

@@ -148,6 +148,7 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
     c->plan = spey_runner_get_plan(c->runner);
     c->ahead = o->ahead && !c->plan->source_tokens_max; /* encoders run between steps */
     SPEY_TRY(spey_sampler_new(c->vocab_size, &c->sampler));
+    SPEY_TRY(spey_guide_table_new(o->guide_bytes, c->eos.ids, c->eos.n, &c->guides));
     return open_scheduler(c, o);
 }
 
@@ -211,6 +212,7 @@ void spey_context_free(spey_context *c)
         spey_request_free(c->first);
         c->first = next;
     }
+    spey_guide_table_free(c->guides);
     spey_scheduler_free(c->scheduler);
     for (int i = 0; i < SPEY_TURNS_MAX; i++)
         spey_schedule_deinit(&c->turns[i].schedule);
@@ -356,6 +358,7 @@ spey_status spey_context_prepare(const spey_context *c, const spey_request_optio
                                  .sequence_tokens_max = limit,
                                  .tokenizer = c->engine->tokenizer,
                                  .guide_vocab = guide_vocab,
+                                 .guides = c->guides,
                                  .vocab_size = c->vocab_size,
                                  .eos = c->eos,
                                  .now_ns = spey_clock_ns() };

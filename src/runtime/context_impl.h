@@ -28,6 +28,7 @@ struct spey_context {
     int64_t vocab_size;
     int32_t eos_ids[SPEY_EOS_IDS_MAX];
     spey_eos eos; /* of them */
+    spey_guide_table *guides;
     spey_scheduler *scheduler;
     bool ahead;
     spey_context_turn turns[SPEY_TURNS_MAX]; /* turn i, counted from 0, is in i % SPEY_TURNS_MAX */

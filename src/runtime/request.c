@@ -20,7 +20,7 @@ static spey_status copy_lists(spey_request *r, const spey_sampling *from)
     spey_sampling *to = &r->sampling;
     *to = *from;
     to->stop = NULL;       /* spey_stop has its own copies */
-    to->guide_text = NULL; /* compiled */
+    to->guide_text = NULL; /* the table of guides has it */
     spey_id_list *words = copy_array(&r->arena, from->bad_words, from->n_bad_words, sizeof *words);
     to->stop_ids = copy_array(&r->arena, from->stop_ids, from->n_stop_ids, sizeof *to->stop_ids);
     to->suppress_ids =
@@ -150,7 +150,6 @@ static spey_status prepare_choice(spey_request *r, spey_choice *choice,
     choice->parent = (int32_t)(choice - r->choices);
     choice->cumulative_logprob = spey_request_scores(r) ? 0 : (double)NAN;
     if (spey_request_keeps(r)) SPEY_TRY(allocate_kept(r, choice));
-    if (r->matcher) choice->guide_state = spey_guide_matcher_start(r->matcher);
     return prepare_text(r, choice, setup);
 }
 
@@ -158,9 +157,9 @@ static spey_status prepare_guide(spey_request *r, const spey_request_setup *setu
 {
     const spey_sampling *p = setup->sampling;
     if (p->guide == SPEY_GUIDE_NONE) return SPEY_OK;
-    SPEY_TRY(spey_guide_compile(p->guide, p->guide_text, strlen(p->guide_text), &r->guide));
-    return spey_guide_matcher_new(r->guide, setup->guide_vocab, setup->eos.ids, setup->eos.n,
-                                  &r->matcher);
+    r->guides = setup->guides;
+    return spey_guide_table_get(setup->guides, setup->guide_vocab, p->guide, p->guide_text,
+                                &r->guide);
 }
 
 static spey_status prepare(spey_request *r, const spey_request_setup *setup)
@@ -218,6 +217,9 @@ void spey_request_free(spey_request *r)
 {
     if (!r) return;
     for (int32_t i = 0; r->choices && i < r->width; i++) {
+        if (r->guide_generation)
+            spey_guide_table_drop(r->guides, r->guide, r->guide_generation,
+                                  r->choices[i].guide_state);
         spey_detokenizer_free(r->choices[i].detokenizer);
         spey_stop_deinit(&r->choices[i].stop);
         spey_strbuf_deinit(&r->choices[i].text);
@@ -225,8 +227,7 @@ void spey_request_free(spey_request *r)
     }
     spey_strbuf_deinit(&r->piece);
     spey_request_beams_free(r);
-    spey_guide_matcher_free(r->matcher);
-    spey_guide_free(r->guide);
+    if (r->guide) spey_guide_table_put(r->guides, r->guide);
     spey_arena_deinit(&r->arena);
     spey_free(r);
 }

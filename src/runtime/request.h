@@ -22,7 +22,7 @@
 #include "runtime/scheduler.h"
 #include "runtime/stop.h"
 #include "spey/spey.h"
-#include "text/guide.h"
+#include "text/guide_table.h"
 #include "text/tokenizer.h"
 
 /* What is told about one token, kept for later. */
@@ -38,7 +38,7 @@ typedef struct spey_choice {
     spey_finish finish;
     double cumulative_logprob;     /* of the output; NaN when nobody asked */
     double score;                  /* of a hypothesis */
-    spey_guide_state guide_state;  /* when there is a guide */
+    spey_guide_state guide_state;  /* of guide_generation */
     spey_detokenizer *detokenizer; /* NULL: no tokenizer */
     spey_stop stop;
     spey_strbuf text; /* certain, for the next event */
@@ -65,8 +65,10 @@ typedef struct spey_request {
     bool ended;             /* the last event was sent */
     int32_t n_told;         /* sequences whose kept events are told */
 
-    spey_guide *guide; /* NULL: none */
-    spey_guide_matcher *matcher;
+    spey_guide_table *guides;         /* the context's */
+    spey_guide_entry *guide;          /* NULL: none */
+    uint64_t guide_generation;        /* of the choices' states; 0: there are none yet */
+    spey_guide_matcher *matcher;      /* while tokens are chosen */
     struct spey_request_beams *beams; /* NULL: none */
 
     spey_strbuf piece;              /* from a detokenizer, before the stop filter */
@@ -104,6 +106,7 @@ typedef struct spey_request_setup {
     int64_t sequence_tokens_max;
     const spey_tokenizer *tokenizer;     /* NULL: ids only */
     const spey_guide_vocab *guide_vocab; /* when the sampling has a guide */
+    spey_guide_table *guides;            /* likewise; kept */
     int64_t vocab_size;
     spey_eos eos;
     uint64_t now_ns;

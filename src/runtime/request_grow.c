@@ -285,6 +285,47 @@ static void tell_logits(const spey_request *r, const spey_choosing *choosing, co
     }
 }
 
+/* The guide's states after what was written so far: at first, and when the guide had to give up its tables meanwhile. */
+static spey_status replay(spey_request *r)
+{
+    spey_status status = SPEY_OK;
+    for (int32_t i = 0; i < r->width; i++) {
+        spey_choice *c = &r->choices[i];
+        c->guide_state = spey_guide_matcher_start(r->matcher);
+        for (int64_t k = r->n_prompt; k < c->n && !c->finish && !status; k++)
+            status = spey_guide_matcher_advance(r->matcher, &c->guide_state, c->ids[k]);
+    }
+    return status;
+}
+
+static spey_status begin_guide(spey_request *r)
+{
+    uint64_t generation;
+    if (!r->guide) return SPEY_OK;
+    SPEY_TRY(spey_guide_table_begin(r->guides, r->guide, &r->matcher, &generation));
+    if (generation == r->guide_generation) return SPEY_OK;
+    r->guide_generation = generation;
+    return replay(r);
+}
+
+static void end_guide(spey_request *r)
+{
+    if (r->matcher) spey_guide_table_end(r->guides, r->guide);
+    r->matcher = NULL;
+}
+
+static spey_status grow(spey_request *r, const spey_choosing *choosing, const spey_row *rows)
+{
+    if (r->beams) return spey_request_beams_grow(r, choosing, rows);
+    for (int32_t i = 0; i < r->width; i++) {
+        spey_choice *c = &r->choices[i];
+        if (c->finish) continue;
+        c->parent = c->n == r->n_prompt ? 0 : i;
+        SPEY_TRY(choose(r, choosing, c, rows[i]));
+    }
+    return SPEY_OK;
+}
+
 void spey_request_grow(spey_request *r, const spey_choosing *choosing, const spey_row *rows)
 {
     if (r->choices[0].n == r->ids_max && r->n_prompt == r->ids_max) {
@@ -292,20 +333,10 @@ void spey_request_grow(spey_request *r, const spey_choosing *choosing, const spe
         return;
     }
     if (r->generation_logits) tell_logits(r, choosing, rows);
-    if (r->beams) {
-        if (spey_request_beams_grow(r, choosing, rows))
-            spey_request_end(r, SPEY_FINISH_ERROR, spey_last_error());
-        return;
-    }
-    for (int32_t i = 0; i < r->width; i++) {
-        spey_choice *c = &r->choices[i];
-        if (c->finish) continue;
-        c->parent = c->n == r->n_prompt ? 0 : i;
-        if (choose(r, choosing, c, rows[i])) {
-            spey_request_end(r, SPEY_FINISH_ERROR, spey_last_error());
-            return;
-        }
-    }
+    spey_status status = begin_guide(r);
+    if (!status) status = grow(r, choosing, rows);
+    end_guide(r);
+    if (status) spey_request_end(r, SPEY_FINISH_ERROR, spey_last_error());
 }
 
 void spey_request_end(spey_request *r, spey_finish finish, const char *error)

@@ -98,6 +98,11 @@ void spey_guide_free(spey_guide *guide)
     spey_free(guide);
 }
 
+size_t spey_guide_memory(const spey_guide *guide)
+{
+    return sizeof *guide + spey_guide_automaton_bytes(&guide->automaton);
+}
+
 /* ---- masks ---- */
 
 struct spey_guide_matcher {
@@ -115,6 +120,20 @@ struct spey_guide_matcher {
     int32_t *state_mask; /* [SPEY_GUIDE_STATES_MAX] index + 1, 0: none */
 };
 
+static int32_t masks_of(const spey_guide_vocab *vocab)
+{
+    int64_t n = SPEY_GUIDE_MASK_BYTES / (int64_t)(8 * (((size_t)vocab->vocab_size + 63) / 64));
+    return n < 2 ? 2 : n > SPEY_GUIDE_STATES_MAX ? SPEY_GUIDE_STATES_MAX : (int32_t)n;
+}
+
+size_t spey_guide_matcher_bytes(const spey_guide *guide, const spey_guide_vocab *vocab)
+{
+    size_t words = ((size_t)vocab->vocab_size + 63) / 64;
+    return sizeof(spey_guide_matcher) + (size_t)masks_of(vocab) * (8 * words + 5) +
+           SPEY_GUIDE_STATES_MAX * sizeof(int32_t) + spey_guide_run_bytes(&guide->automaton) +
+           spey_guide_filler_bytes(vocab, guide->n_classes);
+}
+
 spey_status spey_guide_matcher_new(const spey_guide *guide, const spey_guide_vocab *vocab,
                                    const int32_t *eos_ids, int32_t n_eos, spey_guide_matcher **out)
 {
@@ -124,10 +143,7 @@ spey_status spey_guide_matcher_new(const spey_guide *guide, const spey_guide_voc
     m->vocab = vocab;
     m->n_eos = n_eos;
     m->mask_words = ((size_t)vocab->vocab_size + 63) / 64;
-    int64_t n_masks = SPEY_GUIDE_MASK_BYTES / (int64_t)(8 * m->mask_words);
-    m->n_masks = n_masks < 2                       ? 2
-                 : n_masks > SPEY_GUIDE_STATES_MAX ? SPEY_GUIDE_STATES_MAX
-                                                   : (int32_t)n_masks;
+    m->n_masks = masks_of(vocab);
     m->masks = spey_alloc_array(SPEY_PURPOSE_TEXT, (size_t)m->n_masks, 8 * m->mask_words);
     m->mask_state = spey_new_array(SPEY_PURPOSE_TEXT, int32_t, m->n_masks);
     m->mask_used = spey_new_array(SPEY_PURPOSE_TEXT, bool, m->n_masks);

@@ -1,7 +1,7 @@
 /* Guided decoding: which tokens may come next so that the output matches a regex, a grammar or a JSON schema.
  *
  *   text ──guide_regex/grammar/schema──► expressions ──guide_automaton──► spey_guide      immutable, shared
- *   spey_guide + vocabulary ──► spey_guide_matcher                                        one request's: states and masks
+ *   spey_guide + vocabulary ──► spey_guide_matcher                                        states and masks, of any number of texts
  *   matcher + state ──► mask over the vocabulary; state + token ──► state                 each sequence holds a state
  *
  * Syntax and subset: docs/guided-decoding.md. Reading a text is pure; time and memory are bounded for hostile ones, too. */
@@ -22,8 +22,10 @@ typedef struct spey_guide spey_guide;
 spey_status spey_guide_compile(spey_guide_format format, const char *text, size_t n,
                                spey_guide **out);
 void spey_guide_free(spey_guide *guide);
+/* Bytes that it takes. */
+size_t spey_guide_memory(const spey_guide *guide);
 
-/* ---- one request ---- */
+/* ---- where texts are ---- */
 
 typedef struct spey_guide_matcher spey_guide_matcher;
 typedef int32_t spey_guide_state;
@@ -32,6 +34,8 @@ typedef int32_t spey_guide_state;
 spey_status spey_guide_matcher_new(const spey_guide *guide, const spey_guide_vocab *vocab,
                                    const int32_t *eos_ids, int32_t n_eos, spey_guide_matcher **out);
 void spey_guide_matcher_free(spey_guide_matcher *matcher);
+/* Bytes that it takes, folds of the vocabulary aside. */
+size_t spey_guide_matcher_bytes(const spey_guide *guide, const spey_guide_vocab *vocab);
 
 /* A state held: drop it. */
 spey_guide_state spey_guide_matcher_start(spey_guide_matcher *matcher);

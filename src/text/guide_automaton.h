@@ -48,6 +48,10 @@ typedef struct spey_guide_automaton {
  * SPEY_LIMIT: too large. */
 spey_status spey_guide_automaton_init(spey_guide_automaton *a, const spey_guide_builder *b);
 void spey_guide_automaton_deinit(spey_guide_automaton *a);
+static inline size_t spey_guide_automaton_bytes(const spey_guide_automaton *a)
+{
+    return (size_t)a->n_nodes * sizeof *a->nodes + (size_t)a->n_sets * sizeof *a->sets;
+}
 
 static inline bool spey_guide_set_has(const spey_guide_set *set, uint32_t c)
 {

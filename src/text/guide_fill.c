@@ -358,6 +358,14 @@ spey_status spey_guide_filler_new(spey_guide_run *run, const spey_guide_vocab *v
     return SPEY_OK;
 }
 
+size_t spey_guide_filler_bytes(const spey_guide_vocab *vocab, int32_t n_classes)
+{
+    return sizeof(spey_guide_filler) + ((size_t)vocab->depth_max + 1) * sizeof(int32_t) +
+           (n_classes ? (size_t)n_classes * 2 * sizeof(fold_kinds) +
+                            (size_t)vocab->n_nodes * sizeof(later)
+                      : 0);
+}
+
 void spey_guide_filler_free(spey_guide_filler *f)
 {
     if (!f) return;

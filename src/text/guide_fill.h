@@ -17,6 +17,8 @@ spey_status spey_guide_filler_new(spey_guide_run *run, const spey_guide_vocab *v
                                   const spey_guide_class *classes, int32_t n_classes,
                                   spey_guide_filler **out);
 void spey_guide_filler_free(spey_guide_filler *filler);
+/* At most; the folds are the vocabulary's. */
+size_t spey_guide_filler_bytes(const spey_guide_vocab *vocab, int32_t n_classes);
 
 /* Set the bits of allowed tokens, clear the others. SPEY_LIMIT: the guide is too complicated here. Makes states. */
 spey_status spey_guide_filler_fill(spey_guide_filler *filler, int32_t state, uint64_t *mask);

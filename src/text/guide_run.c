@@ -336,6 +336,12 @@ spey_status spey_guide_run_new(const spey_guide_automaton *automaton, spey_guide
     return SPEY_OK;
 }
 
+size_t spey_guide_run_bytes(const spey_guide_automaton *automaton)
+{
+    return sizeof(spey_guide_run) + PLACES * sizeof(place) +
+           (size_t)STATES * (size_t)automaton->n_classes * sizeof(int32_t);
+}
+
 void spey_guide_run_free(spey_guide_run *r)
 {
     if (!r) return;

@@ -23,6 +23,7 @@ enum {
 /* Keeps `automaton` until free. SPEY_LIMIT: its start is at too many places at once. */
 spey_status spey_guide_run_new(const spey_guide_automaton *automaton, spey_guide_run **out);
 void spey_guide_run_free(spey_guide_run *run);
+size_t spey_guide_run_bytes(const spey_guide_automaton *automaton);
 
 /* The state before the first byte. It is always held. */
 int32_t spey_guide_run_start(const spey_guide_run *run);
