@@ -277,7 +277,7 @@ int spey_cmd_bench(int argc, char **argv)
         { "warmup", SPEY_OPTION_INT, &o.warmup, "N", "runs that do not count (default: 1)", 0,
           1000 },
         { "json", SPEY_OPTION_FLAG, &o.json, NULL, "print one JSON object", 0, 0 },
-        SPEY_AHEAD_OPTION(&o.runtime),
+        SPEY_STEP_OPTIONS(&o.runtime),
         SPEY_RUNTIME_OPTIONS(&o.runtime),
     };
     const spey_command command = {

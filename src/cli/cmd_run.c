@@ -285,7 +285,7 @@ int spey_cmd_run(int argc, char **argv)
           "print one object: prompt_ids, output_ids, text, finish_reason,\nlogprobs, timings", 0,
           0 },
         { "quiet", SPEY_OPTION_FLAG, &o.quiet, NULL, "no speed on stderr", 0, 0 },
-        SPEY_AHEAD_OPTION(&o.runtime),
+        SPEY_STEP_OPTIONS(&o.runtime),
         SPEY_RUNTIME_OPTIONS(&o.runtime),
     };
     const spey_command command = {

@@ -38,7 +38,7 @@ bool spey_command_begin(const spey_command *command, int argc, char **argv, spey
 /* ---- options that several commands have ---- */
 
 typedef struct spey_runtime_flags {
-    int64_t threads, context, block, sequences, step_tokens;
+    int64_t threads, context, block, sequences, step_tokens, step_prefill;
     uint64_t kv_bytes, kv_host_bytes, memory;
     const char *kv_file, *kv_dtype, *device, *dtype, *quant;
     bool ahead;
@@ -64,7 +64,9 @@ typedef struct spey_runtime_flags {
     { "quant", SPEY_OPTION_TEXT, &(f)->quant, "NAME", "fp8, when MODEL is a checkpoint or a shape (default: none)", 0, 0 }
 
 /* Of commands that run requests. */
-#define SPEY_AHEAD_OPTION(f)                                                                                 \
+#define SPEY_STEP_OPTIONS(f)                                                                                 \
+    { "step-prefill", SPEY_OPTION_INT, &(f)->step_prefill, "N",                                             \
+      "prompt tokens of a step in which others decode: bounds\nthe time between tokens (default: no bound)", 0, 1048576 }, \
     { "ahead", SPEY_OPTION_FLAG, &(f)->ahead, NULL,                                                         \
       "begin a step before the last one's results are there:\ndocs/scheduling.md", 0, 0 }
 /* clang-format on */

@@ -86,6 +86,7 @@ void spey_context_options_from(const spey_runtime_flags *flags, spey_context_opt
     out->sequences_max = (int32_t)flags->sequences;
     out->sequence_tokens_max = flags->context;
     out->step_tokens_max = flags->step_tokens;
+    out->step_prefill_max = flags->step_prefill;
     out->kv_bytes = flags->kv_bytes;
     out->kv_host_bytes = flags->kv_host_bytes;
     out->kv_file = flags->kv_file;
