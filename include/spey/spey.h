@@ -83,10 +83,12 @@ typedef struct spey_context_options {
     int32_t kv_block_tokens;     /* 0: 64 */
     const char *kv_dtype;        /* "f32", "f16", "bf16", "fp8", "int8"; NULL: the engine's */
     uint64_t kv_host_bytes;      /* host memory for evicted KV blocks that may be reused; 0: none */
-    /* Read what an earlier context kept in its KV cache, and write what this one does when it is freed. NULL: do not. */
+    /* A file for KV blocks that leave memory, which outlives the context and the process; NULL: none. Another process's, or
+     * another engine's, is SPEY_INVALID. */
     const char *kv_file;
-    bool no_kv_reuse;   /* forget what ended requests leave in the KV cache: docs/memory.md */
-    const char *device; /* "cpu", "cuda"; NULL: "cpu" */
+    uint64_t kv_file_bytes; /* of it at most; 0: 4 GiB */
+    bool no_kv_reuse;       /* forget what ended requests leave in the KV cache: docs/memory.md */
+    const char *device;     /* "cpu", "cuda"; NULL: "cpu" */
     uint64_t memory_bytes_max; /* cap for everything; 0: what is free */
     /* Of the memory that weights and activations leave free, this part (0 to 1) is KV cache; 0: as kv_bytes says. */
     double kv_fraction;

@@ -105,9 +105,11 @@ static void limits_from(const spey_runtime_flags *f, spey_limits_plan *out)
                                .sequence_tokens_max = f->context,
                                .kv_bytes = f->kv_bytes,
                                .kv_host_bytes = f->kv_host_bytes,
+                               .kv_file_bytes = f->kv_file ? f->kv_file_bytes : 0,
                                .kv_block_tokens = (int32_t)f->block,
                                .kv_dtype = f->kv_dtype,
                                .memory_bytes_max = f->memory };
+    if (f->kv_file && !out->kv_file_bytes) out->kv_file_bytes = SPEY_KV_FILE_BYTES;
 }
 
 static spey_status put_plan(spey_strbuf *out, const inspect_options *o,

@@ -39,7 +39,7 @@ bool spey_command_begin(const spey_command *command, int argc, char **argv, spey
 
 typedef struct spey_runtime_flags {
     int64_t threads, context, block, sequences, step_tokens, step_prefill;
-    uint64_t kv_bytes, kv_host_bytes, memory;
+    uint64_t kv_bytes, kv_host_bytes, kv_file_bytes, memory;
     const char *kv_file, *kv_dtype, *device, *dtype, *quant;
     bool ahead;
 } spey_runtime_flags;
@@ -55,7 +55,8 @@ typedef struct spey_runtime_flags {
     { "kv-host-memory", SPEY_OPTION_BYTES, &(f)->kv_host_bytes, "SIZE",                                     \
       "host memory for evicted KV blocks\n(default: none)", 0, 0 },                                         \
     { "kv-file", SPEY_OPTION_TEXT, &(f)->kv_file, "PATH",                                                   \
-      "keep the KV cache there from run to run\n(default: it is forgotten)", 0, 0 },                        \
+      "where KV blocks go that leave memory, from run to run\n(default: they are forgotten)", 0, 0 },       \
+    { "kv-file-size", SPEY_OPTION_BYTES, &(f)->kv_file_bytes, "SIZE", "of that file at most (default: 4 GiB)", 0, 0 }, \
     { "memory", SPEY_OPTION_BYTES, &(f)->memory, "SIZE", "cap for everything (default: what is free)", 0, 0 }, \
     { "step-tokens", SPEY_OPTION_INT, &(f)->step_tokens, "N", "tokens of one step (default: 512)", 0, 1048576 }, \
     { "device", SPEY_OPTION_TEXT, &(f)->device, "NAME", "cpu or cuda (default: cpu)", 0, 0 },               \

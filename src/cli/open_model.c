@@ -90,6 +90,7 @@ void spey_context_options_from(const spey_runtime_flags *flags, spey_context_opt
     out->kv_bytes = flags->kv_bytes;
     out->kv_host_bytes = flags->kv_host_bytes;
     out->kv_file = flags->kv_file;
+    out->kv_file_bytes = flags->kv_file_bytes;
     out->kv_block_tokens = (int32_t)flags->block;
     out->kv_dtype = flags->kv_dtype;
     out->device = flags->device;

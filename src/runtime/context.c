@@ -122,6 +122,11 @@ static void keep_eos(spey_context *c, const spey_model_info *info)
         if (info->eos_ids[i] < info->vocab_size) c->eos_ids[c->eos.n++] = info->eos_ids[i];
 }
 
+static uint64_t kv_file_bytes(const spey_context_options *o)
+{
+    return o->kv_file_bytes ? o->kv_file_bytes : SPEY_KV_FILE_BYTES;
+}
+
 static spey_status open_runner(spey_context *c, const spey_context_options *o)
 {
     const spey_model_info *info = spey_engine_file_info(c->engine->file);
@@ -138,6 +143,7 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
                                 .kv_block_tokens = o->kv_block_tokens,
                                 .kv_dtype = o->kv_dtype,
                                 .kv_host_bytes = o->kv_host_bytes,
+                                .kv_file_bytes = o->kv_file ? kv_file_bytes(o) : 0,
                                 .no_kv_reuse = o->no_kv_reuse,
                                 .ahead = o->ahead,
                                 .batch_invariant = o->batch_invariant,
@@ -160,24 +166,21 @@ static void end_steps(spey_context *c)
         (void)spey_runner_wait(c->runner, &rows);
 }
 
-/* A cache that is lost costs time alone: no failure. */
-static void save_kv(const spey_context *c)
+/* A cache that is lost costs time alone: what the system refuses is no failure. Somebody else's file is one: it would be his
+ * that is lost. */
+static spey_status open_kv_file(spey_context *c, const spey_context_options *o)
 {
-    int64_t n;
-    if (c->kv_file && spey_runner_save_kv(c->runner, c->kv_file, &n))
-        spey_log(SPEY_LOG_WARNING, "the KV cache is not saved: %s", spey_last_error());
+    if (!o->kv_file) return SPEY_OK;
+    spey_status status = spey_runner_open_kv_file(c->runner, o->kv_file, kv_file_bytes(o));
+    if (status != SPEY_IO && status != SPEY_UNSUPPORTED) return status;
+    spey_log(SPEY_LOG_WARNING, "there is no KV file: %s", spey_last_error());
+    return SPEY_OK;
 }
 
-static spey_status load_kv(spey_context *c, const char *path)
+static void close_kv_file(spey_context *c)
 {
-    int64_t n;
-    if (!path) return SPEY_OK;
-    char *kept = spey_strdup(SPEY_PURPOSE_RUNTIME, path);
-    if (!kept) return SPEY_NOMEM;
-    if (spey_runner_load_kv(c->runner, path, &n))
-        spey_log(SPEY_LOG_WARNING, "the KV cache begins empty: %s", spey_last_error());
-    c->kv_file = kept;
-    return SPEY_OK;
+    if (c->runner && spey_runner_close_kv_file(c->runner))
+        spey_log(SPEY_LOG_WARNING, "the KV cache is not saved: %s", spey_last_error());
 }
 
 spey_status spey_context_new(const spey_engine *engine, const spey_context_options *options,
@@ -195,7 +198,7 @@ spey_status spey_context_new(const spey_engine *engine, const spey_context_optio
     c->engine = engine;
     c->next_id = 1;
     spey_status status = open_runner(c, options);
-    if (!status) status = load_kv(c, options->kv_file);
+    if (!status) status = open_kv_file(c, options);
     if (status) {
         spey_context_free(c);
         return status;
@@ -221,8 +224,7 @@ void spey_context_free(spey_context *c)
     spey_free(c->rows);
     spey_free(c->growths);
     if (c->runner) end_steps(c);
-    save_kv(c);
-    spey_free(c->kv_file);
+    close_kv_file(c);
     spey_sampler_free(c->sampler);
     spey_runner_free(c->runner);
     spey_free(c);
@@ -379,6 +381,8 @@ spey_status spey_context_queue(spey_context *c, spey_request *r)
                      .deadline_ns = r->deadline_ns,
                      .retention = r->retention,
                      .n_retention = r->n_retention };
+    const spey_kv_key key = { .salt = job.salt, .ids = job.ids, .n = job.n_prompt };
+    job.fetch = !job.all_rows && spey_kv_file_has_more(spey_runner_kv(c->runner), &key);
     SPEY_TRY(spey_scheduler_submit(c->scheduler, &job, &r->ticket));
     r->previous = c->last;
     *(c->last ? &c->last->next : &c->first) = r;
@@ -693,6 +697,8 @@ spey_status spey_context_step(spey_context *c, int32_t *active)
     if (is_under_way(c) && (!launched || !may_launch(c))) SPEY_TRY(deliver(c));
     while (is_under_way(c) && !c->n_requests)
         SPEY_TRY(deliver(c));
+    if (!is_under_way(c) && spey_kv_is_fetching(spey_runner_kv(c->runner)))
+        SPEY_TRY(spey_runner_await_kv(c->runner));
     c->host_ns += spey_clock_ns() - c->host_since_ns;
     if (active) *active = c->n_requests;
     return SPEY_OK;

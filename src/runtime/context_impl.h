@@ -20,7 +20,6 @@ typedef struct spey_context_turn {
 enum { SPEY_TURNS_MAX = 2 }; /* under way */
 
 struct spey_context {
-    char *kv_file; /* NULL: what the cache keeps is not saved */
     const spey_engine *engine;
     spey_runner *runner;
     spey_sampler *sampler;

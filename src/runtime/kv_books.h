@@ -10,6 +10,13 @@ typedef struct kv_span {
     int32_t end;
 } kv_span;
 
+/* What the file tier does with a block of host memory. */
+typedef enum kv_host_use {
+    KV_HOST_IDLE,
+    KV_HOST_WRITTEN, /* it goes to the file; a node may have it */
+    KV_HOST_HELD, /* nobody has it, and it is not free: it is being filled, or was given up while it was written */
+} kv_host_use;
+
 typedef struct kv_group {
     spey_kv_kind kind;
     int32_t n_blocks, n_free;
@@ -35,6 +42,8 @@ typedef struct kv_group {
     int32_t *host_of_nodes; /* [nodes_max]; never beside a block of the pool */
     struct kv_link *host_links;
     struct kv_list *host_list; /* one: nodes in the order in which they came */
+    uint8_t *host_uses;        /* [n_host] of the file tier (kv_file.h), a kv_host_use */
+    uint64_t *host_lists;      /* [n_host] the last list of copies that touches it */
 } kv_group;
 
 typedef struct kv_sequence {
@@ -58,6 +67,7 @@ struct spey_kv_cache {
     int32_t n_free_slots;
     spey_kv_copy *copies; /* [copies_max] */
     int64_t n_copies, copies_max;
+    uint64_t n_lists;      /* of copies, that were carried out so far */
     struct kv_node *nodes; /* [nodes_max] */
     int32_t *node_ids;     /* [nodes_max][block_tokens] */
     int32_t *tails;        /* [sequences_max][block_tokens] ids behind the last full block */
@@ -72,7 +82,8 @@ struct spey_kv_cache {
     uint64_t n_events, n_read; /* ever */
     int64_t n_taken, n_shared, n_evicted, n_offloaded, n_restored; /* blocks of TOKENS groups */
     int64_t n_reused, n_missed, n_reused_tokens;
-    void *memory; /* of all arrays */
+    struct spey_kv_file *file; /* NULL: blocks that leave memory are forgotten */
+    void *memory;              /* of all arrays */
 };
 
 int64_t spey_kv_books_blocks(const spey_kv_limits *limits, int64_t n_tokens);
@@ -101,6 +112,11 @@ static inline int32_t *kv_tail(const spey_kv_cache *kv, spey_seq_id seq)
 {
     return kv->tails + (int64_t)seq * kv->limits.block_tokens;
 }
+/* How much of a key is in memory, in whole blocks, and the hash up to there. */
+int64_t spey_kv_books_known(const spey_kv_cache *kv, const spey_kv_key *key, uint64_t *hash);
+/* Get the first n_blocks of a key back from host memory, in groups without a window. False, and nothing was changed: there is
+ * no room, or some are not there. */
+bool spey_kv_books_restore(spey_kv_cache *kv, const spey_kv_key *key, int64_t n_blocks);
 /* Its blocks are, or are no longer, stored from `node` on. */
 void spey_kv_books_attach(spey_kv_cache *kv, spey_seq_id seq, uint64_t salt, int32_t node);
 void spey_kv_books_detach(spey_kv_cache *kv, spey_seq_id seq);

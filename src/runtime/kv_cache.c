@@ -119,12 +119,14 @@ static bool lay_out_cached(kv_group *group, int32_t n_nodes, size_t *offset, uin
 static bool lay_out_host(const spey_kv_limits *limits, kv_group *group, int32_t n_nodes,
                          size_t *offset, uint8_t *memory)
 {
-    size_t free_at, nodes_at, links_at, list_at;
+    size_t free_at, nodes_at, links_at, list_at, uses_at, lists_at;
     if (!n_nodes || !limits->host_blocks) return true;
     if (!take(offset, limits->host_blocks, sizeof(int32_t), &free_at) ||
         !take(offset, n_nodes, sizeof(int32_t), &nodes_at) ||
         !take(offset, n_nodes, sizeof(struct kv_link), &links_at) ||
-        !take(offset, 1, sizeof(struct kv_list), &list_at))
+        !take(offset, 1, sizeof(struct kv_list), &list_at) ||
+        !take(offset, limits->host_blocks, sizeof(uint8_t), &uses_at) ||
+        !take(offset, limits->host_blocks, sizeof(uint64_t), &lists_at))
         return false;
     if (!memory) return true;
     group->n_host = group->n_host_free = limits->host_blocks;
@@ -132,6 +134,8 @@ static bool lay_out_host(const spey_kv_limits *limits, kv_group *group, int32_t 
     group->host_of_nodes = (int32_t *)(void *)(memory + nodes_at);
     group->host_links = (struct kv_link *)(void *)(memory + links_at);
     group->host_list = (struct kv_list *)(void *)(memory + list_at);
+    group->host_uses = memory + uses_at;
+    group->host_lists = (uint64_t *)(void *)(memory + lists_at);
     *group->host_list = (struct kv_list){ KV_NONE, KV_NONE };
     for (int32_t b = 0; b < group->n_host; b++)
         group->host_free[b] = group->n_host - 1 - b;
@@ -321,7 +325,10 @@ void spey_kv_books_release(spey_kv_cache *kv, int g, int32_t block)
 
 void spey_kv_books_copy(spey_kv_cache *kv, const spey_kv_copy *copy)
 {
+    const kv_group *group = &kv->groups[copy->group];
     SPEY_ASSERT(kv->n_copies < kv->copies_max);
+    if (copy->kind == SPEY_KV_COPY_TO_HOST) group->host_lists[copy->dst] = kv->n_lists + 1;
+    if (copy->kind == SPEY_KV_COPY_FROM_HOST) group->host_lists[copy->src] = kv->n_lists + 1;
     kv->copies[kv->n_copies++] = *copy;
 }
 
@@ -674,4 +681,5 @@ const spey_kv_copy *spey_kv_copies(const spey_kv_cache *kv, int64_t *n)
 void spey_kv_copies_done(spey_kv_cache *kv)
 {
     kv->n_copies = 0;
+    kv->n_lists++;
 }

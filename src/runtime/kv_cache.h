@@ -150,6 +150,16 @@ int32_t spey_kv_block_tokens(const spey_kv_cache *kv);
 /* As given to new. */
 const spey_kv_limits *spey_kv_get_limits(const spey_kv_cache *kv);
 
+/* ---- the tier below host memory (kv_file.h); nothing without one ---- */
+
+bool spey_kv_has_file(const spey_kv_cache *kv);
+/* The file has more of a key than memory. */
+bool spey_kv_file_has_more(const spey_kv_cache *kv, const spey_kv_key *key);
+/* Begin to get it into memory, where match finds it. One key at a time; its ids are copied. False: there is nothing to get. */
+bool spey_kv_fetch(spey_kv_cache *kv, const spey_kv_key *key);
+/* It is under way still. */
+bool spey_kv_is_fetching(const spey_kv_cache *kv);
+
 /* ---- what happens in it ---- */
 
 /* All TOKENS groups together. Names as in TensorRT-LLM's KvCacheStats, where they are there. */
@@ -167,6 +177,12 @@ typedef struct spey_kv_stats {
     int64_t host_used_num_blocks;
     int64_t offloaded_blocks; /* to host memory */
     int64_t restored_blocks;  /* and back */
+    /* In the file, which holds the blocks of all groups as one: */
+    int64_t file_max_num_blocks;
+    int64_t file_used_num_blocks;
+    int64_t file_stored_blocks;    /* written */
+    int64_t file_loaded_blocks;    /* read */
+    int64_t file_discarded_blocks; /* damaged, or cut off when a process was killed */
     /* Blocks of keys that were matched, in every group one: */
     int64_t reused_blocks;
     int64_t missed_blocks;

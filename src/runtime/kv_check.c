@@ -75,13 +75,13 @@ static spey_status check_cached(const spey_kv_cache *kv, int g)
 static spey_status check_host(const spey_kv_cache *kv, int g)
 {
     const kv_group *group = &kv->groups[g];
-    int32_t n_used = 0, listed = 0, previous = KV_NONE;
+    int32_t n_used = 0, n_held = 0, listed = 0, previous = KV_NONE;
     if (!group->n_host || !group->blocks_of_nodes) return SPEY_OK;
     for (int32_t node = 0; node < kv->nodes_max; node++) {
         if (!kv_on_host(group, node)) continue;
         int32_t block = group->host_of_nodes[node];
         n_used++;
-        bool is_free = false;
+        bool is_free = group->host_uses[block] == KV_HOST_HELD;
         for (int32_t i = 0; i < group->n_host_free; i++)
             is_free = is_free || group->host_free[i] == block;
         for (int32_t other = 0; other < node; other++)
@@ -93,7 +93,9 @@ static spey_status check_host(const spey_kv_cache *kv, int g)
     for (int32_t node = group->host_list->first; node != KV_NONE && listed <= n_used;
          previous = node, node = group->host_links[node].next)
         listed += kv_on_host(group, node) && group->host_links[node].previous == previous;
-    if (n_used + group->n_host_free != group->n_host || listed != n_used)
+    for (int32_t b = 0; b < group->n_host; b++)
+        n_held += group->host_uses[b] == KV_HOST_HELD;
+    if (n_used + n_held + group->n_host_free != group->n_host || listed != n_used)
         return SPEY_FAIL(SPEY_INTERNAL,
                          "group %d: of %d blocks in host memory %d are used, %d free, "
                          "%d listed",

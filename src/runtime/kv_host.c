@@ -15,8 +15,12 @@ void spey_kv_host_unpin(spey_kv_cache *kv, int g, int32_t node)
 
 static void give_up(kv_group *group, int32_t node)
 {
-    group->host_free[group->n_host_free++] = group->host_of_nodes[node];
+    int32_t block = group->host_of_nodes[node];
     group->host_of_nodes[node] = KV_NONE;
+    if (group->host_uses[block] == KV_HOST_IDLE)
+        group->host_free[group->n_host_free++] = block;
+    else
+        group->host_uses[block] = KV_HOST_HELD;
 }
 
 void spey_kv_host_drop(spey_kv_cache *kv, int g, int32_t node)
@@ -26,23 +30,31 @@ void spey_kv_host_drop(spey_kv_cache *kv, int g, int32_t node)
     give_up(&kv->groups[g], node);
 }
 
-/* Free one block: that of the node that came first, or in a group without a window of a leaf below it. False: there is
- * none. */
-static bool make_room(spey_kv_cache *kv, int g)
+/* The end of the chain that a node begins, all of it in host memory, is what may go for it. */
+static int32_t victim_below(const spey_kv_cache *kv, int g, int32_t node)
+{
+    while (!kv->groups[g].window && kv->nodes[node].first_child != KV_NONE)
+        node = kv->nodes[node].first_child;
+    return node;
+}
+
+/* What came first goes first. */
+bool spey_kv_host_make_room(spey_kv_cache *kv, int g)
 {
     const kv_group *group = &kv->groups[g];
-    int32_t node = group->host_list->first;
-    if (group->n_host_free) return true;
-    if (node == KV_NONE) return false;
-    if (group->window) {
-        spey_kv_host_drop(kv, g, node);
-        spey_kv_tree_prune(kv, node);
-        return true;
+    for (int32_t node = group->host_list->first, next; !group->n_host_free && node != KV_NONE;
+         node = next) {
+        int32_t victim = victim_below(kv, g, node);
+        next = group->host_links[node].next;
+        if (group->host_uses[group->host_of_nodes[victim]] != KV_HOST_IDLE) continue;
+        if (group->window) {
+            spey_kv_host_drop(kv, g, victim);
+            spey_kv_tree_prune(kv, victim);
+        } else {
+            spey_kv_tree_remove(kv, victim);
+        }
     }
-    while (kv->nodes[node].first_child != KV_NONE)
-        node = kv->nodes[node].first_child;
-    spey_kv_tree_remove(kv, node);
-    return true;
+    return group->n_host_free > 0;
 }
 
 /* Half of the list of copies is for those that cannot be left out. */
@@ -54,7 +66,7 @@ static bool has_room_for_copy(const spey_kv_cache *kv)
 bool spey_kv_host_offload(spey_kv_cache *kv, int g, int32_t node)
 {
     kv_group *group = &kv->groups[g];
-    if (!group->n_host || !has_room_for_copy(kv) || !make_room(kv, g)) return false;
+    if (!group->n_host || !has_room_for_copy(kv) || !spey_kv_host_make_room(kv, g)) return false;
     int32_t block = group->blocks_of_nodes[node], to = group->host_free[--group->n_host_free];
     spey_kv_books_copy(kv, &(spey_kv_copy){ SPEY_KV_COPY_TO_HOST, g, block, to });
     spey_kv_tree_disown(kv, g, node);

@@ -18,6 +18,7 @@ typedef struct kv_walk {
     int32_t part;                        /* one more that begins as the key goes on; KV_NONE */
     int32_t n_part;                      /* tokens of it */
     bool host;                           /* blocks in host memory count as well */
+    bool no_windows;                     /* groups with a window do not take part */
 } kv_walk;
 
 static bool of_tokens(const spey_kv_cache *kv, int g)
@@ -106,6 +107,7 @@ int64_t spey_kv_match_length(const spey_kv_cache *kv, const spey_kv_key *key)
 static void visit_nodes(spey_kv_cache *kv, const kv_walk *walk, int g,
                         void (*visit)(spey_kv_cache *kv, int g, int32_t node))
 {
+    if (walk->no_windows && kv->groups[g].window) return;
     int64_t first = spey_kv_books_first_seen(kv, kv->groups[g].window, length_of(kv, walk));
     int32_t node = walk->node;
     for (int64_t i = walk->depth - 1; i >= first; i--, node = kv->nodes[node].parent)
@@ -151,6 +153,7 @@ static int64_t count_on_host(const spey_kv_cache *kv, const kv_walk *walk, int g
 {
     int64_t first = spey_kv_books_first_seen(kv, kv->groups[g].window, length_of(kv, walk)), n = 0;
     int32_t node = walk->node;
+    if (walk->no_windows && kv->groups[g].window) return 0;
     for (int64_t i = walk->depth - 1; i >= first; i--, node = kv->nodes[node].parent)
         n += kv->groups[g].blocks_of_nodes[node] == KV_NONE;
     return n;
@@ -172,6 +175,26 @@ static bool restore_nodes(spey_kv_cache *kv, const kv_walk *walk)
         visit_nodes(kv, walk, g, restore);
     hold_walk(kv, walk, let_go);
     return room;
+}
+
+int64_t spey_kv_books_known(const spey_kv_cache *kv, const spey_kv_key *key, uint64_t *hash)
+{
+    const kv_walk walk = look_up(kv, key, true);
+    *hash = walk.hash;
+    return walk.depth;
+}
+
+bool spey_kv_books_restore(spey_kv_cache *kv, const spey_kv_key *key, int64_t n_blocks)
+{
+    kv_walk walk = { .key = key,
+                     .node = KV_NONE,
+                     .hash = spey_kv_tree_root(key->salt),
+                     .part = KV_NONE,
+                     .host = true,
+                     .no_windows = true };
+    while (walk.depth < n_blocks)
+        if (!step_down(kv, &walk)) return false;
+    return restore_nodes(kv, &walk);
 }
 
 static void attach_nodes(spey_kv_cache *kv, spey_seq_id seq, const kv_walk *walk)

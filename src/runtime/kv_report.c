@@ -1,6 +1,7 @@
 /* What the KV cache tells about itself. */
 #include <string.h>
 
+#include "runtime/kv_file.h"
 #include "runtime/kv_tree.h"
 
 void spey_kv_read_stats(const spey_kv_cache *kv, spey_kv_stats *out)
@@ -23,6 +24,7 @@ void spey_kv_read_stats(const spey_kv_cache *kv, spey_kv_stats *out)
         out->host_max_num_blocks += group->n_host;
         out->host_used_num_blocks += group->n_host - group->n_host_free;
     }
+    spey_kv_file_read_stats(kv, out);
     out->used_num_blocks = out->max_num_blocks - out->free_num_blocks;
     int64_t looked_for = out->reused_blocks + out->missed_blocks;
     if (looked_for) out->cache_hit_rate = (double)out->reused_blocks / (double)looked_for;

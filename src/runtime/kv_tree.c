@@ -268,6 +268,7 @@ void spey_kv_tree_remove(spey_kv_cache *kv, int32_t node)
     if (whole)
         spey_kv_report(kv, SPEY_KV_EVENT_REMOVED, on_host ? SPEY_KV_TIER_HOST : SPEY_KV_TIER_DEVICE,
                        node);
+    if (n->unwritten) spey_kv_file_forget(kv, node);
     heap_remove(kv, node);
     unlink_child(kv, node);
     if (whole) leave_bucket(kv, node);
@@ -351,10 +352,12 @@ static void evict_node(spey_kv_cache *kv, int32_t node)
         kept = kept && (moved || group->window);
         if (!moved) spey_kv_tree_disown(kv, g, node);
     }
-    if (kept)
-        spey_kv_report(kv, SPEY_KV_EVENT_UPDATED, SPEY_KV_TIER_HOST, node);
-    else
+    if (!kept) {
         spey_kv_tree_remove_all(kv, node);
+        return;
+    }
+    spey_kv_report(kv, SPEY_KV_EVENT_UPDATED, SPEY_KV_TIER_HOST, node);
+    spey_kv_file_note(kv, node);
 }
 
 void spey_kv_tree_evict(spey_kv_cache *kv, int g)
@@ -366,7 +369,10 @@ void spey_kv_tree_evict(spey_kv_cache *kv, int g)
         return;
     }
     bool whole = kv->nodes[node].n_ids == kv->limits.block_tokens;
-    if (whole && spey_kv_host_offload(kv, g, node)) return;
+    if (whole && spey_kv_host_offload(kv, g, node)) {
+        spey_kv_file_note(kv, node);
+        return;
+    }
     spey_kv_tree_disown(kv, g, node);
     spey_kv_tree_prune(kv, node);
 }
@@ -383,4 +389,5 @@ void spey_kv_flush(spey_kv_cache *kv)
             spey_kv_tree_remove(kv, node);
             node = parent;
         }
+    spey_kv_file_clear(kv);
 }

@@ -23,6 +23,7 @@ enum { KV_NONE = -1, KV_PRIORITY_DEFAULT = 35, KV_PRIORITIES = 101 };
 
 struct kv_node {
     bool used;
+    bool unwritten; /* in the file tier's list */
     uint8_t priority;
     int32_t n_ids;
     int32_t parent; /* KV_NONE: the first of a sequence */
@@ -80,6 +81,9 @@ void spey_kv_tree_retain(spey_kv_cache *kv, int32_t node, uint8_t priority, uint
 
 /* ---- kv_host.c ---- */
 
+/* Free one block of a group in host memory, which other blocks may have to leave. False: all are in use. */
+bool spey_kv_host_make_room(spey_kv_cache *kv, int g);
+
 static inline bool kv_on_host(const kv_group *group, int32_t node)
 {
     return group->n_host && group->host_of_nodes[node] != KV_NONE;
@@ -93,6 +97,15 @@ void spey_kv_host_drop(spey_kv_cache *kv, int g, int32_t node);
 /* A node must not, or may again, be dropped for room. */
 void spey_kv_host_pin(spey_kv_cache *kv, int g, int32_t node);
 void spey_kv_host_unpin(spey_kv_cache *kv, int g, int32_t node);
+
+/* ---- kv_file.c ---- */
+
+/* A node has left the pools wholly: it is to be written. */
+void spey_kv_file_note(spey_kv_cache *kv, int32_t node);
+/* A node that is to be written goes. */
+void spey_kv_file_forget(spey_kv_cache *kv, int32_t node);
+/* Forget all. */
+void spey_kv_file_clear(spey_kv_cache *kv);
 
 /* ---- kv_report.c ---- */
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "runtime/kv_file.h"
 #include "runtime/weights.h"
 
 enum { BLOCK_TOKENS_DEFAULT = 64, STEP_TOKENS_DEFAULT = 512, ENCODER_TOKENS_DEFAULT = 1024 };
@@ -228,8 +229,10 @@ static void size_host_memory(spey_layout *layout)
 {
     spey_plan *plan = &layout->plan;
     uint64_t blocks = 0;
-    if (plan->kv_block_bytes && !plan->state_bytes && layout->kv.reuse)
+    if (plan->kv_block_bytes && !plan->state_bytes && layout->kv.reuse) {
         blocks = plan->limits.kv_host_bytes / plan->kv_block_bytes;
+        if (!blocks && plan->limits.kv_file_bytes) blocks = SPEY_KV_FILE_HOST_BLOCKS;
+    }
     layout->kv.host_blocks = (int32_t)(blocks < INT32_MAX / 4 ? blocks : INT32_MAX / 4);
     plan->limits.kv_host_bytes = (uint64_t)layout->kv.host_blocks * plan->kv_block_bytes;
 }
@@ -379,6 +382,9 @@ static void add_lines(spey_layout *layout, const spey_program *program)
     add_line(plan, "prompt tables", layout->prompt_rows_bytes, true);
     uint64_t tables = add_sat(layout->tables.bytes, spey_kv_cache_bytes(&layout->kv));
     tables = add_sat(tables, under_way_bytes(layout, program));
+    if (layout->kv.host_blocks && plan->limits.kv_file_bytes)
+        tables =
+            add_sat(tables, spey_kv_slots_memory(plan->limits.kv_file_bytes, plan->kv_block_bytes));
     add_line(plan, "tables", add_sat(tables, spey_binding_bytes(layout->sizes.n_steps)), true);
 }
 

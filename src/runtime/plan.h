@@ -30,6 +30,8 @@ typedef struct spey_limits_plan {
     const char *kv_dtype;    /* "f32", "f16", "bf16", "fp8", "int8" [the engine's; f32 if its model
                                 is exact] */
     uint64_t kv_host_bytes;  /* host memory for blocks that are evicted from the pools [none] */
+    uint64_t kv_file_bytes;  /* of a file for what leaves host memory, which is then 32 blocks if
+                                    it would be none [no file] */
     bool no_kv_reuse;        /* forget the blocks of ended sequences */
     int64_t prompt_table_tokens_max; /* rows of a request's prompt table [none] */
     uint64_t memory_bytes_max;       /* cap for the counted lines [what is free] */
@@ -37,6 +39,9 @@ typedef struct spey_limits_plan {
     bool batch_invariant;            /* no rows whose bits depend on what else is in the batch */
     bool no_in_place;                /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;
+
+/* Of a KV file whose size was not told. */
+#define SPEY_KV_FILE_BYTES ((uint64_t)4 << 30)
 
 enum {
     SPEY_PROMPT_TABLE_TOKENS_MAX = 1 << 20,

@@ -10,7 +10,7 @@
 #include "kernels/registry.h"
 #include "runtime/bind.h"
 #include "runtime/driver.h"
-#include "runtime/kv_store.h"
+#include "runtime/kv_file.h"
 #include "runtime/layout.h"
 #include "runtime/program.h"
 #include "runtime/replay.h"
@@ -267,6 +267,7 @@ void spey_runner_free(spey_runner *r)
         free_flight(r, &r->flights[i]);
     if (r->program.device) spey_replay_deinit(&r->replay, r->program.backend, r->program.device);
     spey_binding_deinit(&r->binding);
+    spey_kv_file_close(r->kv);
     spey_kv_cache_free(r->kv);
     for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
         spey_free(r->kv_host[g]);
@@ -750,6 +751,7 @@ spey_status spey_runner_wait(spey_runner *r, spey_step_rows *out)
     r->busy_ns += f->busy_ns;
     r->idle_ns += f->idle_ns;
     if (f->status) return SPEY_FAIL(f->status, "%s", f->error);
+    spey_kv_file_turn(r->kv, spey_runner_under_way(r));
     if (f->wants_best)
         out->best = host_table(f, r->layout.tables.best);
     else
@@ -855,26 +857,7 @@ spey_status spey_runner_encode(spey_runner *r, const spey_step_seq *seqs, int n_
     return SPEY_OK;
 }
 
-/* ---- what the cache keeps, in a file ---- */
-
-static spey_status read_block(void *user, int g, spey_kv_tier tier, int32_t block, void *bytes)
-{
-    const spey_runner *r = user;
-    size_t n = (size_t)r->layout.pools[g].block_bytes;
-    if (tier == SPEY_KV_TIER_DEVICE)
-        return r->program.backend->download(r->program.device, bytes,
-                                            (uint8_t *)r->kv_pools[g].data + (size_t)block * n, n);
-    memcpy(bytes, r->kv_host[g] + (size_t)block * n, n);
-    return SPEY_OK;
-}
-
-static spey_status write_block(void *user, int g, int32_t block, const void *bytes)
-{
-    const spey_runner *r = user;
-    size_t n = (size_t)r->layout.pools[g].block_bytes;
-    return r->program.backend->upload(r->program.device,
-                                      (uint8_t *)r->kv_pools[g].data + (size_t)block * n, bytes, n);
-}
+/* ---- the KV cache's file ---- */
 
 /* Of the engine by the checksums of its sections, of what computes, and of how blocks are laid out. */
 static spey_status identify(const spey_runner *r, uint64_t *out)
@@ -897,32 +880,54 @@ static spey_status identify(const spey_runner *r, uint64_t *out)
     return status;
 }
 
-static spey_status store_of(spey_runner *r, const char *path, spey_kv_store *out)
+spey_status spey_runner_open_kv_file(spey_runner *r, const char *path, uint64_t bytes)
 {
-    *out = (spey_kv_store){ .path = path, .user = r, .read = read_block, .write = write_block };
-    for (int g = 0; g < r->layout.kv.n_groups; g++)
-        out->block_bytes[g] = (size_t)r->layout.pools[g].block_bytes;
-    return identify(r, &out->identity);
+    spey_kv_file_setup setup = { .path = path, .bytes = bytes };
+    if (!r->layout.kv.host_blocks)
+        return SPEY_FAIL(SPEY_UNSUPPORTED, "nothing of this model's KV cache is kept for reuse");
+    for (int g = 0; g < r->layout.kv.n_groups; g++) {
+        setup.block_bytes[g] = (size_t)r->layout.pools[g].block_bytes;
+        setup.host[g] = r->kv_host[g];
+    }
+    SPEY_TRY(identify(r, &setup.identity));
+    return spey_kv_file_open(r->kv, &setup);
 }
 
-spey_status spey_runner_save_kv(spey_runner *r, const char *path, int64_t *n)
+/* Carry out what the cache has queued, then let its file go on. */
+static spey_status turn_kv_file(spey_runner *r)
 {
-    spey_kv_store store;
-    *n = 0;
-    SPEY_TRY(store_of(r, path, &store));
     SPEY_ASSERT(spey_runner_under_way(r) == 0);
     if (r->failed) return SPEY_FAIL(r->failed, "a step failed: what the cache holds is not known");
     take_copies(r, &r->flights[0]);
     SPEY_TRY(copy_blocks(r, &r->flights[0]));
     spey_kv_copies_done(r->kv);
     SPEY_TRY(r->program.backend->sync(r->program.device));
-    return spey_kv_store_save(&store, r->kv, n);
+    spey_kv_file_turn(r->kv, 0);
+    return SPEY_OK;
 }
 
-spey_status spey_runner_load_kv(spey_runner *r, const char *path, int64_t *n)
+spey_status spey_runner_await_kv(spey_runner *r)
 {
-    spey_kv_store store;
-    *n = 0;
-    SPEY_TRY(store_of(r, path, &store));
-    return spey_kv_store_load(&store, r->kv, n);
+    spey_kv_file_wait(r->kv);
+    return turn_kv_file(r);
+}
+
+static spey_status write_all(spey_runner *r)
+{
+    do {
+        SPEY_TRY(turn_kv_file(r));
+        while (spey_kv_file_is_busy(r->kv))
+            SPEY_TRY(spey_runner_await_kv(r));
+    } while (spey_kv_file_push_out(r->kv));
+    return SPEY_OK;
+}
+
+spey_status spey_runner_close_kv_file(spey_runner *r)
+{
+    if (!spey_kv_has_file(r->kv)) return SPEY_OK;
+    for (spey_seq_id seq = 0; seq < r->layout.kv.sequences_max; seq++)
+        if (spey_kv_is_open(r->kv, seq)) spey_kv_close(r->kv, seq);
+    spey_status status = write_all(r);
+    spey_kv_file_close(r->kv);
+    return status;
 }

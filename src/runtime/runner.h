@@ -100,10 +100,13 @@ spey_status spey_runner_step_best(spey_runner *runner, const spey_step_seq *seqs
 /* The rows of the last step after all, as spey_runner_step gives them. */
 spey_status spey_runner_logits(spey_runner *runner, float **logits);
 
-/* Write what the KV cache keeps for reuse to a file, or keep what a file has; it is that of this engine on such a device, or
- * left alone (kv_store.h). *n: how many blocks, of all groups together one. Between steps; load before the first. */
-spey_status spey_runner_save_kv(spey_runner *runner, const char *path, int64_t *n);
-spey_status spey_runner_load_kv(spey_runner *runner, const char *path, int64_t *n);
+/* Give the KV cache a file of at most so many bytes, before the first step (kv_file.h): it is this engine's on such a device, or
+ * SPEY_INVALID. SPEY_UNSUPPORTED: nothing is kept for reuse. */
+spey_status spey_runner_open_kv_file(spey_runner *runner, const char *path, uint64_t bytes);
+/* When there is nothing to compute: wait until the file has come on. */
+spey_status spey_runner_await_kv(spey_runner *runner);
+/* Close all sequences, write what is kept of them and was not yet, and close the file. Nothing without one. */
+spey_status spey_runner_close_kv_file(spey_runner *runner);
 
 /* Time that the steps which have ended spent in the model so far, transfers included; and that the device did nothing in before
  * them. */

@@ -57,6 +57,7 @@ spey_status spey_scheduler_new(const spey_scheduler_limits *limits, spey_schedul
     if (!s) return SPEY_NOMEM;
     s->limits = *limits;
     s->tickets_max = count_tickets(limits);
+    s->fetching = -1;
     if (allocate(s)) {
         spey_scheduler_free(s);
         return SPEY_NOMEM;
@@ -250,9 +251,11 @@ spey_status spey_scheduler_submit(spey_scheduler *s, const spey_job *job, spey_t
     SPEY_TRY(check_job(s, job));
     SPEY_ASSERT(s->n_free_tickets > 0);
     spey_ticket ticket = s->free_tickets[s->n_free_tickets - 1];
-    s->entries[ticket] = (spey_entry){
-        .state = SPEY_TICKET_QUEUED, .job = *job, .submitted = ++s->n_submits, .first = -1
-    };
+    s->entries[ticket] = (spey_entry){ .state = SPEY_TICKET_QUEUED,
+                                       .job = *job,
+                                       .submitted = ++s->n_submits,
+                                       .first = -1,
+                                       .fetches = job->fetch };
     SPEY_TRY(spey_queue_add(s, ticket));
     s->n_free_tickets--;
     count_load(s, job, 1);
@@ -318,6 +321,7 @@ void spey_scheduler_end(spey_scheduler *s, spey_kv_cache *kv, spey_ticket ticket
     int64_t live = close_sequences(s, kv, e);
     longest = live > longest ? live : longest;
     count_load(s, &e->job, -1);
+    if (s->fetching == ticket) s->fetching = -1;
     spey_queue_settle(s, ticket, longest);
     *e = (spey_entry){ .first = -1 };
     s->free_tickets[s->n_free_tickets++] = ticket;

@@ -62,6 +62,8 @@ typedef struct spey_job {
     int64_t n_max;    /* tokens of a sequence at most; >= n_prompt */
     int32_t width;    /* sequences */
     bool all_rows; /* a row of logits for every token of the prompt; so nothing of it is reused */
+    bool
+        fetch; /* the KV cache's file has more of its prompt than memory: it begins when that has come */
     int32_t priority; /* SPEY_PRIORITY_MIN … SPEY_PRIORITY_MAX, higher goes first */
     uint64_t tenant;
     uint64_t deadline_ns;               /* 0: none */
@@ -92,6 +94,7 @@ typedef struct spey_schedule_item {
 typedef struct spey_schedule {
     spey_ticket *expired; /* past their deadlines: to be ended by the caller; not in this step */
     int32_t n_expired;
+    spey_ticket fetch; /* whose blocks are to come from the KV cache's file next; -1: none */
     spey_ticket *pauses, *admits;
     int32_t n_pauses, n_admits;
     spey_schedule_item *items;

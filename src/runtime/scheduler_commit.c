@@ -23,6 +23,7 @@ static void pause(spey_scheduler *s, spey_kv_cache *kv, int32_t ticket)
         q->n_done = q->n_flying = 0;
     }
     e->forked = false;
+    e->fetches = spey_kv_has_file(kv);
     e->state = SPEY_TICKET_PAUSED;
     s->n_sequences -= e->n_live;
     s->n_pauses++;
@@ -133,6 +134,19 @@ static bool is_decode(const spey_scheduler *s, const spey_schedule_item *item)
     return spey_scheduler_decodes(s, &s->entries[item->ticket]);
 }
 
+/* Whose blocks have come may begin; the next one's are asked for. */
+static void fetch(spey_scheduler *s, spey_kv_cache *kv, spey_ticket next)
+{
+    if (spey_kv_is_fetching(kv)) return;
+    if (s->fetching >= 0) s->entries[s->fetching].fetches = false;
+    s->fetching = -1;
+    if (next < 0 || !s->entries[next].fetches) return;
+    spey_entry *e = &s->entries[next];
+    const spey_kv_key key = spey_scheduler_key(s, e);
+    e->fetches = key.n && spey_kv_fetch(kv, &key);
+    if (e->fetches) s->fetching = next;
+}
+
 spey_status spey_scheduler_commit(spey_scheduler *s, spey_kv_cache *kv, spey_schedule *schedule)
 {
     s->credit = schedule->scratch->credit;
@@ -142,6 +156,7 @@ spey_status spey_scheduler_commit(spey_scheduler *s, spey_kv_cache *kv, spey_sch
             pause(s, kv, schedule->pauses[i]);
     for (int32_t i = 0; i < schedule->n_admits; i++)
         admit(s, kv, schedule->admits[i]);
+    fetch(s, kv, schedule->fetch);
     int32_t kept = 0;
     for (int32_t i = 0, end; i < schedule->n_items; i = end) {
         for (end = i + 1;

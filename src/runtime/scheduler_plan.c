@@ -224,15 +224,25 @@ static bool admit(spey_planning *p, int32_t ticket)
     return true;
 }
 
+/* Blocks of its beginning are coming, or are to be asked for; it is passed over, as this takes no longer than a few steps. */
+static bool waits_for_blocks(spey_planning *p, int32_t ticket)
+{
+    bool waits = p->s->entries[ticket].fetches;
+    if (waits && p->out->fetch < 0) p->out->fetch = ticket;
+    return waits;
+}
+
 /* Paused requests before new ones: so the tables for sequences never overflow, and nobody is overtaken who has begun. */
 static void admit_waiting(spey_planning *p)
 {
     for (int32_t i = 0; i < p->s->n_paused; i++)
-        if (is_expired(p, p->s->paused[i]) || !admit(p, p->s->paused[i])) return;
+        if (is_expired(p, p->s->paused[i]) || waits_for_blocks(p, p->s->paused[i]) ||
+            !admit(p, p->s->paused[i]))
+            return;
     spey_queue_walk walk;
     spey_queue_walk_init(&walk, p->s, p->out->scratch->frontier);
     for (int32_t t; (t = spey_queue_walk_peek(&walk)) >= 0; spey_queue_walk_next(&walk))
-        if (!is_expired(p, t) && !admit(p, t)) return;
+        if (!is_expired(p, t) && !waits_for_blocks(p, t) && !admit(p, t)) return;
 }
 
 static int32_t count_decodes(const spey_scheduler *s)
@@ -266,6 +276,7 @@ void spey_scheduler_plan(const spey_scheduler *s, const spey_kv_cache *kv, uint6
     }
     out->n_expired = out->n_pauses = out->n_admits = out->n_items = 0;
     out->n_tokens = out->n_prefill_tokens = 0;
+    out->fetch = -1;
     out->scratch->credit = spey_policy_credit(s);
     find_expired(&p);
     plan_running(&p);

@@ -4,8 +4,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -192,6 +194,15 @@ static void little_memory(void **state)
     check(&options, true);
     options.kv_host_bytes = 40 * block_bytes; /* what is paused or evicted comes back from there */
     check(&options, true);
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/spey-test-batching-%d", (int)getpid());
+    unlink(path);
+    options.kv_file = path; /* or from a file, in the second run that of the first */
+    options.kv_host_bytes = 20 * block_bytes;
+    check(&options, true);
+    check(&options, true);
+    unlink(path);
+    options.kv_file = NULL;
     options.kv_host_bytes = 0;
     options.no_kv_reuse = true;
     check(&options, true);

@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include "runtime/kv_file.h"
+
 /* Few ids, so that sequences begin alike. */
 enum { IDS = 2, CHUNK_MAX = 12 };
 
@@ -38,6 +40,7 @@ void kv_model_deinit(kv_model *model)
     spey_kv_read_stats(model->kv, &stats);
     model->n_offloaded = stats.offloaded_blocks;
     model->n_restored = stats.restored_blocks;
+    spey_kv_file_close(model->kv);
     for (int g = 0; g < model->limits.n_groups; g++) {
         free(model->memory[g]);
         free(model->later[g]);
@@ -74,6 +77,12 @@ static void carry_out(const kv_model *model, int32_t *const *memory)
                                                                   : copies[i].src),
                 bytes);
     }
+}
+
+void kv_model_carry_out(kv_model *model)
+{
+    carry_out(model, model->memory);
+    spey_kv_copies_done(model->kv);
 }
 
 /* What a state is after these ids: all of them count, in their order. */
@@ -124,8 +133,7 @@ bool kv_model_store(kv_model *model, spey_seq_id seq, const int32_t *ids, int64_
     assert_int_equal(spey_kv_missing_blocks(model->kv, seq, length + n), 0);
     spey_kv_copies(model->kv, &copies);
     model->n_copied += (uint64_t)copies;
-    carry_out(model, model->memory);
-    spey_kv_copies_done(model->kv);
+    kv_model_carry_out(model);
     for (int64_t i = 0; i < n; i++) {
         write_token(model, seq, length + i, ids[i]);
         s->ids[s->n++] = ids[i];
@@ -301,4 +309,46 @@ void kv_model_check(kv_model *model, uint64_t seed, int move)
                     move, (long long)wrong, status ? spey_last_error() : "the books are sound");
     assert_int_equal(status, SPEY_OK);
     assert_int_equal(wrong, 0);
+}
+
+/* ---- the file ---- */
+
+spey_status kv_model_open_file(kv_model *model, const char *path, uint64_t bytes, bool no_thread)
+{
+    spey_kv_file_setup setup = {
+        .path = path, .bytes = bytes, .identity = 3, .no_thread = no_thread
+    };
+    for (int g = 0; g < model->limits.n_groups; g++) {
+        int64_t pool = (int64_t)model->limits.groups[g].n_blocks * model->limits.block_tokens;
+        setup.block_bytes[g] = (size_t)model->limits.block_tokens * sizeof(int32_t);
+        setup.host[g] = (uint8_t *)(model->memory[g] + pool);
+    }
+    return spey_kv_file_open(model->kv, &setup);
+}
+
+void kv_model_settle(kv_model *model)
+{
+    do {
+        kv_model_carry_out(model);
+        spey_kv_file_turn(model->kv, 0);
+        spey_kv_file_wait(model->kv);
+    } while (spey_kv_file_is_busy(model->kv));
+    kv_model_carry_out(model);
+    kv_model_check(model, 0, 0);
+}
+
+void kv_model_fetch(kv_model *model, const spey_kv_key *key)
+{
+    if (!spey_kv_file_has_more(model->kv, key)) return;
+    assert_true(spey_kv_fetch(model->kv, key));
+    assert_true(spey_kv_is_fetching(model->kv));
+    kv_model_settle(model);
+    assert_false(spey_kv_is_fetching(model->kv));
+}
+
+void kv_model_write_all(kv_model *model)
+{
+    do
+        kv_model_settle(model);
+    while (spey_kv_file_push_out(model->kv));
 }

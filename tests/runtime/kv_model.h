@@ -33,7 +33,18 @@ typedef struct kv_model {
 void kv_model_init(kv_model *model, const spey_kv_limits *limits);
 void kv_model_deinit(kv_model *model);
 
-/* Carry out waiting copies, then store n ids of `seq`: as a step does. False: the cache has no room. */
+/* Give the cache a file: kv_file.h. */
+spey_status kv_model_open_file(kv_model *model, const char *path, uint64_t bytes, bool no_thread);
+/* What steps do with the file, until nothing is left to do. */
+void kv_model_settle(kv_model *model);
+/* Wait for what the file has of a key. */
+void kv_model_fetch(kv_model *model, const spey_kv_key *key);
+/* All that is kept goes to the file, as when a context is freed. */
+void kv_model_write_all(kv_model *model);
+
+/* Carry out waiting copies. */
+void kv_model_carry_out(kv_model *model);
+/* Likewise, then store n ids of `seq`: as a step does. False: the cache has no room. */
 bool kv_model_store(kv_model *model, spey_seq_id seq, const int32_t *ids, int64_t n);
 /* Open a sequence and match it with a key. KV_MODEL_SEQUENCES_MAX: no slot is free. */
 spey_seq_id kv_model_open(kv_model *model, const spey_kv_key *key);

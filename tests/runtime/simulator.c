@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/rng.h"
 #include "base/status.h"
+#include "runtime/kv_file.h"
 #include "runtime/scheduler.h"
 
 enum {
@@ -63,6 +65,8 @@ typedef struct sim_world {
     spey_schedule again;
     spey_kv_cache *kv;
     sim_memory memory;
+    uint64_t file_bytes; /* of the tier below host memory; 0: none */
+    char path[64];
     sim_request requests[REQUESTS_MAX];
     int32_t n_requests, n_arrived, n_done;
     uint64_t now_ns;
@@ -214,6 +218,16 @@ static void draw_groups(sim_world *w, spey_kv_limits *kv, int32_t longest)
             (spey_kv_group_limits){ .kind = SPEY_KV_STATE, .n_blocks = kv->sequences_max };
 }
 
+/* From two slots to more than all blocks that there will be. */
+static void draw_file(sim_world *w)
+{
+    bool kept = w->limits.kv.host_blocks > 0;
+    for (int g = 0; g < w->limits.kv.n_groups; g++)
+        kept = kept && w->limits.kv.groups[g].kind == SPEY_KV_TOKENS;
+    if (kept && one_in(w, 2))
+        w->file_bytes = (uint64_t)between(w, 6000, one_in(w, 2) ? 10000 : 1000000);
+}
+
 static void draw_limits(sim_world *w)
 {
     static const int32_t block_sizes[] = { 1, 2, 4, 8, 16 };
@@ -232,13 +246,14 @@ static void draw_limits(sim_world *w)
     w->limits.kv.reuse = !one_in(w, 3);
     if (w->limits.kv.reuse && one_in(w, 2)) w->limits.kv.host_blocks = between(w, 1, 20);
     draw_groups(w, &w->limits.kv, longest);
+    draw_file(w);
 }
 
 /* Prompts of a family begin alike, at any length. */
 static void draw_request(sim_world *w, sim_request *r)
 {
     int32_t longest = (int32_t)w->limits.kv.sequence_tokens_max;
-    int32_t family = below(w, 3), shared = below(w, longest);
+    int32_t family = below(w, 3), shared = one_in(w, 2) ? longest : below(w, longest);
     r->n_prompt = between(w, 1, one_in(w, 2) ? longest : 1 + longest / 4);
     for (int32_t i = 0; i < r->n_prompt; i++)
         r->ids[0][i] = i < shared ? (int32_t)(sim_hash((uint64_t)family, (uint64_t)i) % VOCAB)
@@ -272,16 +287,69 @@ static void choose_retention(sim_request *r)
     r->retention[1] = (spey_kv_retention){ b, INT64_MAX, (a + b * 5) % 101, (uint64_t)(b % 2) };
 }
 
+/* ---- the file ---- */
+
+static bool open_file(sim_world *w)
+{
+    spey_kv_file_setup setup = { .path = w->path, .bytes = w->file_bytes, .no_thread = true };
+    if (!w->file_bytes) return true;
+    for (int g = 0; g < w->limits.kv.n_groups; g++) {
+        setup.host[g] = (uint8_t *)w->memory.host[g];
+        setup.block_bytes[g] = (size_t)w->limits.kv.block_tokens * sizeof(uint64_t);
+    }
+    return !spey_kv_file_open(w->kv, &setup);
+}
+
+static void close_file(sim_world *w)
+{
+    spey_kv_stats stats;
+    spey_kv_read_stats(w->kv, &stats);
+    w->totals->stored += (uint64_t)stats.file_stored_blocks;
+    w->totals->loaded += (uint64_t)stats.file_loaded_blocks;
+    w->totals->discarded += (uint64_t)stats.file_discarded_blocks;
+    spey_kv_file_close(w->kv);
+}
+
+/* A crash and a bad disk: bytes behind the header change. */
+static bool damage_file(sim_world *w)
+{
+    FILE *file = fopen(w->path, "r+b");
+    if (!file || fseek(file, 0, SEEK_END)) return false;
+    long size = ftell(file);
+    for (int32_t n = below(w, 4); n > 0 && size > 4096; n--) {
+        long at = 4096 + below(w, (int32_t)(size - 4096));
+        fseek(file, at, SEEK_SET);
+        int byte = fgetc(file);
+        fseek(file, at, SEEK_SET);
+        fputc(byte ^ between(w, 1, 255), file);
+    }
+    return fclose(file) == 0;
+}
+
+/* Some of what the file's thread has to do gets done. Sometimes the file is begun again, or is not what it was. */
+static bool serve_file(sim_world *w)
+{
+    if (!w->file_bytes) return true;
+    for (int32_t n = below(w, 6); n > 0; n--)
+        spey_kv_file_work(w->kv);
+    if (one_in(w, 6) && !damage_file(w)) return fail(w, "the file cannot be changed");
+    if (!one_in(w, 60)) return true;
+    close_file(w);
+    return open_file(w) || fail(w, "open again: %s", spey_last_error());
+}
+
 static bool open_world(sim_world *w)
 {
     w->rng = (spey_rng){ .seed = w->seed };
+    snprintf(w->path, sizeof w->path, "/tmp/spey-test-simulator-%d", (int)getpid());
     draw_limits(w);
-    w->n_requests = between(w, 1, one_in(w, 4) ? REQUESTS_MAX : 12);
+    w->n_requests = between(w, 1, w->file_bytes || one_in(w, 4) ? REQUESTS_MAX : 12);
     return !spey_kv_cache_new(&w->limits.kv, &w->kv) &&
            !spey_scheduler_new(&w->limits, &w->scheduler) &&
            !spey_schedule_init(&w->flights[0].schedule, &w->limits) &&
            !spey_schedule_init(&w->flights[1].schedule, &w->limits) &&
-           !spey_schedule_init(&w->again, &w->limits) && sim_memory_init(&w->memory, &w->limits.kv);
+           !spey_schedule_init(&w->again, &w->limits) &&
+           sim_memory_init(&w->memory, &w->limits.kv) && open_file(w);
 }
 
 static void close_world(sim_world *w)
@@ -290,6 +358,8 @@ static void close_world(sim_world *w)
     spey_schedule_deinit(&w->flights[1].schedule);
     spey_schedule_deinit(&w->again);
     spey_scheduler_free(w->scheduler);
+    if (w->kv && w->file_bytes) close_file(w);
+    unlink(w->path);
     spey_kv_cache_free(w->kv);
     sim_memory_deinit(&w->memory);
 }
@@ -318,7 +388,9 @@ static bool arrive(sim_world *w)
         sim_request *r = &w->requests[w->n_arrived++];
         draw_request(w, r);
         choose_retention(r);
+        const spey_kv_key key = { r->salt, r->ids[0], r->n_prompt };
         spey_job job = { .owner = r,
+                         .fetch = !r->all_rows && spey_kv_file_has_more(w->kv, &key),
                          .ids = r->ids[0],
                          .salt = r->salt,
                          .n_prompt = r->n_prompt,
@@ -622,17 +694,33 @@ static bool begin(sim_world *w, bool *launched)
     return true;
 }
 
+/* Copies that a step under way has not carried out yet are behind; when there is none, nobody else does. */
+static void turn_file(sim_world *w)
+{
+    int n_behind = 0;
+    int64_t n;
+    for (int32_t i = w->n_taken; i < w->n_launched; i++)
+        n_behind += !w->flights[i % 2].computed;
+    if (w->file_bytes && w->n_taken == w->n_launched) {
+        const spey_kv_copy *copies = spey_kv_copies(w->kv, &n);
+        sim_memory_copy(&w->memory, copies, n);
+        spey_kv_copies_done(w->kv);
+    }
+    spey_kv_file_turn(w->kv, n_behind);
+}
+
 static bool step(sim_world *w)
 {
     bool launched = false;
     w->now_ns += (uint64_t)between(w, 1, 5);
-    if (!arrive(w) || !cancel_some(w)) return false;
+    if (!serve_file(w) || !arrive(w) || !cancel_some(w)) return false;
     if (may_plan(w) && !begin(w, &launched)) return false;
     bool under_way = w->n_launched > w->n_taken;
     w->quiet = under_way ? 0 : w->quiet + 1;
     /* The device may be fast or slow. */
     if (sim_hash(w->seed, (uint64_t)w->step) % 2 && !compute(w, w->n_launched)) return false;
     if (under_way && (!launched || !may_plan(w)) && !deliver(w)) return false;
+    turn_file(w);
     if (w->quiet > 100 && w->n_arrived == w->n_requests && w->n_done < w->n_requests)
         return fail(w, "nothing moves any more");
     return check_books(w);

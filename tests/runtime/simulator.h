@@ -47,7 +47,7 @@ uint64_t sim_hash(uint64_t a, uint64_t b);
 
 typedef struct sim_totals {
     uint64_t runs, requests, steps, tokens, pauses, cancels, timeouts, refusals, forks, moves,
-        reused, restored;
+        reused, restored, stored, loaded, discarded;
     uint64_t ahead, superfluous; /* steps launched beside another, items of ended requests */
 } sim_totals;
 

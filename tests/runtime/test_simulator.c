@@ -32,14 +32,17 @@ static int run(uint64_t first, uint64_t n)
            " tokens, %" PRIu64 " pauses, %" PRIu64 " cancels, %" PRIu64 " timeouts, %" PRIu64
            " refusals, %" PRIu64 " forks, %" PRIu64 " beams that changed hands, %" PRIu64
            " tokens reused, %" PRIu64 " blocks back from host memory, %" PRIu64
+           " written to files, %" PRIu64 " read, %" PRIu64 " found damaged, %" PRIu64
            " steps ahead, %" PRIu64 " items too many, %.1f s\n",
            totals.runs, totals.requests, totals.steps, totals.tokens, totals.pauses, totals.cancels,
            totals.timeouts, totals.refusals, totals.forks, totals.moves, totals.reused,
-           totals.restored, totals.ahead, totals.superfluous, seconds() - start);
+           totals.restored, totals.stored, totals.loaded, totals.discarded, totals.ahead,
+           totals.superfluous, seconds() - start);
     /* A world in which nothing happens proves nothing. */
     bool lively = totals.pauses && totals.cancels && totals.timeouts && totals.refusals &&
                   totals.forks && totals.moves && totals.reused && totals.restored &&
-                  totals.ahead && totals.superfluous;
+                  totals.stored && totals.loaded && totals.discarded && totals.ahead &&
+                  totals.superfluous;
     if (n >= 1000 && !lively) {
         fprintf(stderr, "simulator: something never happened\n");
         return 1;
