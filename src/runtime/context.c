@@ -374,6 +374,7 @@ spey_status spey_context_queue(spey_context *c, spey_request *r)
                      .salt = r->cache_salt,
                      .n_prompt = r->n_prompt,
                      .n_max = r->ids_max,
+                     .n_source = r->n_source,
                      .width = r->width,
                      .all_rows = r->sampling.prompt_logprobs >= 0 || r->context_logits,
                      .priority = r->priority,

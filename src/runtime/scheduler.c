@@ -142,7 +142,7 @@ int64_t spey_scheduler_blocks(const spey_scheduler *s, const spey_job *job, int 
     int64_t blocks = divide_up(n_tokens, kv->block_tokens), shared = 0;
     switch (group->kind) {
     case SPEY_KV_STATE: return job->width;
-    case SPEY_KV_CROSS: return 0;
+    case SPEY_KV_CROSS: return divide_up(job->n_source, kv->block_tokens);
     case SPEY_KV_TOKENS: break;
     }
     if (group->window) {
@@ -223,6 +223,22 @@ static void count_load(spey_scheduler *s, const spey_job *job, int sign)
         s->load.blocks[g] += sign * spey_scheduler_blocks(s, job, g, job->n_max);
 }
 
+static spey_status too_large(const spey_scheduler *s, const spey_job *job, int g, int64_t blocks)
+{
+    const spey_kv_limits *kv = &s->limits.kv;
+    if (kv->groups[g].kind == SPEY_KV_CROSS)
+        return SPEY_FAIL(SPEY_LIMIT,
+                         "the encoder's input of %lld tokens needs %lld KV blocks of %d tokens, "
+                         "there are %d: shorten it",
+                         (long long)job->n_source, (long long)blocks, kv->block_tokens,
+                         kv->groups[g].n_blocks);
+    return SPEY_FAIL(SPEY_LIMIT,
+                     "the request may need %lld KV blocks of %d tokens (%lld tokens in each of %d "
+                     "sequences), there are %d: ask for fewer tokens or raise the KV memory",
+                     (long long)blocks, kv->block_tokens, (long long)job->n_max, job->width,
+                     kv->groups[g].n_blocks);
+}
+
 static spey_status check_job(const spey_scheduler *s, const spey_job *job)
 {
     SPEY_ASSERT(job->n_prompt >= 1 && job->n_max >= job->n_prompt);
@@ -233,13 +249,7 @@ static spey_status check_job(const spey_scheduler *s, const spey_job *job)
                          s->limits.sequences_max);
     for (int g = 0; g < s->limits.kv.n_groups; g++) {
         int64_t blocks = spey_scheduler_blocks(s, job, g, job->n_max);
-        if (blocks > s->limits.kv.groups[g].n_blocks)
-            return SPEY_FAIL(SPEY_LIMIT,
-                             "the request may need %lld KV blocks of %d tokens (%lld tokens in "
-                             "each of %d sequences), there are %d: ask for fewer tokens or raise "
-                             "the KV memory",
-                             (long long)blocks, s->limits.kv.block_tokens, (long long)job->n_max,
-                             job->width, s->limits.kv.groups[g].n_blocks);
+        if (blocks > s->limits.kv.groups[g].n_blocks) return too_large(s, job, g, blocks);
     }
     if (s->queue.n >= s->limits.queue_max)
         return SPEY_FAIL(SPEY_LIMIT, "the queue is full: %d requests wait", s->queue.n);

@@ -60,6 +60,7 @@ typedef struct spey_job {
     uint64_t salt;    /* what its blocks may be shared under */
     int64_t n_prompt; /* >= 1 */
     int64_t n_max;    /* tokens of a sequence at most; >= n_prompt */
+    int64_t n_source; /* of an encoder's input, whose K and V all sequences share; 0: none */
     int32_t width;    /* sequences */
     bool all_rows; /* a row of logits for every token of the prompt; so nothing of it is reused */
     bool

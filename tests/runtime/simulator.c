@@ -29,7 +29,8 @@ typedef struct sim_request {
     bool beams, all_rows;
     int32_t eos_one_in; /* a token is the last one in so many cases; 0: never */
     int32_t priority, cancel_step;
-    uint64_t tenant, salt, deadline_ns;
+    uint64_t tenant, deadline_ns;
+    sim_setting setting;
     spey_kv_retention retention[2];
     int n_retention;
     spey_ticket ticket; /* -1: not in the scheduler */
@@ -166,7 +167,7 @@ static void run_alone(const spey_kv_limits *limits, sim_request *r)
         uint64_t rows[WIDTH_MAX];
         int32_t parents[WIDTH_MAX];
         for (int32_t i = 0; i < r->width; i++)
-            if (r->end[i] == GOING) rows[i] = sim_row(limits, r->salt, r->ids[i], r->n[i] - 1);
+            if (r->end[i] == GOING) rows[i] = sim_row(limits, &r->setting, r->ids[i], r->n[i] - 1);
         grow(r, rows, parents);
     }
 }
@@ -212,6 +213,13 @@ static void draw_groups(sim_world *w, spey_kv_limits *kv, int32_t longest)
         *window = (spey_kv_group_limits){ .kind = SPEY_KV_TOKENS, .window = between(w, 1, 40) };
         window->n_blocks = (int32_t)spey_kv_window_blocks(kv, window->window, kv->sequences_max);
         if (window->n_blocks > kv->groups[0].n_blocks) window->n_blocks = kv->groups[0].n_blocks;
+    }
+    if (!kv->reuse && one_in(w, 3)) { /* from room for one input to room for all */
+        kv->cross_tokens_max = between(w, 1, 60);
+        int32_t one = (int32_t)((kv->cross_tokens_max + bt - 1) / bt);
+        kv->groups[kv->n_groups++] =
+            (spey_kv_group_limits){ .kind = SPEY_KV_CROSS,
+                                    .n_blocks = between(w, one, one * kv->sequences_max) };
     }
     if (one_in(w, 4))
         kv->groups[kv->n_groups++] =
@@ -267,7 +275,9 @@ static void draw_request(sim_world *w, sim_request *r)
     r->eos_one_in = one_in(w, 3) ? between(w, 2, 60) : 0;
     r->priority = one_in(w, 6) ? between(w, SPEY_PRIORITY_MIN, SPEY_PRIORITY_MAX) : 0;
     r->tenant = (uint64_t)below(w, 4);
-    r->salt = (uint64_t)one_in(w, 4);
+    r->setting.salt = (uint64_t)one_in(w, 4);
+    if (w->limits.kv.cross_tokens_max)
+        r->setting.n_source = between(w, 1, (int32_t)w->limits.kv.cross_tokens_max);
     r->cancel_step = one_in(w, 8) ? between(w, 0, 60) : -1;
     r->deadline_ns = one_in(w, 8) ? w->now_ns + (uint64_t)below(w, 200) + 1 : 0;
     r->ticket = -1;
@@ -343,6 +353,7 @@ static bool open_world(sim_world *w)
     w->rng = (spey_rng){ .seed = w->seed };
     snprintf(w->path, sizeof w->path, "/tmp/spey-test-simulator-%d", (int)getpid());
     draw_limits(w);
+    if (w->limits.kv.cross_tokens_max) w->ahead = false; /* encoders run between steps */
     w->n_requests = between(w, 1, w->file_bytes || one_in(w, 4) ? REQUESTS_MAX : 12);
     return !spey_kv_cache_new(&w->limits.kv, &w->kv) &&
            !spey_scheduler_new(&w->limits, &w->scheduler) &&
@@ -388,13 +399,14 @@ static bool arrive(sim_world *w)
         sim_request *r = &w->requests[w->n_arrived++];
         draw_request(w, r);
         choose_retention(r);
-        const spey_kv_key key = { r->salt, r->ids[0], r->n_prompt };
+        const spey_kv_key key = { r->setting.salt, r->ids[0], r->n_prompt };
         spey_job job = { .owner = r,
                          .fetch = !r->all_rows && spey_kv_file_has_more(w->kv, &key),
                          .ids = r->ids[0],
-                         .salt = r->salt,
+                         .salt = r->setting.salt,
                          .n_prompt = r->n_prompt,
                          .n_max = r->n_max,
+                         .n_source = r->setting.n_source,
                          .width = r->width,
                          .all_rows = r->all_rows,
                          .priority = r->priority,
@@ -518,7 +530,20 @@ static int32_t find_source(const sim_world *w, const spey_schedule_item *item)
     return -1;
 }
 
-static void launch(sim_world *w)
+/* Its encoder, before a request's first tokens. */
+static bool encode(sim_world *w, const spey_schedule_item *item)
+{
+    const sim_request *r = item->owner;
+    sim_tables tables;
+    if (!r->setting.n_source || spey_kv_cross_length(w->kv, item->seq)) return true;
+    if (spey_kv_reserve_cross(w->kv, item->seq, r->setting.n_source))
+        return fail(w, "no room for an encoder's input: %s", spey_last_error());
+    sim_tables_capture(w->kv, item->seq, &tables);
+    sim_memory_encode(&w->memory, &tables);
+    return true;
+}
+
+static bool launch(sim_world *w)
 {
     sim_flight *f = &w->flights[w->n_launched % 2];
     const spey_kv_copy *copies = spey_kv_copies(w->kv, &f->n_copies);
@@ -527,6 +552,7 @@ static void launch(sim_world *w)
     for (int32_t i = 0; i < f->schedule.n_items; i++) {
         const spey_schedule_item *item = &f->schedule.items[i];
         const sim_request *r = item->owner;
+        if (!encode(w, item)) return false;
         sim_tables_capture(w->kv, item->seq, &f->tables[i]);
         memcpy(f->ids[i], r->ids[item->index], sizeof f->ids[i]);
         f->from_row[i] = find_source(w, item);
@@ -535,6 +561,7 @@ static void launch(sim_world *w)
     spey_scheduler_launch(w->scheduler, &f->schedule);
     w->totals->ahead += w->n_launched > w->n_taken;
     w->n_launched++;
+    return true;
 }
 
 /* An item's tokens through the fake model; the owner of one that ended may be anything by now. */
@@ -549,10 +576,10 @@ static bool compute_item(sim_world *w, sim_flight *f, int32_t i)
         ids[item->from] = (int32_t)(sim_hash(before->rows[f->from_row[i]], 0) % VOCAB);
     for (int32_t t = 0; t < item->n_tokens; t++) {
         int64_t position = item->from + t;
-        sim_memory_store(&w->memory, &f->tables[i], position, r->salt, ids[position]);
+        sim_memory_store(&w->memory, &f->tables[i], position, r->setting.salt, ids[position]);
         if (t < item->n_tokens - item->n_outputs) continue;
         f->rows[i] = sim_memory_read(&w->memory, &f->tables[i], position);
-        if (matters && f->rows[i] != sim_row(&w->limits.kv, r->salt, ids, position))
+        if (matters && f->rows[i] != sim_row(&w->limits.kv, &r->setting, ids, position))
             return fail(w,
                         "request %d, sequence %d: what is stored up to token %lld is not its own",
                         (int)(r - w->requests), item->index, (long long)position);
@@ -690,8 +717,7 @@ static bool begin(sim_world *w, bool *launched)
         return fail(w, "commit: %s", spey_last_error());
     if (!check_books(w) || !check_schedule(w, s)) return false;
     *launched = s->n_items > 0;
-    if (*launched) launch(w);
-    return true;
+    return !*launched || launch(w);
 }
 
 /* Copies that a step under way has not carried out yet are behind; when there is none, nobody else does. */

@@ -27,10 +27,11 @@ void sim_memory_deinit(sim_memory *memory);
 /* Carry out what the cache has queued. */
 void sim_memory_copy(sim_memory *memory, const spey_kv_copy *copies, int64_t n);
 
-enum { SIM_GROUPS_MAX = 3, SIM_BLOCKS_MAX = 160 };
+enum { SIM_GROUPS_MAX = 4, SIM_BLOCKS_MAX = 160 };
 /* A sequence's blocks, as a step gets them. */
 typedef struct sim_tables {
     int32_t blocks[SIM_GROUPS_MAX][SIM_BLOCKS_MAX];
+    int64_t n_source;
 } sim_tables;
 void sim_tables_capture(const spey_kv_cache *kv, spey_seq_id seq, sim_tables *out);
 /* Store one token at `position` of a sequence. */
@@ -38,8 +39,16 @@ void sim_memory_store(sim_memory *memory, const sim_tables *tables, int64_t posi
                       int32_t id);
 /* The model's row behind that token: a hash of what a kernel would read. */
 uint64_t sim_memory_read(const sim_memory *memory, const sim_tables *tables, int64_t position);
+/* Store the encoder's input that the tables have blocks for. */
+void sim_memory_encode(sim_memory *memory, const sim_tables *tables);
+/* What rows depend on besides the ids. */
+typedef struct sim_setting {
+    uint64_t salt;
+    int64_t n_source; /* an encoder's input, which is the same for all of this length */
+} sim_setting;
 /* The same from the ids themselves: what is right. */
-uint64_t sim_row(const spey_kv_limits *limits, uint64_t salt, const int32_t *ids, int64_t position);
+uint64_t sim_row(const spey_kv_limits *limits, const sim_setting *setting, const int32_t *ids,
+                 int64_t position);
 
 uint64_t sim_hash(uint64_t a, uint64_t b);
 

@@ -37,6 +37,7 @@ void sim_tables_capture(const spey_kv_cache *kv, spey_seq_id seq, sim_tables *ou
         for (int64_t i = 0; i < n; i++)
             out->blocks[g][i] = blocks[i];
     }
+    out->n_source = spey_kv_cross_length(kv, seq);
 }
 
 static uint64_t *cell(const sim_memory *m, const sim_tables *tables, int g, int64_t position)
@@ -66,10 +67,23 @@ static uint64_t hash_token(uint64_t salt, int32_t id, int64_t position)
     return sim_hash(sim_hash(salt, (uint64_t)id), (uint64_t)position);
 }
 
+static uint64_t hash_source(int64_t n, int64_t position)
+{
+    return sim_hash((uint64_t)n, (uint64_t)~position);
+}
+
+void sim_memory_encode(sim_memory *m, const sim_tables *tables)
+{
+    for (int g = 0; g < m->limits.n_groups; g++)
+        for (int64_t i = 0; m->limits.groups[g].kind == SPEY_KV_CROSS && i < tables->n_source; i++)
+            *cell(m, tables, g, i) = hash_source(tables->n_source, i);
+}
+
 void sim_memory_store(sim_memory *m, const sim_tables *tables, int64_t position, uint64_t salt,
                       int32_t id)
 {
     for (int g = 0; g < m->limits.n_groups; g++) {
+        if (m->limits.groups[g].kind == SPEY_KV_CROSS) continue;
         uint64_t *at = cell(m, tables, g, position), token = hash_token(salt, id, position);
         bool is_state = m->limits.groups[g].kind == SPEY_KV_STATE;
         *at = is_state ? sim_hash(position ? *at : 0, token) : token;
@@ -90,6 +104,9 @@ uint64_t sim_memory_read(const sim_memory *m, const sim_tables *tables, int64_t 
         uint64_t seen = 0;
         if (group->kind == SPEY_KV_STATE)
             seen = *cell(m, tables, g, 0);
+        else if (group->kind == SPEY_KV_CROSS)
+            for (int64_t i = 0; i < tables->n_source; i++)
+                seen = seen * 0x100000001b3u + *cell(m, tables, g, i);
         else
             for (int64_t i = first_seen(group, position); i <= position; i++)
                 seen = seen * 0x100000001b3u + *cell(m, tables, g, i);
@@ -98,15 +115,25 @@ uint64_t sim_memory_read(const sim_memory *m, const sim_tables *tables, int64_t 
     return row;
 }
 
-uint64_t sim_row(const spey_kv_limits *limits, uint64_t salt, const int32_t *ids, int64_t position)
+static uint64_t see_source(int64_t n)
+{
+    uint64_t seen = 0;
+    for (int64_t i = 0; i < n; i++)
+        seen = seen * 0x100000001b3u + hash_source(n, i);
+    return seen;
+}
+
+uint64_t sim_row(const spey_kv_limits *limits, const sim_setting *setting, const int32_t *ids,
+                 int64_t position)
 {
     uint64_t row = 0;
     for (int g = 0; g < limits->n_groups; g++) {
         const spey_kv_group_limits *group = &limits->groups[g];
-        bool is_state = group->kind == SPEY_KV_STATE;
-        uint64_t seen = 0;
-        for (int64_t i = is_state ? 0 : first_seen(group, position); i <= position; i++) {
-            uint64_t token = hash_token(salt, ids[i], i);
+        bool is_state = group->kind == SPEY_KV_STATE, is_cross = group->kind == SPEY_KV_CROSS;
+        uint64_t seen = is_cross ? see_source(setting->n_source) : 0;
+        for (int64_t i = is_state ? 0 : first_seen(group, position); !is_cross && i <= position;
+             i++) {
+            uint64_t token = hash_token(setting->salt, ids[i], i);
             seen = is_state ? sim_hash(seen, token) : seen * 0x100000001b3u + token;
         }
         row = sim_hash(row, seen);

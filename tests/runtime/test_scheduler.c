@@ -366,6 +366,44 @@ static void tenants_share_by_tokens_not_by_requests(void **state)
     close_world(&w);
 }
 
+/* Each input takes two of the five blocks that encoders' inputs have; of the others there are plenty. */
+static void inputs_of_an_encoder_are_admitted_as_they_fit(void **state)
+{
+    (void)state;
+    for (int policy = SPEY_GUARANTEED_NO_EVICT; policy <= SPEY_STATIC_BATCH; policy++) {
+        world w;
+        spey_ticket tickets[5];
+        spey_scheduler_limits limits = ordinary;
+        limits.policy = (spey_policy)policy;
+        limits.kv.cross_tokens_max = 20;
+        limits.kv.n_groups = 2;
+        limits.kv.groups[1] = (spey_kv_group_limits){ .kind = SPEY_KV_CROSS, .n_blocks = 5 };
+        open_world(&w, &limits);
+        spey_job job = { .n_prompt = 2, .n_max = 6, .n_source = 5 * BLOCK + 1 };
+        assert_int_equal(try_submit(&w, &job, &tickets[0]), SPEY_LIMIT);
+        assert_non_null(strstr(spey_last_error(), "needs 6 KV blocks"));
+        job.n_source = 2 * BLOCK;
+        for (int i = 0; i < 5; i++)
+            assert_int_equal(try_submit(&w, &job, &tickets[i]), SPEY_OK);
+        int32_t left = 5;
+        for (int turn = 0; left > 0 && turn < 100; turn++) {
+            begin(&w);
+            for (int32_t i = 0; i < w.plan.n_items; i++) {
+                spey_seq_id seq = w.plan.items[i].seq;
+                if (!spey_kv_cross_length(w.kv, seq))
+                    assert_int_equal(spey_kv_reserve_cross(w.kv, seq, 2 * BLOCK), SPEY_OK);
+            }
+            finish(&w);
+            spey_scheduler_counts counts = spey_scheduler_count(w.scheduler);
+            left = counts.queued + counts.running + counts.paused;
+            assert_true(counts.running <= 2);
+            assert_int_equal(counts.pauses, 0);
+        }
+        assert_int_equal(left, 0);
+        close_world(&w);
+    }
+}
+
 static void priority_goes_first_in_the_queue_and_is_paused_last(void **state)
 {
     (void)state;
@@ -695,6 +733,7 @@ int main(void)
         cmocka_unit_test(a_static_batch_waits_for_its_longest),
         cmocka_unit_test(one_tenants_thousand_requests_do_not_starve_anothers_one),
         cmocka_unit_test(tenants_share_by_tokens_not_by_requests),
+        cmocka_unit_test(inputs_of_an_encoder_are_admitted_as_they_fit),
         cmocka_unit_test(priority_goes_first_in_the_queue_and_is_paused_last),
         cmocka_unit_test(what_does_not_fit_is_refused_and_leaves_nothing),
         cmocka_unit_test(deadlines_are_found_queued_and_running),
