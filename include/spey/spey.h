@@ -64,7 +64,8 @@ typedef struct spey_context spey_context;
 typedef enum spey_policy {
     /* A request begins when it can run to its end without being paused. */
     SPEY_GUARANTEED_NO_EVICT,
-    /* It begins when there is room now; when there is none left, the newest is paused and computes its tokens again later. */
+    /* It begins when there is room now; when there is none left, the newest is paused; its blocks go to host memory,
+     * or are computed again later: docs/scheduling.md. */
     SPEY_MAX_UTILIZATION,
     /* A batch begins when the last one has ended: for comparison. */
     SPEY_STATIC_BATCH,

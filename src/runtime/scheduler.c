@@ -346,7 +346,9 @@ spey_scheduler_counts spey_scheduler_count(const spey_scheduler *s)
                                     .paused = s->n_paused,
                                     .sequences = s->n_sequences,
                                     .admissions = s->n_admissions,
-                                    .pauses = s->n_pauses };
+                                    .pauses = s->n_pauses,
+                                    .kept_tokens = s->n_kept_tokens,
+                                    .repeated_tokens = s->n_repeated_tokens };
 }
 
 spey_ticket_progress spey_scheduler_progress(const spey_scheduler *s, spey_ticket ticket)

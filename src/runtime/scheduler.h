@@ -2,7 +2,8 @@
  *
  *   submit ──► queued ──admit──► running ──────► end
  *                 paused ──admit──►  │
- *                    ▲───── pause ◄──┘     closed, its blocks are given back; it computes its tokens again
+ *                    ▲───── pause ◄──┘     closed, its blocks are given back; what of them the cache has lost by
+ *                                          then, host memory and file included, is computed again
  *
  * A turn is plan → commit → launch → (the step) → take. plan reads and decides; commit opens, matches, reserves and pauses;
  * launch counts the step's tokens as stored; take hears which sequences grew, from which parents, and which ended. The
@@ -147,6 +148,9 @@ typedef struct spey_scheduler_counts {
     int32_t queued, running, paused; /* requests */
     int32_t sequences;               /* of running ones */
     uint64_t admissions, pauses;     /* so far */
+    /* Tokens that the first sequences of paused requests had stored when they were paused: found again in the cache when they
+     * resumed, or to be computed again. */
+    uint64_t kept_tokens, repeated_tokens;
 } spey_scheduler_counts;
 spey_scheduler_counts spey_scheduler_count(const spey_scheduler *scheduler);
 /* How far a request is. */

@@ -16,6 +16,7 @@ static void insert(const spey_scheduler *s, int32_t *list, int32_t *n, int32_t t
 static void pause(spey_scheduler *s, spey_kv_cache *kv, int32_t ticket)
 {
     spey_entry *e = &s->entries[ticket];
+    e->n_stored = s->sequences[e->first].n_done;
     for (int32_t i = e->first; i >= 0; i = s->sequences[i].next) {
         spey_sequence *q = &s->sequences[i];
         if (q->seq >= 0) spey_kv_close(kv, q->seq);
@@ -57,6 +58,14 @@ static void begin(spey_scheduler *s, int32_t ticket)
     take_records(s, e);
 }
 
+static void note_resumed(spey_scheduler *s, spey_entry *e, int64_t n_found)
+{
+    int64_t kept = n_found < e->n_stored ? n_found : e->n_stored;
+    s->n_kept_tokens += (uint64_t)kept;
+    s->n_repeated_tokens += (uint64_t)(e->n_stored - kept);
+    e->n_stored = 0;
+}
+
 static void admit(spey_scheduler *s, spey_kv_cache *kv, int32_t ticket)
 {
     spey_entry *e = &s->entries[ticket];
@@ -73,9 +82,10 @@ static void admit(spey_scheduler *s, spey_kv_cache *kv, int32_t ticket)
     SPEY_ASSERT(status == SPEY_OK); /* it has as many slots as there are sequences */
     spey_kv_key key = spey_scheduler_key(s, e);
     spey_sequence *q = &s->sequences[e->first];
-    if (!key.n) return;
-    status = spey_kv_match(kv, q->seq, &key, &q->n_done);
+    if (key.n) status = spey_kv_match(kv, q->seq, &key, &q->n_done);
     SPEY_ASSERT(status == SPEY_OK); /* it is new */
+    note_resumed(s, e, q->n_done);
+    if (!key.n) return;
     if (e->job.n_retention)
         spey_kv_set_retention_ranges(kv, q->seq, e->job.retention, e->job.n_retention);
 }

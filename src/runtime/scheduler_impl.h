@@ -36,6 +36,7 @@ typedef struct spey_entry {
     int32_t n_live;     /* sequences that have not ended */
     int64_t n_used;     /* tokens of the longest that has */
     bool forked;        /* every live sequence has a cache of its own, not the trunk alone */
+    int64_t n_stored;   /* tokens of its first sequence when it was paused */
     bool fetches;       /* it waits for blocks from the KV cache's file */
     bool prompt_read;   /* the prompt's rows of logits were computed once */
 } spey_entry;
@@ -85,6 +86,7 @@ struct spey_scheduler {
     } load;
     double credit;        /* admissions that pacing allows */
     spey_ticket fetching; /* whose blocks are coming; -1: nobody's */
+    uint64_t n_kept_tokens, n_repeated_tokens;
     uint64_t n_submits, n_admissions, n_pauses;
     struct spey_handover *caches; /* [sequences_max] for take */
 };

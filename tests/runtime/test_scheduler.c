@@ -21,6 +21,7 @@ typedef struct world {
     spey_kv_cache *kv;
     spey_schedule plan;
     int32_t known[TICKETS_MAX], most[TICKETS_MAX]; /* tokens, by ticket */
+    const int32_t *ids[TICKETS_MAX];
     uint64_t now;
 } world;
 
@@ -57,10 +58,11 @@ static spey_status try_submit(world *w, const spey_job *job, spey_ticket *ticket
 {
     static const int32_t ids[64];
     spey_job with_ids = *job;
-    with_ids.ids = ids;
+    if (!job->ids) with_ids.ids = ids;
     if (!with_ids.width) with_ids.width = 1;
     spey_status status = spey_scheduler_submit(w->scheduler, &with_ids, ticket);
     if (status) return status;
+    w->ids[*ticket] = with_ids.ids;
     w->known[*ticket] = (int32_t)job->n_prompt;
     w->most[*ticket] = (int32_t)job->n_max;
     return SPEY_OK;
@@ -91,7 +93,7 @@ static void finish(world *w)
     int32_t n = 0;
     for (int32_t i = 0; i < w->plan.n_items; i++) {
         const spey_schedule_item *item = &w->plan.items[i];
-        spey_kv_advance(w->kv, item->seq, NULL, item->n_tokens);
+        spey_kv_advance(w->kv, item->seq, w->ids[item->ticket] + item->from, item->n_tokens);
         if (item->n_outputs && item->from + item->n_tokens == w->known[item->ticket])
             growths[n++] = (spey_growth){ item->ticket, 0, 0,
                                           ++w->known[item->ticket] >= w->most[item->ticket] };
@@ -255,6 +257,44 @@ static void admissions_are_paced_when_more_come_than_the_pool_holds(void **state
     assert_true(n_steps < 64 * 60 / 10); /* what full reservations take */
     assert_int_equal(spey_scheduler_count(w.scheduler).pauses, 0);
     close_world(&w);
+}
+
+/* Two requests that fit the pool one after the other. With host memory the second is swapped out; without, what it had is
+ * lost to the first one's growth. */
+static void what_is_paused_comes_back_from_host_memory(void **state)
+{
+    (void)state;
+    static int32_t ids[2][64];
+    spey_scheduler_counts counts[2];
+    int32_t steps[2];
+    for (int32_t i = 0; i < 64; i++)
+        ids[0][i] = ids[1][i] + 1000;
+    for (int host = 0; host < 2; host++) {
+        world w;
+        spey_ticket ticket;
+        spey_scheduler_limits limits = ordinary;
+        limits.policy = SPEY_MAX_UTILIZATION;
+        limits.step_tokens_max = 4;
+        limits.kv.reuse = true;
+        limits.kv.groups[0].n_blocks = 12;
+        limits.kv.host_blocks = host ? 12 : 0;
+        open_world(&w, &limits);
+        for (int i = 0; i < 2; i++) {
+            spey_job job = { .ids = ids[i], .n_prompt = 4, .n_max = 44 };
+            assert_int_equal(try_submit(&w, &job, &ticket), SPEY_OK);
+        }
+        run(&w, &steps[host]);
+        counts[host] = spey_scheduler_count(w.scheduler);
+        close_world(&w);
+    }
+    assert_int_equal(counts[0].pauses, 1);
+    assert_int_equal(counts[1].pauses, 1);
+    assert_true(counts[0].repeated_tokens >= 4 * BLOCK);
+    assert_true(counts[1].repeated_tokens < BLOCK); /* of the last block, which was not full */
+    assert_int_equal(counts[0].kept_tokens + counts[0].repeated_tokens,
+                     counts[1].kept_tokens + counts[1].repeated_tokens);
+    /* A step computes four tokens. */
+    assert_true(steps[0] - steps[1] >= (int32_t)(counts[0].repeated_tokens / 4) - 1);
 }
 
 static void max_utilization_pauses_the_newest_and_resumes_it(void **state)
@@ -729,6 +769,7 @@ int main(void)
         cmocka_unit_test(rows_of_a_whole_prompt_come_as_fast_as_there_is_room_for_them),
         cmocka_unit_test(no_evict_admits_what_fits_at_the_peak_to_come),
         cmocka_unit_test(admissions_are_paced_when_more_come_than_the_pool_holds),
+        cmocka_unit_test(what_is_paused_comes_back_from_host_memory),
         cmocka_unit_test(max_utilization_pauses_the_newest_and_resumes_it),
         cmocka_unit_test(a_static_batch_waits_for_its_longest),
         cmocka_unit_test(one_tenants_thousand_requests_do_not_starve_anothers_one),
