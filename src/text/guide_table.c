@@ -64,8 +64,10 @@ static void free_entry(spey_guide_entry *e)
 static void remove_entry(spey_guide_table *t, spey_guide_entry *e)
 {
     spey_guide_entry **link = &t->first;
-    while (*link != e)
+    while (*link != e) {
+        SPEY_ASSERT(*link);
         link = &(*link)->next;
+    }
     *link = e->next;
     t->bytes -= e->guide_bytes + e->matcher_bytes;
     free_entry(e);
@@ -143,64 +145,78 @@ static spey_status compile(spey_guide_format format, const char *text, size_t n,
     return SPEY_OK;
 }
 
-static spey_status add_matcher(spey_guide_table *t, spey_guide_entry *e)
+/* What the entry's tables will take, or take. */
+static uint64_t tables_bytes(const spey_guide_table *t, const spey_guide_entry *e)
+{
+    return spey_guide_matcher_bytes(e->guide, t->vocab);
+}
+
+static spey_status make_matcher(const spey_guide_table *t, spey_guide_entry *e)
 {
     SPEY_TRY(spey_guide_matcher_new(e->guide, t->vocab, t->eos_ids, t->n_eos, &e->matcher));
-    e->matcher_bytes = spey_guide_matcher_bytes(e->guide, t->vocab);
-    e->generation = ++t->generation;
-    t->bytes += e->matcher_bytes;
+    e->matcher_bytes = tables_bytes(t, e);
     return SPEY_OK;
+}
+
+/* A new entry, made without the lock: neither the engine nor others wait for the compiler. With its tables if there is room
+ * for them, so that no step need make them. */
+static spey_status make_entry(spey_guide_table *t, spey_guide_format format, const char *text,
+                              size_t n, spey_guide_entry **out)
+{
+    SPEY_TRY(compile(format, text, n, out));
+    pthread_mutex_lock(&t->lock);
+    bool fits = make_room(t, (*out)->guide_bytes + tables_bytes(t, *out), false, NULL);
+    pthread_mutex_unlock(&t->lock);
+    spey_status status = fits ? make_matcher(t, *out) : SPEY_OK;
+    if (status) {
+        free_entry(*out);
+        *out = NULL;
+    }
+    return status;
 }
 
 /* Take the new entry, unless another thread was faster. */
 static spey_status insert(spey_guide_table *t, spey_guide_entry *made, spey_guide_entry **out)
 {
     spey_guide_entry *e = find(t, made->format, made->text, made->n);
-    if (e) {
-        free_entry(made);
-    } else if (!make_room(t, made->guide_bytes, true, NULL)) {
-        free_entry(made);
-        return SPEY_FAIL(SPEY_LIMIT, "guides in use take all of the %llu bytes that guides may",
-                         (unsigned long long)t->bytes_max);
-    } else {
-        e = made;
-        e->next = t->first;
-        t->first = e;
-        t->bytes += e->guide_bytes;
-    }
     *out = e;
+    if (!e && !make_room(t, made->guide_bytes + made->matcher_bytes, false, NULL)) {
+        spey_guide_matcher_free(made->matcher);
+        made->matcher = NULL;
+        made->matcher_bytes = 0;
+    }
+    if (e || !make_room(t, made->guide_bytes + made->matcher_bytes, true, NULL)) {
+        free_entry(made);
+        return e ? SPEY_OK
+                 : SPEY_FAIL(SPEY_LIMIT, "guides in use take all of the %llu bytes that guides may",
+                             (unsigned long long)t->bytes_max);
+    }
+    made->next = t->first;
+    made->generation = ++t->generation;
+    t->first = made;
+    t->bytes += made->guide_bytes + made->matcher_bytes;
+    *out = made;
     return SPEY_OK;
-}
-
-/* Its tables, here rather than in a step, unless others need the room. */
-static spey_status prepare(spey_guide_table *t, spey_guide_entry *e)
-{
-    uint64_t bytes = spey_guide_matcher_bytes(e->guide, t->vocab);
-    e->users++; /* not to go for its own tables */
-    spey_status status = SPEY_OK;
-    if (!e->matcher && make_room(t, bytes, false, e)) status = add_matcher(t, e);
-    if (status) e->users--;
-    return status;
 }
 
 spey_status spey_guide_table_get(spey_guide_table *t, const spey_guide_vocab *vocab,
                                  spey_guide_format format, const char *text, spey_guide_entry **out)
 {
     size_t n = strlen(text);
+    spey_status status = SPEY_OK;
     *out = NULL;
     pthread_mutex_lock(&t->lock);
-    t->vocab = vocab;
+    if (!t->vocab) t->vocab = vocab;
     spey_guide_entry *e = find(t, format, text, n);
-    spey_status status = SPEY_OK;
     if (!e) {
-        /* Others need not wait for the compiler. */
+        spey_guide_entry *made;
         pthread_mutex_unlock(&t->lock);
-        SPEY_TRY(compile(format, text, n, &e));
+        SPEY_TRY(make_entry(t, format, text, n, &made));
         pthread_mutex_lock(&t->lock);
-        status = insert(t, e, &e);
+        status = insert(t, made, &e);
     }
-    if (!status) status = prepare(t, e);
     if (!status) {
+        e->users++;
         e->used = ++t->clock;
         *out = e;
     }
@@ -234,8 +250,10 @@ spey_status spey_guide_table_begin(spey_guide_table *t, spey_guide_entry *e,
     pthread_mutex_lock(&t->lock);
     if (!e->matcher) {
         /* The request that runs has its tables even when one guide's are more than the bound. */
-        make_room(t, spey_guide_matcher_bytes(e->guide, t->vocab), true, e);
-        status = add_matcher(t, e);
+        make_room(t, tables_bytes(t, e), true, e);
+        status = make_matcher(t, e);
+        t->bytes += e->matcher_bytes;
+        e->generation = ++t->generation;
     }
     e->pinned = !status;
     e->used = ++t->clock;

@@ -190,7 +190,7 @@ typedef struct submitter {
 static void *submit(void *arg)
 {
     const submitter *s = arg;
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < 20; i++) {
         char text[8];
         spey_guide_entry *e;
         snprintf(text, sizeof text, "a%03d", i % 7);
