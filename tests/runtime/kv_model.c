@@ -294,12 +294,29 @@ static int64_t count_wrong(const kv_model *model, int g, spey_seq_id seq)
     return wrong;
 }
 
+/* What memory will be once waiting copies are carried out. Of host memory only what they touch: a thread may be filling the
+ * rest. */
+static void look_ahead(kv_model *model)
+{
+    int64_t n, bt = model->limits.block_tokens;
+    const spey_kv_copy *copies = spey_kv_copies(model->kv, &n);
+    for (int g = 0; g < model->limits.n_groups; g++)
+        memcpy(model->later[g], model->memory[g],
+               (size_t)(model->limits.groups[g].n_blocks * bt) * sizeof(int32_t));
+    for (int64_t i = 0; i < n; i++) {
+        int g = copies[i].group;
+        if (copies[i].kind != SPEY_KV_COPY_FROM_HOST) continue;
+        int32_t from = on_host(model, g, copies[i].src);
+        memcpy(block_at(model, model->later, g, from), block_at(model, model->memory, g, from),
+               (size_t)bt * sizeof(int32_t));
+    }
+    carry_out(model, model->later);
+}
+
 void kv_model_check(kv_model *model, uint64_t seed, int move)
 {
     spey_status status = spey_kv_check(model->kv);
-    for (int g = 0; g < model->limits.n_groups; g++)
-        memcpy(model->later[g], model->memory[g], memory_ints(model, g) * sizeof(int32_t));
-    carry_out(model, model->later);
+    look_ahead(model);
     int64_t wrong = 0;
     for (spey_seq_id s = 0; s < model->limits.sequences_max; s++)
         for (int g = 0; model->sequences[s].open && g < model->limits.n_groups; g++)
