@@ -61,6 +61,8 @@ typedef struct spey_kv_cache_stats {
     int64_t max_num_blocks, free_num_blocks, used_num_blocks, tokens_per_block;
     int64_t alloc_total_blocks, alloc_new_blocks, reused_blocks, missed_blocks;
     double cache_hit_rate;
+    int64_t file_stored_blocks, file_loaded_blocks,
+        file_discarded_blocks; /* kv_file: since the context began */
 } spey_kv_cache_stats;
 
 typedef struct spey_inflight_batching_stats {

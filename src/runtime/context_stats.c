@@ -88,7 +88,10 @@ void spey_context_note_step(spey_context *c, const spey_context_turn *turn)
                                               .alloc_new_blocks = kv.alloc_new_blocks,
                                               .reused_blocks = kv.reused_blocks,
                                               .missed_blocks = kv.missed_blocks,
-                                              .cache_hit_rate = kv.cache_hit_rate };
+                                              .cache_hit_rate = kv.cache_hit_rate,
+                                              .file_stored_blocks = kv.file_stored_blocks,
+                                              .file_loaded_blocks = kv.file_loaded_blocks,
+                                              .file_discarded_blocks = kv.file_discarded_blocks };
     c->iteration = i;
 }
 

@@ -107,6 +107,10 @@ static void requests_begin_with_what_the_file_has(void **state)
     spey_kv_stats stats = stats_of(context);
     assert_true(stats.file_loaded_blocks >= 9); /* the first request's blocks at least */
     assert_int_equal(stats.file_discarded_blocks, 0);
+    spey_iteration_stats iteration;
+    assert_true(spey_context_read_iteration(context, 0, &iteration));
+    assert_true(iteration.kv_cache_stats.file_loaded_blocks >= 9);
+    assert_int_equal(iteration.kv_cache_stats.file_discarded_blocks, 0);
     spey_context_free(context);
 }
 
