@@ -166,6 +166,7 @@ static void own(planner *p, spey_value value)
 {
     spey_placement *place = &p->plan->values[value];
     size_t bytes = spey_memplan_element_bytes(p->limits, place);
+    SPEY_ASSERT(bytes > 0);
     int64_t step = spey_graph_is_table(p->graph, value) ? 1 : (int64_t)(ALIGN / bytes);
     place->storage = value;
     place->pitch = (p->graph->values[value].cols + step - 1) / step * step;
