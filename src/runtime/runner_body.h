@@ -1,0 +1,104 @@
+/* What is inside a runner, for the files that it is made of: runner.c loads and reads, runner_tables.c checks a step and
+ * writes what the device gets of it, runner_step.c has it carried out. */
+#ifndef SPEY_RUNTIME_RUNNER_BODY_H
+#define SPEY_RUNTIME_RUNNER_BODY_H
+
+#include "kernels/argmax/argmax.h"
+#include "kernels/ragged.h"
+#include "runtime/bind.h"
+#include "runtime/driver.h"
+#include "runtime/layout.h"
+#include "runtime/program.h"
+#include "runtime/replay.h"
+#include "runtime/runner.h"
+
+/* A piece of device memory. */
+typedef struct device_memory {
+    void *data;
+    size_t bytes;
+} device_memory;
+
+/* A step between submit and wait: all that the device gets. */
+typedef struct step_flight {
+    uint8_t *tables;    /* what the device's get; the same memory when it reads ours at once */
+    float *prompt_rows; /* likewise; NULL: there are no prompt tables */
+    int64_t n_prompt_rows;
+    const spey_kv_copy *copies; /* to be carried out before it runs */
+    int64_t n_copies;
+    /* With a driver: */
+    spey_kv_copy *own_copies;
+    int32_t *places, *rows; /* [sequences_max] ids that the step before gives: where, and its row */
+    int32_t n_links;
+    int32_t n_tokens, n_seqs, n_outputs;
+    bool wants_best;
+    /* Its results: */
+    spey_status status;
+    char error[SPEY_ERROR_BYTES_MAX];
+    uint64_t busy_ns, idle_ns; /* it took, after so long without a step */
+} step_flight;
+
+enum { FLIGHTS_MAX = 2 };
+
+struct spey_runner {
+    spey_program program; /* without its graph once loaded */
+    spey_layout layout;   /* without its memory plan once loaded */
+    char device_name[SPEY_NAME_BYTES_MAX];
+    device_memory weights, activations, workspace, logits, tables, prompt_rows,
+        kv_pools[SPEY_CACHE_GROUPS_MAX];
+    uint8_t *kv_host[SPEY_CACHE_GROUPS_MAX]; /* blocks that were evicted from the pools */
+    float *host_logits; /* what `logits` gives; the same memory when the device writes ours */
+    step_flight flights[FLIGHTS_MAX];
+    uint64_t n_submitted, n_waited;
+    spey_driver
+        *driver; /* has the device, the batch and the binding from submit to wait; NULL: none */
+    spey_status failed; /* of the first step that failed; the driver's */
+    spey_ragged batch;  /* its arrays lie in `tables` */
+    spey_kv_cache *kv;
+    spey_binding binding;
+    spey_argmax_args argmax;
+    const spey_kernel *argmax_row;
+    spey_replay replay;
+    uint64_t step;          /* number of the current step */
+    spey_observer observer; /* NULL: none */
+    void *observer_user;
+    uint64_t busy_ns, idle_ns; /* of steps that have ended */
+    uint64_t last_end_ns;      /* when the device was done with the last one; the driver's */
+    uint64_t *seen_in;         /* [sequences_max] the last step that had this sequence */
+};
+
+static inline int runner_n_flights(const spey_runner *r)
+{
+    return r->layout.plan.limits.ahead ? FLIGHTS_MAX : 1;
+}
+
+/* The device reads what submit writes: nothing is under way when another step is submitted. */
+static inline bool runner_shares_tables(const spey_runner *r)
+{
+    return r->program.device_info.host_memory && !r->layout.plan.limits.ahead;
+}
+
+static inline int32_t *runner_table(const step_flight *f, size_t at)
+{
+    return (int32_t *)(void *)(f->tables + at);
+}
+
+/* Tokens of sequence s when the step has ended. */
+int64_t spey_runner_length_after(const spey_runner *r, const spey_submission *submission, int s);
+/* The ids are of the vocabulary, or of the sequence's table. */
+spey_status spey_runner_check_ids(const spey_runner *r, const spey_step_seq *s);
+/* Check everything before anything changes; the flight gets its sizes. */
+spey_status spey_runner_check_step(spey_runner *r, const spey_submission *submission,
+                                   step_flight *f);
+/* Write the flight's tables. `encodes`: a step of the encoder. */
+void spey_runner_fill_tables(const spey_runner *r, step_flight *f,
+                             const spey_submission *submission, bool encodes);
+/* To the device, where it does not read ours. */
+spey_status spey_runner_upload_tables(spey_runner *r, const step_flight *f);
+
+/* The flight gets what the cache has queued, and carries it out. */
+void spey_runner_take_copies(const spey_runner *r, step_flight *f);
+spey_status spey_runner_copy_blocks(spey_runner *r, const step_flight *f);
+/* Run a submitted step on the driver's thread. */
+void spey_runner_carry_out(void *user, uint64_t number);
+
+#endif

@@ -1,0 +1,284 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "runtime/kv_file.h"
+#include "runtime/runner_body.h"
+
+static spey_status copy_block(spey_runner *r, const spey_kv_copy *copy)
+{
+    const spey_backend *backend = r->program.backend;
+    size_t bytes = (size_t)r->layout.pools[copy->group].block_bytes;
+    uint8_t *pool = r->kv_pools[copy->group].data, *host = r->kv_host[copy->group];
+    size_t src = (size_t)copy->src * bytes, dst = (size_t)copy->dst * bytes;
+    switch (copy->kind) {
+    case SPEY_KV_COPY_TO_HOST:
+        return backend->download(r->program.device, host + dst, pool + src, bytes);
+    case SPEY_KV_COPY_FROM_HOST:
+        return backend->upload(r->program.device, pool + dst, host + src, bytes);
+    case SPEY_KV_COPY_DEVICE: break;
+    }
+    return backend->copy(r->program.device, pool + dst, pool + src, bytes);
+}
+
+/* Carry out the cache's copies: the step reads and writes what they make. */
+spey_status spey_runner_copy_blocks(spey_runner *r, const step_flight *f)
+{
+    for (int64_t i = 0; i < f->n_copies; i++)
+        SPEY_TRY(copy_block(r, &f->copies[i]));
+    return SPEY_OK;
+}
+
+/* Another thread reads them while the cache queues others. */
+void spey_runner_take_copies(const spey_runner *r, step_flight *f)
+{
+    f->copies = spey_kv_copies(r->kv, &f->n_copies);
+    if (!f->own_copies) return;
+    if (f->n_copies) memcpy(f->own_copies, f->copies, (size_t)f->n_copies * sizeof(*f->copies));
+    f->copies = f->own_copies;
+}
+
+spey_status spey_runner_observe(spey_runner *r, spey_observer observer, void *user)
+{
+    if (!r->program.device_info.host_memory)
+        return SPEY_FAIL(SPEY_UNSUPPORTED, "steps on %s cannot be observed: use the CPU",
+                         r->program.device_info.name);
+    r->observer = observer;
+    r->observer_user = user;
+    return SPEY_OK;
+}
+
+static spey_status run_observed(spey_runner *r, int begin, int end)
+{
+    const spey_step *steps = r->binding.steps;
+    for (int i = begin; i < end; i++) {
+        SPEY_TRY(r->program.backend->run(r->program.device, &steps[i], 1));
+        r->observer(r->observer_user, i, &steps[i]);
+    }
+    return SPEY_OK;
+}
+
+/* Ids that the step before found. One that found none has ended its request: any id will do. */
+static void resolve_links(const spey_runner *r, const step_flight *f)
+{
+    const step_flight *before = f == r->flights ? &r->flights[1] : &r->flights[0];
+    const int32_t *best = f->n_links ? runner_table(before, r->layout.tables.best) : NULL;
+    int32_t *ids = runner_table(f, r->layout.tables.ids);
+    for (int32_t i = 0; i < f->n_links; i++)
+        ids[f->places[i]] = best[f->rows[i]] < 0 ? 0 : best[f->rows[i]];
+}
+
+/* Queue steps [begin, end) of the binding; what they leave stays where it is. */
+static spey_status run_bound(spey_runner *r, const step_flight *f, int begin, int end)
+{
+    spey_binding *binding = &r->binding;
+    r->batch.n_tokens = f->n_tokens;
+    r->batch.n_seqs = f->n_seqs;
+    r->batch.n_outputs = f->n_outputs;
+    for (int i = begin; i < end; i++)
+        binding->args[i].rows = binding->rows[i] == SPEY_ROWS_OUTPUTS ? f->n_outputs : f->n_tokens;
+    SPEY_TRY(spey_runner_copy_blocks(r, f));
+    resolve_links(r, f);
+    SPEY_TRY(spey_runner_upload_tables(r, f));
+    if (r->observer) return run_observed(r, begin, end);
+    return spey_replay_run(&r->replay, r->program.backend, r->program.device, &r->batch,
+                           binding->steps + begin, end - begin);
+}
+
+static spey_status fetch_logits(spey_runner *r, const step_flight *f)
+{
+    const spey_backend *backend = r->program.backend;
+    size_t bytes = (size_t)f->n_outputs * (size_t)r->program.info->vocab_size * sizeof(float);
+    if (r->program.device_info.host_memory || !bytes) return SPEY_OK;
+    return backend->download(r->program.device, r->host_logits, r->logits.data, bytes);
+}
+
+/* Queue a search for the largest logits, bring what it finds. */
+static spey_status fetch_best(spey_runner *r, const step_flight *f)
+{
+    const spey_backend *backend = r->program.backend;
+    const spey_step search = { .kernel = r->argmax_row, .args = &r->argmax };
+    int32_t *found = runner_table(f, r->layout.tables.best);
+    size_t bytes = (size_t)f->n_outputs * sizeof(*found);
+    r->argmax.rows = f->n_outputs;
+    SPEY_TRY(backend->run(r->program.device, &search, 1));
+    if (found == r->argmax.out || !bytes) return SPEY_OK;
+    return backend->download(r->program.device, found, r->argmax.out, bytes);
+}
+
+/* All of a step that is the device's. */
+static spey_status run_flight(spey_runner *r, step_flight *f)
+{
+    const spey_binding *binding = &r->binding;
+    uint64_t begin_ns = spey_clock_ns();
+    SPEY_TRY(run_bound(r, f, binding->n_source_steps,
+                       f->n_outputs ? binding->sizes.n_steps : binding->n_token_steps));
+    SPEY_TRY(f->wants_best ? fetch_best(r, f) : fetch_logits(r, f));
+    SPEY_TRY(r->program.backend->sync(r->program.device));
+    f->idle_ns = r->last_end_ns ? begin_ns - r->last_end_ns : 0;
+    r->last_end_ns = spey_clock_ns();
+    f->busy_ns = r->last_end_ns - begin_ns;
+    return SPEY_OK;
+}
+
+void spey_runner_carry_out(void *user, uint64_t number)
+{
+    spey_runner *r = user;
+    step_flight *f = &r->flights[(number - 1) % FLIGHTS_MAX];
+    const step_flight *before = &r->flights[number % FLIGHTS_MAX];
+    f->busy_ns = f->idle_ns = 0;
+    if (r->failed) { /* the cache lacks what that step was to write */
+        f->status = r->failed;
+        memcpy(f->error, before->error, sizeof(f->error));
+        return;
+    }
+    r->failed = f->status = run_flight(r, f);
+    if (f->status) snprintf(f->error, sizeof(f->error), "%s", spey_last_error());
+}
+
+int spey_runner_under_way(const spey_runner *r)
+{
+    return (int)(r->n_submitted - r->n_waited);
+}
+
+static step_flight *flight_of(spey_runner *r, uint64_t number)
+{
+    return &r->flights[number % (uint64_t)runner_n_flights(r)];
+}
+
+spey_status spey_runner_submit(spey_runner *r, const spey_submission *submission)
+{
+    int under_way = spey_runner_under_way(r);
+    SPEY_ASSERT(under_way < runner_n_flights(r));
+    if (under_way && !flight_of(r, r->n_waited)->wants_best)
+        return SPEY_FAIL(SPEY_INVALID, "a step that brings logits is under way");
+    step_flight *f = flight_of(r, r->n_submitted);
+    SPEY_TRY(spey_runner_check_step(r, submission, f));
+    for (int s = 0; s < submission->n_seqs; s++) /* there are blocks: checked */
+        SPEY_TRY(spey_kv_reserve(r->kv, submission->seqs[s].seq,
+                                 spey_runner_length_after(r, submission, s)));
+    spey_runner_fill_tables(r, f, submission, false);
+    spey_runner_take_copies(r, f);
+    if (r->driver)
+        spey_driver_start(r->driver);
+    else
+        SPEY_TRY(run_flight(r, f));
+    spey_kv_copies_done(r->kv);
+    r->n_submitted++;
+    return SPEY_OK;
+}
+
+spey_status spey_runner_wait(spey_runner *r, spey_step_rows *out)
+{
+    *out = (spey_step_rows){ 0 };
+    SPEY_ASSERT(spey_runner_under_way(r) > 0);
+    const step_flight *f = flight_of(r, r->n_waited++);
+    if (r->driver) spey_driver_wait(r->driver, r->n_waited);
+    r->busy_ns += f->busy_ns;
+    r->idle_ns += f->idle_ns;
+    if (f->status) return SPEY_FAIL(f->status, "%s", f->error);
+    spey_kv_file_turn(r->kv, spey_runner_under_way(r));
+    if (f->wants_best)
+        out->best = runner_table(f, r->layout.tables.best);
+    else
+        out->logits = r->host_logits;
+    return SPEY_OK;
+}
+
+static spey_status step(spey_runner *r, const spey_submission *submission, spey_step_rows *out)
+{
+    SPEY_ASSERT(spey_runner_under_way(r) == 0);
+    SPEY_TRY(spey_runner_submit(r, submission));
+    SPEY_TRY(spey_runner_wait(r, out));
+    for (int s = 0; s < submission->n_seqs; s++)
+        spey_kv_advance(r->kv, submission->seqs[s].seq, submission->seqs[s].ids,
+                        submission->seqs[s].n_ids);
+    return SPEY_OK;
+}
+
+spey_status spey_runner_step(spey_runner *r, const spey_step_seq *seqs, int n_seqs, float **logits)
+{
+    spey_step_rows rows = { 0 };
+    spey_status status = step(r, &(spey_submission){ .seqs = seqs, .n_seqs = n_seqs }, &rows);
+    *logits = rows.logits;
+    return status;
+}
+
+spey_status spey_runner_step_best(spey_runner *r, const spey_step_seq *seqs, int n_seqs,
+                                  const int32_t **best)
+{
+    spey_step_rows rows = { 0 };
+    spey_status status =
+        step(r, &(spey_submission){ .seqs = seqs, .n_seqs = n_seqs, .best = true }, &rows);
+    *best = rows.best;
+    return status;
+}
+
+spey_status spey_runner_logits(spey_runner *r, float **logits)
+{
+    SPEY_ASSERT(spey_runner_under_way(r) == 0);
+    *logits = r->host_logits;
+    return fetch_logits(r, flight_of(r, r->n_submitted + (uint64_t)runner_n_flights(r) - 1));
+}
+
+/* ---- a step of the encoder ---- */
+
+static spey_status check_input(spey_runner *r, const spey_step_seq *s)
+{
+    int64_t most = r->layout.plan.source_tokens_max;
+    if (!spey_kv_is_open(r->kv, s->seq))
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d is not open", s->seq);
+    if (spey_kv_length(r->kv, s->seq) || spey_kv_cross_length(r->kv, s->seq) ||
+        r->seen_in[s->seq] == r->step)
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d: its input was encoded before", s->seq);
+    r->seen_in[s->seq] = r->step;
+    if (s->n_ids < 1)
+        return SPEY_FAIL(SPEY_INVALID, "sequence %d: the encoder's input is empty", s->seq);
+    if (s->n_ids > most)
+        return SPEY_FAIL(SPEY_LIMIT,
+                         "the encoder's input has %d tokens, %lld are the most: it takes them in "
+                         "one step, of at most %lld tokens, and was made for %lld",
+                         s->n_ids, (long long)most,
+                         (long long)r->layout.plan.limits.step_tokens_max,
+                         (long long)r->program.info->context_length);
+    return spey_runner_check_ids(r, s);
+}
+
+static spey_status check_encode(spey_runner *r, const spey_step_seq *seqs, int n_seqs)
+{
+    const spey_limits_plan *limits = &r->layout.plan.limits;
+    if (!r->program.has_encoder) return SPEY_FAIL(SPEY_INVALID, "the model has no encoder");
+    if (n_seqs < 1 || n_seqs > limits->sequences_max)
+        return SPEY_FAIL(SPEY_INVALID, "a step of %d sequences, %d are the most", n_seqs,
+                         limits->sequences_max);
+    int64_t n_tokens = 0;
+    r->step++;
+    for (int s = 0; s < n_seqs; s++) {
+        SPEY_TRY(check_input(r, &seqs[s]));
+        n_tokens += seqs[s].n_ids;
+    }
+    if (n_tokens > limits->step_tokens_max)
+        return SPEY_FAIL(SPEY_INVALID, "a step of %lld tokens, %lld are the most",
+                         (long long)n_tokens, (long long)limits->step_tokens_max);
+    r->flights[0].n_tokens = (int32_t)n_tokens;
+    r->flights[0].n_seqs = n_seqs;
+    r->flights[0].n_outputs = 0;
+    return SPEY_OK;
+}
+
+spey_status spey_runner_encode(spey_runner *r, const spey_step_seq *seqs, int n_seqs)
+{
+    SPEY_ASSERT(spey_runner_under_way(r) == 0);
+    SPEY_TRY(check_encode(r, seqs, n_seqs));
+    for (int s = 0; s < n_seqs; s++)
+        SPEY_TRY(spey_kv_reserve_cross(r->kv, seqs[s].seq, seqs[s].n_ids));
+    step_flight *f = &r->flights[0]; /* nothing is under way */
+    spey_runner_fill_tables(r, f, &(spey_submission){ .seqs = seqs, .n_seqs = n_seqs }, true);
+    spey_runner_take_copies(r, f);
+    uint64_t begin_ns = spey_clock_ns();
+    SPEY_TRY(run_bound(r, f, 0, r->binding.n_source_steps));
+    SPEY_TRY(r->program.backend->sync(r->program.device));
+    spey_kv_copies_done(r->kv);
+    r->busy_ns += spey_clock_ns() - begin_ns;
+    return SPEY_OK;
+}
