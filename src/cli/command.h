@@ -41,7 +41,7 @@ typedef struct spey_runtime_flags {
     int64_t threads, context, block, sequences, step_tokens, step_prefill;
     uint64_t kv_bytes, kv_host_bytes, kv_file_bytes, memory;
     const char *kv_file, *kv_dtype, *device, *dtype, *quant;
-    bool ahead;
+    bool ahead, batch_invariant;
 } spey_runtime_flags;
 
 /* clang-format off */
@@ -69,7 +69,9 @@ typedef struct spey_runtime_flags {
     { "step-prefill", SPEY_OPTION_INT, &(f)->step_prefill, "N",                                             \
       "prompt tokens of a step in which others decode: bounds\nthe time between tokens (default: no bound)", 0, 1048576 }, \
     { "ahead", SPEY_OPTION_FLAG, &(f)->ahead, NULL,                                                         \
-      "begin a step before the last one's results are there:\ndocs/scheduling.md", 0, 0 }
+      "begin a step before the last one's results are there:\ndocs/scheduling.md", 0, 0 },               \
+    { "batch-invariant", SPEY_OPTION_FLAG, &(f)->batch_invariant, NULL,                                     \
+      "the same bits whatever runs beside a request\n(the CPU always does that)", 0, 0 }
 /* clang-format on */
 
 void spey_context_options_from(const spey_runtime_flags *flags, spey_context_options *out);

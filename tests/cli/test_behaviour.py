@@ -21,7 +21,8 @@ class Behaviour(SpeyTest):
     def test_the_same_seed_gives_the_same_text_whatever_threads_and_steps(self):
         sampling = ["--temperature", 0.9, "--top-p", 0.95, "--seed", 42, "--max-tokens", 60, "--json"]
         first = run_json("run", self.engine, PROMPT, *sampling)
-        for more in (["--threads", 1], ["--threads", 2], ["--step-tokens", 3], ["--step-prefill", 3], ["--kv-block", 16]):
+        for more in (["--threads", 1], ["--threads", 2], ["--step-tokens", 3], ["--step-prefill", 3], ["--batch-invariant"],
+                     ["--kv-block", 16]):
             self.assertEqual(run_json("run", self.engine, PROMPT, *sampling, *more)["output_ids"], first["output_ids"],
                              more)
         sampling[5] = 43
