@@ -29,6 +29,10 @@ message(STATUS "CUDA plug-in: ${SPEY_NVCC} ${spey_nvcc_version}")
 set(spey_cuda_sm80 -gencode=arch=compute_80,code=[sm_80,compute_80] -gencode=arch=compute_89,code=sm_89
     -gencode=arch=compute_90a,code=sm_90a)
 set(spey_cuda_sm90 -gencode=arch=compute_90a,code=sm_90a)
+option(SPEY_CUDA_SM90_ONLY "Compile CUDA kernels for Hopper alone, in a third of the time" OFF)
+if(SPEY_CUDA_SM90_ONLY)
+    set(spey_cuda_sm80 ${spey_cuda_sm90})
+endif()
 
 # Kernels that spill or use local memory do not build. The cubins stay beside the objects for tools/check-ptxas.
 set(spey_nvcc_flags -c -std=c++17 -O3 -lineinfo --compress-mode=size --keep -Werror all-warnings
