@@ -1,6 +1,7 @@
 #include "runtime/driver.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -48,14 +49,18 @@ spey_status spey_driver_new(spey_driver_fn run, void *user, spey_driver **out)
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->work, NULL);
     pthread_cond_init(&d->news, NULL);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&d->thread, NULL, drive, d);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     d->started_thread = !failed;
     if (!failed) {
         *out = d;
         return SPEY_OK;
     }
     spey_driver_free(d);
-    return SPEY_FAIL(SPEY_NOMEM, "cannot start the device's thread: %s", strerror(failed));
+    return SPEY_FAIL(SPEY_NOMEM, "cannot start a thread: %s", strerror(failed));
 }
 
 void spey_driver_free(spey_driver *d)
@@ -87,4 +92,12 @@ void spey_driver_wait(spey_driver *d, uint64_t number)
     while (d->n_done < number)
         pthread_cond_wait(&d->news, &d->lock);
     pthread_mutex_unlock(&d->lock);
+}
+
+uint64_t spey_driver_done(spey_driver *d)
+{
+    pthread_mutex_lock(&d->lock);
+    uint64_t n = d->n_done;
+    pthread_mutex_unlock(&d->lock);
+    return n;
 }

@@ -1,5 +1,6 @@
-/* A thread of its own for the device: it carries out numbered jobs, one after the other, in the order in which they are handed
- * to it. One other thread hands over and waits; nothing allocates after new. */
+/* A thread of its own, for the device or for a file: it carries out numbered jobs, one after the other, in the order in which
+ * they are handed to it. One other thread hands over and waits; nothing allocates after new. Signals are left to the
+ * program's own threads; SIGXFSZ, blocked, becomes an error of write. */
 #ifndef SPEY_RUNTIME_DRIVER_H
 #define SPEY_RUNTIME_DRIVER_H
 
@@ -22,5 +23,7 @@ void spey_driver_free(spey_driver *driver);
 void spey_driver_start(spey_driver *driver);
 /* Return when job `number`, which was handed over, is done. */
 void spey_driver_wait(spey_driver *driver, uint64_t number);
+/* How many are done: what they wrote can be read. */
+uint64_t spey_driver_done(spey_driver *driver);
 
 #endif

@@ -1,6 +1,5 @@
 #include "runtime/kv_file.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,10 +25,7 @@ kv_job *spey_kv_file_new_job(spey_kv_file *f)
 void spey_kv_file_post(spey_kv_file *f)
 {
     f->n_handed++;
-    pthread_mutex_lock(&f->lock);
-    f->n_posted = f->n_handed;
-    pthread_cond_signal(&f->work);
-    pthread_mutex_unlock(&f->lock);
+    if (f->driver) spey_driver_start(f->driver);
 }
 
 static void do_job(spey_kv_file *f, kv_job *job)
@@ -46,52 +42,28 @@ static void do_job(spey_kv_file *f, kv_job *job)
     if (job->status) snprintf(job->error, sizeof(job->error), "%s", spey_last_error());
 }
 
-/* With the lock, which is given up while the job is done. */
-static void do_next(spey_kv_file *f)
+static void carry_out(void *user, uint64_t number)
 {
-    kv_job *job = &f->jobs[f->n_done % KV_JOBS_MAX];
-    pthread_mutex_unlock(&f->lock);
-    do_job(f, job);
-    pthread_mutex_lock(&f->lock);
-    f->n_done++;
-    pthread_cond_signal(&f->done);
+    spey_kv_file *f = user;
+    do_job(f, &f->jobs[(number - 1) % KV_JOBS_MAX]);
 }
 
 bool spey_kv_file_work(spey_kv_cache *kv)
 {
     spey_kv_file *f = kv->file;
-    pthread_mutex_lock(&f->lock);
-    bool any = f->n_done != f->n_posted;
-    if (any) do_next(f);
-    pthread_mutex_unlock(&f->lock);
-    return any;
-}
-
-static void *run(void *user)
-{
-    spey_kv_file *f = user;
-    pthread_mutex_lock(&f->lock);
-    for (;;) {
-        while (f->n_done == f->n_posted && !f->stop)
-            pthread_cond_wait(&f->work, &f->lock);
-        if (f->n_done == f->n_posted) break;
-        do_next(f);
-    }
-    pthread_mutex_unlock(&f->lock);
-    return NULL;
+    SPEY_ASSERT(!f->driver);
+    if (f->n_worked == f->n_handed) return false;
+    carry_out(f, ++f->n_worked);
+    return true;
 }
 
 void spey_kv_file_wait(spey_kv_cache *kv)
 {
     spey_kv_file *f = kv->file;
-    if (!f->threaded) {
+    if (!f->driver)
         spey_kv_file_work(kv);
-        return;
-    }
-    pthread_mutex_lock(&f->lock);
-    while (f->n_done == f->n_taken && f->n_done != f->n_posted)
-        pthread_cond_wait(&f->done, &f->lock);
-    pthread_mutex_unlock(&f->lock);
+    else if (f->n_taken != f->n_handed)
+        spey_driver_wait(f->driver, f->n_taken + 1);
 }
 
 bool spey_kv_has_file(const spey_kv_cache *kv)
@@ -229,9 +201,7 @@ static void take_written(spey_kv_cache *kv, const kv_job *job)
 static void take_done(spey_kv_cache *kv)
 {
     spey_kv_file *f = kv->file;
-    pthread_mutex_lock(&f->lock);
-    uint64_t n_done = f->n_done;
-    pthread_mutex_unlock(&f->lock);
+    uint64_t n_done = f->driver ? spey_driver_done(f->driver) : f->n_worked;
     f->fetch.n_last = -1;
     while (f->n_taken < n_done) {
         const kv_job *job = &f->jobs[f->n_taken % KV_JOBS_MAX];
@@ -331,20 +301,6 @@ static bool allocate(spey_kv_file *f, const spey_kv_limits *limits, int32_t node
     return f->job_ids && f->links && f->fetch.ids && f->fetch.chain;
 }
 
-/* Signals are for the program's own threads; SIGXFSZ, blocked, becomes an error of write. */
-static spey_status start(spey_kv_file *f)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&f->thread, NULL, run, f);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error)
-        return SPEY_FAIL(SPEY_LIMIT, "cannot start the thread of the KV file: %s", strerror(error));
-    f->threaded = true;
-    return SPEY_OK;
-}
-
 static spey_status fill(spey_kv_file *f, spey_kv_cache *kv, const spey_kv_file_setup *setup)
 {
     const spey_kv_limits *limits = &kv->limits;
@@ -360,7 +316,7 @@ static spey_status fill(spey_kv_file *f, spey_kv_cache *kv, const spey_kv_file_s
         f->jobs[i].ids = f->job_ids + (int64_t)i * limits->block_tokens;
     SPEY_TRY(open_slots(kv, setup, &f->slots));
     f->n_discarded = spey_kv_slots_count(f->slots).n_discarded;
-    return setup->no_thread ? SPEY_OK : start(f);
+    return setup->no_thread ? SPEY_OK : spey_driver_new(carry_out, f, &f->driver);
 }
 
 spey_status spey_kv_file_open(spey_kv_cache *kv, const spey_kv_file_setup *setup)
@@ -369,9 +325,6 @@ spey_status spey_kv_file_open(spey_kv_cache *kv, const spey_kv_file_setup *setup
     SPEY_ASSERT(kv->nodes_max && kv->limits.host_blocks > 0);
     spey_kv_file *f = spey_new(SPEY_PURPOSE_KV, spey_kv_file);
     if (!f) return SPEY_NOMEM;
-    pthread_mutex_init(&f->lock, NULL);
-    pthread_cond_init(&f->work, NULL);
-    pthread_cond_init(&f->done, NULL);
     kv->file = f;
     spey_status status = fill(f, kv, setup);
     if (status) spey_kv_file_close(kv);
@@ -385,17 +338,8 @@ void spey_kv_file_close(spey_kv_cache *kv)
     if (f->slots) finish_jobs(kv);
     while (f->slots && f->unwritten.first != KV_NONE)
         spey_kv_file_forget(kv, f->unwritten.first);
-    if (f->threaded) {
-        pthread_mutex_lock(&f->lock);
-        f->stop = true;
-        pthread_cond_signal(&f->work);
-        pthread_mutex_unlock(&f->lock);
-        pthread_join(f->thread, NULL);
-    }
+    spey_driver_free(f->driver);
     spey_kv_slots_close(f->slots);
-    pthread_cond_destroy(&f->done);
-    pthread_cond_destroy(&f->work);
-    pthread_mutex_destroy(&f->lock);
     spey_free(f->job_ids);
     spey_free(f->links);
     spey_free(f->fetch.ids);

@@ -43,7 +43,7 @@ void spey_kv_file_turn(spey_kv_cache *kv, int n_behind);
 void spey_kv_file_wait(spey_kv_cache *kv);
 /* Jobs are under way, or wait for the next turn. */
 bool spey_kv_file_is_busy(const spey_kv_cache *kv);
-/* Do one job here. False: there is none. */
+/* Without a thread: do one job here. False: there is none. */
 bool spey_kv_file_work(spey_kv_cache *kv);
 /* Let blocks that no sequence has leave the pools for the file, as many as pass through host memory at once. False: there
  * were none. */

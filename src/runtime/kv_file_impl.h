@@ -2,8 +2,7 @@
 #ifndef SPEY_RUNTIME_KV_FILE_IMPL_H
 #define SPEY_RUNTIME_KV_FILE_IMPL_H
 
-#include <pthread.h>
-
+#include "runtime/driver.h"
 #include "runtime/kv_file.h"
 #include "runtime/kv_tree.h"
 
@@ -54,12 +53,8 @@ struct spey_kv_file {
     bool off;                                /* it failed */
     int64_t n_stored, n_loaded, n_discarded; /* nodes */
 
-    bool threaded;
-    pthread_t thread;
-    pthread_mutex_t lock; /* guards all that follows */
-    pthread_cond_t work, done;
-    uint64_t n_posted, n_done;
-    bool stop;
+    spey_driver *driver; /* does the jobs; NULL: spey_kv_file_work does, */
+    uint64_t n_worked;   /* so many until now */
 };
 
 /* A place in the ring for one more job; NULL: enough are under way. */

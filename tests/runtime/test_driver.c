@@ -41,6 +41,7 @@ static void jobs_are_done_in_order_and_can_be_read_behind_wait(void **state)
     spey_alloc_seal(false);
     spey_driver_wait(driver, JOBS);
     spey_driver_wait(driver, 1); /* long done */
+    assert_int_equal(spey_driver_done(driver), JOBS);
     spey_driver_free(driver);
     assert_int_equal(l.n, JOBS);
     for (uint64_t i = 0; i < JOBS; i++)
