@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "runtime/engine_handle.h"
 
 void e2e_ok(spey_status status, const char *what)
 {
@@ -41,6 +42,21 @@ spey_engine_file *e2e_build_with(const char *checkpoint, const spey_build_option
     rmdir(folder);
     e2e_ok(status, checkpoint);
     return engine;
+}
+
+spey_engine *e2e_demo;
+
+int e2e_open_demo(void **state)
+{
+    (void)state;
+    return spey_engine_from_file(e2e_build("models/demo", "f32", NULL), &e2e_demo) ? -1 : 0;
+}
+
+int e2e_close_demo(void **state)
+{
+    (void)state;
+    spey_engine_close(e2e_demo);
+    return 0;
 }
 
 spey_runner *e2e_runner(const spey_engine_file *engine, const spey_limits_plan *limits)

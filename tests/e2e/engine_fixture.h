@@ -9,12 +9,18 @@
 #include "build/build.h"
 #include "engine/engine_file.h"
 #include "runtime/runner.h"
+#include "spey/spey.h"
 
 /* Build and open an engine; its file is gone when this returns. dtype and disable_passes as in spey_build_options. */
 spey_engine_file *e2e_build(const char *checkpoint, const char *dtype, const char *disable_passes);
 
 /* The same with all options. */
 spey_engine_file *e2e_build_with(const char *checkpoint, const spey_build_options *options);
+
+/* The demo model in FP32, between setup and teardown of a group of tests. */
+extern spey_engine *e2e_demo;
+int e2e_open_demo(void **state);
+int e2e_close_demo(void **state);
 
 spey_runner *e2e_runner(const spey_engine_file *engine, const spey_limits_plan *limits);
 

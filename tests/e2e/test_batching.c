@@ -11,49 +11,14 @@
 
 #include <cmocka.h>
 
+#include "../runtime/recorder.h"
 #include "base/rng.h"
 #include "engine_fixture.h"
 #include "runtime/context.h"
-#include "runtime/engine_handle.h"
 
 enum { REQUESTS = 64, VOCAB = 8192, PROMPT_MAX = 80, OUTPUT_MAX = 32, WIDTH_MAX = 3 };
 
-typedef struct record {
-    int32_t ids[WIDTH_MAX][OUTPUT_MAX];
-    float logprobs[WIDTH_MAX][OUTPUT_MAX];
-    int n[WIDTH_MAX];
-    spey_finish finish[WIDTH_MAX];
-    int n_ends, n_events, cancel_after; /* events; 0: never */
-} record;
-
-static spey_engine *engine;
 static bool mostly_plain; /* seven of eight requests ask for nothing but the likeliest tokens */
-
-static int open_engine(void **state)
-{
-    (void)state;
-    return spey_engine_from_file(e2e_build("models/demo", "f32", NULL), &engine) ? -1 : 0;
-}
-
-static int close_engine(void **state)
-{
-    (void)state;
-    spey_engine_close(engine);
-    return 0;
-}
-
-static int on_output(void *user, const spey_output *event)
-{
-    record *r = user;
-    int s = event->sequence;
-    if (event->token >= 0) {
-        r->ids[s][r->n[s]] = event->token;
-        r->logprobs[s][r->n[s]++] = event->logprob;
-    }
-    r->finish[s] = event->finish;
-    r->n_ends += event->last;
-    return r->cancel_after && ++r->n_events == r->cancel_after;
-}
 
 /* Lengths, beginnings in common, penalties, several sequences, cancels: all drawn from the number. */
 static void submit(spey_context *context, int number, record *r)
@@ -93,13 +58,13 @@ static void submit(spey_context *context, int number, record *r)
         s.n_stop = number % 3 == 1 ? 2 : 0;
     }
     r->cancel_after = number % 9 ? 0 : 5;
-    e2e_ok(spey_context_submit(context, prompt, n, &s, on_output, r, NULL), "submit");
+    e2e_ok(spey_context_submit(context, prompt, n, &s, record_output, r, NULL), "submit");
 }
 
 static spey_context *open_context(const spey_context_options *options)
 {
     spey_context *context;
-    e2e_ok(spey_context_new(engine, options, &context), "context");
+    e2e_ok(spey_context_new(e2e_demo, options, &context), "context");
     return context;
 }
 
@@ -243,5 +208,5 @@ int main(void)
         cmocka_unit_test(little_memory),
         cmocka_unit_test(one_step_ahead),
     };
-    return cmocka_run_group_tests_name("batching", tests, open_engine, close_engine);
+    return cmocka_run_group_tests_name("batching", tests, e2e_open_demo, e2e_close_demo);
 }

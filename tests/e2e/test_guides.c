@@ -11,7 +11,6 @@
 
 #include "engine_fixture.h"
 #include "runtime/context.h"
-#include "runtime/engine_handle.h"
 
 enum { REQUESTS = 15, PROMPT = 40, OUTPUT_MAX = 14, WIDTH = 3, TEXT_MAX = 256 };
 
@@ -36,21 +35,6 @@ static const struct {
     { SPEY_GUIDE_REGEX, "\\d{2,}-[A-Z]*" },
 };
 enum { GUIDES = sizeof guides / sizeof *guides };
-
-static spey_engine *engine;
-
-static int open_engine(void **state)
-{
-    (void)state;
-    return spey_engine_from_file(e2e_build("models/demo", "f32", NULL), &engine) ? -1 : 0;
-}
-
-static int close_engine(void **state)
-{
-    (void)state;
-    spey_engine_close(engine);
-    return 0;
-}
 
 static int on_output(void *user, const spey_output *event)
 {
@@ -96,7 +80,7 @@ static void submit(spey_context *context, int number, record *r)
 static void run(const spey_context_options *options, int first, int end, record *records)
 {
     spey_context *context;
-    e2e_ok(spey_context_new(engine, options, &context), "context");
+    e2e_ok(spey_context_new(e2e_demo, options, &context), "context");
     for (int i = first; i < end; i++)
         submit(context, i, &records[i]);
     e2e_ok(spey_context_run(context), "run");
@@ -162,7 +146,7 @@ static void guides_of_requests_that_pause(void **state)
     spey_context_options options;
     ordinary(&options);
     spey_context *context;
-    e2e_ok(spey_context_new(engine, &options, &context), "context");
+    e2e_ok(spey_context_new(e2e_demo, &options, &context), "context");
     options.kv_bytes = 13 * spey_runner_get_plan(spey_context_runner(context))->kv_block_bytes;
     spey_context_free(context);
     options.policy = SPEY_MAX_UTILIZATION;
@@ -178,7 +162,7 @@ static void a_bad_guide_is_refused_at_submit(void **state)
     spey_sampling s;
     const int32_t prompt = 100;
     record r = { .n_ends = 0 };
-    e2e_ok(spey_context_new(engine, &options, &context), "context");
+    e2e_ok(spey_context_new(e2e_demo, &options, &context), "context");
     spey_sampling_init(&s);
     s.guide = SPEY_GUIDE_REGEX;
     s.guide_text = "(a";
@@ -197,5 +181,5 @@ int main(void)
         cmocka_unit_test(guides_of_requests_that_pause),
         cmocka_unit_test(a_bad_guide_is_refused_at_submit),
     };
-    return cmocka_run_group_tests_name("guides", tests, open_engine, close_engine);
+    return cmocka_run_group_tests_name("guides", tests, e2e_open_demo, e2e_close_demo);
 }

@@ -14,19 +14,12 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "recorder.h"
 #include "runtime/context.h"
 #include "runtime/engine_handle.h"
 #include "tiny_engine.h"
 
-enum { REQUESTS = 48, TOKENS_MAX = 40, WIDTH_MAX = 2, VOCAB = 50, HIDDEN = 32, TABLE_ROWS = 3 };
-
-typedef struct record {
-    int32_t ids[WIDTH_MAX][TOKENS_MAX];
-    float logprobs[WIDTH_MAX][TOKENS_MAX];
-    int n[WIDTH_MAX];
-    spey_finish finish[WIDTH_MAX];
-    int n_ends, n_events, cancel_after; /* events; 0: never */
-} record;
+enum { REQUESTS = 48, WIDTH_MAX = 2, VOCAB = 50, HIDDEN = 32, TABLE_ROWS = 3 };
 
 /* With windows; and with a state, which cannot go back. */
 enum { ENGINES = 2 };
@@ -54,20 +47,6 @@ static int close_engines(void **state)
     for (int i = 0; i < ENGINES; i++)
         spey_engine_close(engines[i]);
     return 0;
-}
-
-static int on_output(void *user, const spey_output *event)
-{
-    record *r = user;
-    int s = event->sequence;
-    assert_int_equal(r->n_ends, 0); /* nothing comes after the end */
-    if (event->token >= 0) {
-        r->ids[s][r->n[s]] = event->token;
-        r->logprobs[s][r->n[s]++] = event->logprob;
-    }
-    r->finish[s] = event->finish;
-    r->n_ends += event->last;
-    return r->cancel_after && ++r->n_events == r->cancel_after;
 }
 
 typedef struct ask {
@@ -117,7 +96,7 @@ static void draw(int number, ask *a, record *r)
     a->options.prompt = a->prompt;
     a->options.n_prompt = n;
     a->options.sampling = s;
-    a->options.on_output = on_output;
+    a->options.on_output = record_output;
     a->options.user = r;
     if (number % 8 == 3) draw_table(&rng, a, n);
 }
