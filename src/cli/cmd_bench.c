@@ -18,7 +18,7 @@ typedef struct bench_options {
     spey_policy policy;
     int64_t batch, requests, iterations, warmup, shared_prefix, seed;
     spey_bench_workload_options workload;
-    bool json;
+    bool json, profile;
 } bench_options;
 
 static int by_output_rate(const void *a, const void *b)
@@ -79,9 +79,50 @@ static void print_json(const bench_options *o, const bench_machine *m, const spe
     printf(
         ", \"host_hidden_per_step_us_mean\": %.4f, \"steps_ahead\": %lld, \"kv_reused_tokens\": %lld, \"kv_occupancy_mean\": %.4f, \"kv_occupancy_max\": %.4f, \"weight_bytes_per_step\": %llu, "
         "\"weight_bytes_per_second\": %.0f, \"read_bandwidth_bytes_per_second\": %.0f, \"kernels\": "
-        "\"%s\"}\n",
+        "\"%s\"",
         r->hidden_us, (long long)r->n_ahead, (long long)r->kv_reused, r->kv_mean, r->kv_max,
         (unsigned long long)m->weight_bytes, weight_rate(m, r), m->read_bytes, rows);
+}
+
+static double line_rate(const spey_profile_line *line)
+{
+    return line->operations / (double)line->ns * 1e-3; /* 10^12 a second */
+}
+
+static void json_profile(const spey_profile_line *lines, int n)
+{
+    printf(", \"profile\": [");
+    for (int i = 0; i < n; i++)
+        printf("%s{\"kernel\": \"%s\", \"runs\": %llu, \"ms\": %.3f, \"operations\": %.0f}",
+               i ? ", " : "", lines[i].name, (unsigned long long)lines[i].n_runs,
+               (double)lines[i].ns * 1e-6, lines[i].operations);
+    printf("]");
+}
+
+static void table_profile(const spey_profile_line *lines, int n)
+{
+    double total = 0;
+    for (int i = 0; i < n; i++)
+        total += (double)lines[i].ns;
+    printf("%-40s %8s %12s %7s %12s %10s\n", "kernel", "runs", "ms", "%", "us each", "TFLOP/s");
+    for (int i = 0; i < n; i++) {
+        const spey_profile_line *line = &lines[i];
+        printf("%-40s %8llu %12.3f %7.2f %12.3f", line->name, (unsigned long long)line->n_runs,
+               (double)line->ns * 1e-6, 100 * (double)line->ns / total,
+               (double)line->ns * 1e-3 / (double)line->n_runs);
+        if (line->operations > 0) printf(" %10.2f", line_rate(line));
+        printf("\n");
+    }
+}
+
+static spey_status print_profile(const bench_options *o, spey_context *context)
+{
+    spey_profile_line *lines;
+    int n;
+    SPEY_TRY(spey_runner_read_profile(spey_context_runner(context), &lines, &n));
+    (o->json ? json_profile : table_profile)(lines, n);
+    spey_free(lines);
+    return SPEY_OK;
 }
 
 static void table_spread(const char *what, const char *unit, const spey_bench_spread *s)
@@ -132,6 +173,7 @@ static spey_status run_all(const bench_options *o, spey_context *context, int64_
     for (int64_t i = 0; i < o->warmup; i++, first.seed++)
         SPEY_TRY(spey_bench_run(context, &first, vocab_size, "warm-up", results));
     run.seed = first.seed;
+    if (o->profile) SPEY_TRY(spey_runner_profile(spey_context_runner(context)));
     for (int64_t i = 0; i < o->iterations; i++, run.seed++)
         SPEY_TRY(spey_bench_run(context, &run, vocab_size, "measuring", &results[i]));
     return SPEY_OK;
@@ -158,6 +200,8 @@ static spey_status bench_context(const bench_options *o, const spey_engine *engi
         spey_runner_describe(spey_context_runner(context), &rows);
         (o->json ? print_json : print_table)(o, &machine, &results[o->iterations / 2],
                                              rows.data ? rows.data : "");
+        if (o->profile) status = print_profile(o, context);
+        if (o->json) printf("}\n");
     }
     spey_strbuf_deinit(&rows);
     spey_free(results);
@@ -276,6 +320,8 @@ int spey_cmd_bench(int argc, char **argv)
           "runs, the median counts (default: 3 for latency, 1 for throughput)", 1, 1000 },
         { "warmup", SPEY_OPTION_INT, &o.warmup, "N", "runs that do not count (default: 1)", 0,
           1000 },
+        { "profile", SPEY_OPTION_FLAG, &o.profile, NULL,
+          "time every kernel of the counted runs, which are slower for it", 0, 0 },
         { "json", SPEY_OPTION_FLAG, &o.json, NULL, "print one JSON object", 0, 0 },
         SPEY_STEP_OPTIONS(&o.runtime),
         SPEY_RUNTIME_OPTIONS(&o.runtime),
@@ -293,6 +339,7 @@ int spey_cmd_bench(int argc, char **argv)
             "  spey bench latency --shape llama-3.2-1b --dtype bf16 --isl 512 --osl 32\n"
             "  spey bench throughput --shape tinyllama-1.1b --batch 16 --isl 128 --osl 128 --json\n"
             "  spey bench throughput --shape llama-2-70b --quant fp8 --device cuda --batch 512 --isl 128 --osl 128\n"
+            "  spey bench latency models/demo --isl 512 --osl 32 --profile\n"
             "  spey bench throughput models/demo --batch 16 --requests 200 --osl lognormal:40:10\n"
             "  spey bench throughput models/demo --batch 32 --requests 100 --arrival poisson:20",
         .options = table,

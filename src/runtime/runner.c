@@ -191,6 +191,7 @@ void spey_runner_free(spey_runner *r)
     if (!r->program.device_info.host_memory) spey_free(r->host_logits);
     for (int i = 0; i < FLIGHTS_MAX; i++)
         free_flight(r, &r->flights[i]);
+    spey_profile_free(r->profile);
     if (r->program.device) spey_replay_deinit(&r->replay, r->program.backend, r->program.device);
     spey_binding_deinit(&r->binding);
     spey_kv_file_close(r->kv);

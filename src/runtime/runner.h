@@ -18,6 +18,7 @@
 #include "engine/engine_file.h"
 #include "runtime/kv_cache.h"
 #include "runtime/plan.h"
+#include "runtime/profile.h"
 #include "runtime/prompt_table.h"
 
 typedef struct spey_runner spey_runner;
@@ -91,6 +92,11 @@ int spey_runner_under_way(const spey_runner *runner);
  * host memory; others are SPEY_UNSUPPORTED. The number counts the graph's nodes but for slices. */
 typedef void (*spey_observer)(void *user, int number, const spey_step *step);
 spey_status spey_runner_observe(spey_runner *runner, spey_observer observer, void *user);
+
+/* From now on every kernel is timed (profile.h); again: from the beginning. */
+spey_status spey_runner_profile(spey_runner *runner);
+/* What the steps since spent; *out is the caller's (spey_free), the longest time first. */
+spey_status spey_runner_read_profile(const spey_runner *runner, spey_profile_line **out, int *n);
 
 /* As spey_runner_step, but of every row only the number of its largest logit comes back, of equal ones the lowest: the next
  * token of greedy decoding, without the rows' way to the host. -1: there is none (a NaN, or all are -infinity).

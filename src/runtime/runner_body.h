@@ -8,6 +8,7 @@
 #include "runtime/bind.h"
 #include "runtime/driver.h"
 #include "runtime/layout.h"
+#include "runtime/profile.h"
 #include "runtime/program.h"
 #include "runtime/replay.h"
 #include "runtime/runner.h"
@@ -61,6 +62,7 @@ struct spey_runner {
     uint64_t step;          /* number of the current step */
     spey_observer observer; /* NULL: none */
     void *observer_user;
+    spey_profile *profile;     /* NULL: none */
     uint64_t busy_ns, idle_ns; /* of steps that have ended */
     uint64_t last_end_ns;      /* when the device was done with the last one; the driver's */
     uint64_t *seen_in;         /* [sequences_max] the last step that had this sequence */

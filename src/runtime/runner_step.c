@@ -48,6 +48,26 @@ spey_status spey_runner_observe(spey_runner *r, spey_observer observer, void *us
     return SPEY_OK;
 }
 
+spey_status spey_runner_profile(spey_runner *r)
+{
+    SPEY_ASSERT(spey_runner_under_way(r) == 0);
+    if (!r->profile)
+        return spey_profile_new(r->program.backend, r->program.device, r->binding.steps,
+                                r->binding.sizes.n_steps, &r->profile);
+    spey_profile_clear(r->profile);
+    return SPEY_OK;
+}
+
+spey_status spey_runner_read_profile(const spey_runner *r, spey_profile_line **out, int *n)
+{
+    SPEY_ASSERT(r->profile && spey_runner_under_way(r) == 0);
+    *n = 0;
+    *out = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_profile_line, r->binding.sizes.n_steps);
+    if (!*out) return SPEY_NOMEM;
+    *n = spey_profile_read(r->profile, *out);
+    return SPEY_OK;
+}
+
 static spey_status run_observed(spey_runner *r, int begin, int end)
 {
     const spey_step *steps = r->binding.steps;
@@ -81,6 +101,7 @@ static spey_status run_bound(spey_runner *r, const step_flight *f, int begin, in
     resolve_links(r, f);
     SPEY_TRY(spey_runner_upload_tables(r, f));
     if (r->observer) return run_observed(r, begin, end);
+    if (r->profile) return spey_profile_run(r->profile, begin, end);
     return spey_replay_run(&r->replay, r->program.backend, r->program.device, &r->batch,
                            binding->steps + begin, end - begin);
 }

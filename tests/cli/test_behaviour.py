@@ -281,6 +281,15 @@ class Behaviour(SpeyTest):
             self.assertEqual(out["steps_ahead"] > 0, bool(flags))
             self.assertLessEqual(out["host_hidden_per_step_us_mean"], out["host_per_step_us_mean"])
 
+    def test_bench_profile_times_every_kernel_that_ran(self):
+        out = run_json("bench", "latency", self.engine, "--isl", 32, "--osl", 8, "--iterations", 2, "--profile", "--json")
+        lines = {line["kernel"]: line for line in out["profile"]}
+        self.assertEqual({name.split()[0] for name in lines}, {row.rsplit(" ", 1)[0] for row in out["kernels"].split(", ")})
+        products = [line for name, line in lines.items() if name.startswith("gemm/")]
+        self.assertTrue(all(line["operations"] > 0 for line in products))
+        self.assertEqual({line["runs"] % (2 * out["steps"]) for line in products}, {0})
+        self.assertGreater(sum(line["ms"] for line in lines.values()), 0)
+
     def test_bench_runs_drawn_lengths_and_arrivals_and_traces(self):
         trace = os.path.join(self.folder, "trace.jsonl")
         with open(trace, "w") as f:
