@@ -44,6 +44,21 @@ spey_engine_file *e2e_build_with(const char *checkpoint, const spey_build_option
     return engine;
 }
 
+const char *e2e_device;
+
+bool e2e_read_arguments(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--device") && i + 1 < argc)
+            e2e_device = argv[++i];
+        else if (argv[i][0] != '-')
+            cmocka_set_test_filter(argv[i]);
+        else
+            return false;
+    }
+    return true;
+}
+
 spey_engine *e2e_demo;
 
 int e2e_open_demo(void **state)

@@ -17,6 +17,11 @@ spey_engine_file *e2e_build(const char *checkpoint, const char *dtype, const cha
 /* The same with all options. */
 spey_engine_file *e2e_build_with(const char *checkpoint, const spey_build_options *options);
 
+/* NULL: the CPU. */
+extern const char *e2e_device;
+/* "[PATTERN] [--device DEVICE]": choose tests by name, and where they run. False when the arguments are others. */
+bool e2e_read_arguments(int argc, char **argv);
+
 /* The demo model in FP32, between setup and teardown of a group of tests. */
 extern spey_engine *e2e_demo;
 int e2e_open_demo(void **state);

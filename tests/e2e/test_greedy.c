@@ -1,6 +1,6 @@
 /* The demo model continues its prompts as Hugging Face Transformers does in FP32 (tests/data/demo.json).
  *
- *   test_greedy [--device cuda] */
+ *   test_greedy [PATTERN] [--device cuda] */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,8 +12,6 @@
 
 #include "base/json.h"
 #include "engine_fixture.h"
-
-static const char *device; /* NULL: the CPU */
 
 enum { VOCAB = 8192, PROMPT_MAX = 64, OUTPUT_MAX = 256 };
 
@@ -61,7 +59,7 @@ static void the_demo_model_continues_as_expected(void **state)
     json_t *expected;
     e2e_ok(spey_json_read("tests/data/demo.json", &expected), "demo.json");
     spey_engine_file *engine = e2e_build("models/demo", "f32", NULL);
-    const spey_limits_plan limits = { .device = device, .threads = 2 };
+    const spey_limits_plan limits = { .device = e2e_device, .threads = 2 };
     spey_runner *runner = e2e_runner(engine, &limits);
     const json_t *prompts = json_object_get(expected, "greedy_fp32");
     assert_true(json_array_size(prompts) > 0);
@@ -74,7 +72,7 @@ static void the_demo_model_continues_as_expected(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc == 3 && !strcmp(argv[1], "--device")) device = argv[2];
+    if (!e2e_read_arguments(argc, argv)) return 2;
     const struct CMUnitTest tests[] = { cmocka_unit_test(the_demo_model_continues_as_expected) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,9 @@
 /* On the demo model: what a guided request writes does not depend on what runs beside it, on reuse of prefixes, on pauses, or on
- * tables that its guide had to lend to others: several sequences, best_of, beams and stop strings. */
+ * tables that its guide had to lend to others: several sequences, best_of, beams and stop strings.
+ *
+ *   test_guides [PATTERN] [--device cuda]
+ *
+ * On a device one request may go astray (runtime/recorder.h says why). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -94,7 +98,8 @@ static void ordinary(spey_context_options *options)
     options->sequences_max = 12;
     options->kv_block_tokens = 16;
     options->sequence_tokens_max = PROMPT + OUTPUT_MAX;
-    options->batch_invariant = true;
+    options->batch_invariant = !e2e_device;
+    options->device = e2e_device;
 }
 
 static const record *alone(void)
@@ -113,14 +118,17 @@ static void check(const spey_context_options *options)
     static record crowd[REQUESTS];
     memset(crowd, 0, sizeof crowd);
     const record *wanted = alone();
+    int n_astray = 0;
     run(options, 0, REQUESTS, crowd);
     for (int i = 0; i < REQUESTS; i++) {
         assert_int_equal(crowd[i].n_ends, 1);
         assert_int_not_equal(crowd[i].finish[0], SPEY_FINISH_ERROR);
         assert_true(crowd[i].n[0] > 0);
-        if (memcmp(&crowd[i], &wanted[i], sizeof crowd[i]))
-            fail_msg("request %d: \"%s\", alone \"%s\"", i, crowd[i].text[0], wanted[i].text[0]);
+        if (!memcmp(&crowd[i], &wanted[i], sizeof crowd[i])) continue;
+        print_message("request %d: \"%s\", alone \"%s\"\n", i, crowd[i].text[0], wanted[i].text[0]);
+        n_astray++;
     }
+    assert_in_range(n_astray, 0, e2e_device ? 1 : 0);
 }
 
 static void guides_beside_guides_over_shared_prefixes(void **state)
@@ -173,8 +181,9 @@ static void a_bad_guide_is_refused_at_submit(void **state)
     assert_int_equal(r.n_ends, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (!e2e_read_arguments(argc, argv)) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guides_beside_guides_over_shared_prefixes),
         cmocka_unit_test(guides_that_take_each_others_tables),

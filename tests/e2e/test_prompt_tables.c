@@ -1,6 +1,10 @@
 /* A prompt whose ids name rows of a table that are copies of the model's own gives what the plain prompt gives, to the bit:
  * whatever the family does to its embeddings, however the prompt is cut, with reuse and without, alone, paused, as several
- * sequences or beams. */
+ * sequences or beams.
+ *
+ *   test_prompt_tables [PATTERN] [--device cuda]
+ *
+ * On a device a prompt that is cut otherwise has other bits: there steps of the same sizes are compared. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -138,6 +142,7 @@ static void ordinary(spey_context_options *options)
 {
     spey_context_options_init(options);
     options->threads = 2;
+    options->device = e2e_device;
     options->sequences_max = WIDTH;
     options->kv_block_tokens = 4;
     options->sequence_tokens_max = PROMPT + TOKENS;
@@ -192,6 +197,7 @@ static void check_family(const char *checkpoint, const char *dtype)
     for (int i = 0; i < 6; i++) {
         options.step_tokens_max = step_tokens[i / 2];
         options.no_kv_reuse = i % 2;
+        if (e2e_device) run_all(&s, &options, false, wanted);
         run_all(&s, &options, true, got);
         if (memcmp(got, wanted, sizeof got)) fail_msg("%s, %s: case %d", checkpoint, dtype, i);
     }
@@ -243,7 +249,8 @@ static void only_equal_tables_share_blocks(void **state)
     submit(context, &s, &same, GREEDY, &third);
     run(context);
     assert_true(reused(context) >= PROMPT - 4);
-    assert_memory_equal(&third, &first, sizeof third);
+    if (!e2e_device) assert_memory_equal(&third, &first, sizeof third);
+    assert_memory_equal(third.ids, first.ids, sizeof third.ids);
     spey_context_free(context);
     free(changed);
     free(copy);
@@ -271,14 +278,17 @@ static void a_crowd_of_both_is_paused_and_changes_no_bit(void **state)
         submit(context, &s, i % 2 ? NULL : &s.table, GREEDY, &got[i]);
     run(context);
     assert_true(spey_context_counts(context).pauses > 0);
-    for (int i = 0; i < 4; i++)
-        assert_memory_equal(&got[i], &wanted[GREEDY], sizeof got[i]);
+    for (int i = 0; i < 4; i++) {
+        if (!e2e_device) assert_memory_equal(&got[i], &wanted[GREEDY], sizeof got[i]);
+        assert_int_equal(got[i].finish, wanted[GREEDY].finish);
+    }
     spey_context_free(context);
     close_subject(&s);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (!e2e_read_arguments(argc, argv)) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_of_the_models_own_rows_change_no_bit),
         cmocka_unit_test(only_equal_tables_share_blocks),
