@@ -1,9 +1,10 @@
 /* checkkernel: every row of every op against its reference, and against the clock.
  *
  *   checkkernel [PATTERN] [--backend cpu|cuda] [--list] [-v] [--seed N] [--repeat N]
- *               [--bench] [--problem PATTERN] [--threads N] [--json FILE]
+ *               [--bytes-max N] [--bench] [--problem PATTERN] [--threads N] [--json FILE]
  *
- * PATTERN is a part of a row's name ("norm", "attention/avx512"). The exit status is 1 when a row is wrong, an op has
+ * PATTERN is a part of a row's name ("norm", "attention/avx512"). --bytes-max leaves out problems whose operands have more, for
+ * runs under a slow sanitizer. The exit status is 1 when a row is wrong, an op has
  * no check, or no problem of its check suits a row that this machine can run. How it checks: tests/check/check.h. */
 #include <errno.h>
 #include <stdio.h>
@@ -39,6 +40,7 @@ typedef struct options {
     uint64_t seed;
     int repeat;
     int threads;
+    size_t bytes_max; /* of a problem's operands; 0: no bound */
     const char *problem;
     bool bench, list, verbose;
 } options;
@@ -224,6 +226,10 @@ static void report_row(session *s, const tally *t)
         printf("skip %-30s this machine cannot run it\n", t->row->name);
         return;
     }
+    if (!t->n_cases && s->opt.bytes_max) {
+        printf("skip %-30s no problem is that small\n", t->row->name);
+        return;
+    }
     bool good = t->n_cases && !t->n_failed;
     printf("%s %-30s %4d cases", good ? "ok  " : "FAIL", t->row->name, t->n_cases);
     if (!t->n_cases)
@@ -238,6 +244,14 @@ static void report_row(session *s, const tally *t)
     if (!good) s->failed = true;
 }
 
+static bool is_too_large(const session *s, const check *c)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < c->n_buffers; i++)
+        bytes += c->buffers[i].bytes;
+    return s->opt.bytes_max && bytes > s->opt.bytes_max;
+}
+
 static void check_one_op(session *s, const struct op *op, tally *tallies, int n)
 {
     for (int round = 0; round < s->opt.repeat; round++) {
@@ -245,6 +259,10 @@ static void check_one_op(session *s, const struct op *op, tally *tallies, int n)
         for (int index = 0;; index++) {
             check *c = check_problem_new(op->name, op->check->args_bytes, seed, index, 0);
             bool there = op->check->make(c, index, c->args);
+            if (there && is_too_large(s, c)) {
+                check_problem_free(c);
+                continue;
+            }
             if (there) {
                 if (!run_reference(op->name, c)) {
                     printf("FAIL %s has no reference row\n", op->name);
@@ -454,7 +472,7 @@ static void write_json(session *s)
 
 static const char usage[] =
     "usage: checkkernel [PATTERN] [--backend cpu|cuda] [--list] [-v] [--seed N] [--repeat N]\n"
-    "                   [--bench] [--problem PATTERN] [--threads N] [--json FILE]\n";
+    "                   [--bytes-max N] [--bench] [--problem PATTERN] [--threads N] [--json FILE]\n";
 
 static const char *value_of(int argc, char **argv, int *i)
 {
@@ -483,6 +501,8 @@ static options parse_options(int argc, char **argv)
             opt.seed = strtoull(value_of(argc, argv, &i), NULL, 10);
         else if (!strcmp(arg, "--repeat"))
             opt.repeat = atoi(value_of(argc, argv, &i));
+        else if (!strcmp(arg, "--bytes-max"))
+            opt.bytes_max = strtoull(value_of(argc, argv, &i), NULL, 10);
         else if (!strcmp(arg, "--threads"))
             opt.threads = atoi(value_of(argc, argv, &i));
         else if (arg[0] == '-' || opt.pattern)

@@ -10,12 +10,30 @@ const spey_backend_host *spey_cuda_host;
 
 enum { CAPABILITY_MIN = 80 }; /* major * 10 + minor: BF16 and 16-byte asynchronous copies */
 
+/* Errors that a context never recovers from: every later call of this process gets them again. */
+static bool is_lost(cudaError_t error)
+{
+    static const cudaError_t errors[] = {
+        cudaErrorIllegalAddress,      cudaErrorLaunchTimeout,       cudaErrorAssert,
+        cudaErrorHardwareStackError,  cudaErrorIllegalInstruction,  cudaErrorMisalignedAddress,
+        cudaErrorInvalidAddressSpace, cudaErrorInvalidPc,           cudaErrorLaunchFailure,
+        cudaErrorECCUncorrectable,    cudaErrorNvlinkUncorrectable,
+    };
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (error == errors[i]) return true;
+    return false;
+}
+
 spey_status spey_cuda_failed(cudaError_t error, const char *call)
 {
     cudaGetLastError();
+    const int length = (int)strcspn(call, "(");
+    if (is_lost(error))
+        return spey_cuda_host->fail(SPEY_DEVICE,
+                                    "cuda: the device is lost until this process ends (%.*s: %s)",
+                                    length, call, cudaGetErrorString(error));
     spey_status status = error == cudaErrorMemoryAllocation ? SPEY_NOMEM : SPEY_DEVICE;
-    return spey_cuda_host->fail(status, "cuda: %.*s: %s", (int)strcspn(call, "("), call,
-                                cudaGetErrorString(error));
+    return spey_cuda_host->fail(status, "cuda: %.*s: %s", length, call, cudaGetErrorString(error));
 }
 
 void spey_cuda_note(spey_device *device, spey_status status, const char *format, ...)
