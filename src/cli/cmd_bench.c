@@ -84,18 +84,14 @@ static void print_json(const bench_options *o, const bench_machine *m, const spe
         (unsigned long long)m->weight_bytes, weight_rate(m, r), m->read_bytes, rows);
 }
 
-static double line_rate(const spey_profile_line *line)
-{
-    return line->operations / (double)line->ns * 1e-3; /* 10^12 a second */
-}
-
 static void json_profile(const spey_profile_line *lines, int n)
 {
     printf(", \"profile\": [");
     for (int i = 0; i < n; i++)
-        printf("%s{\"kernel\": \"%s\", \"runs\": %llu, \"ms\": %.3f, \"operations\": %.0f}",
-               i ? ", " : "", lines[i].name, (unsigned long long)lines[i].n_runs,
-               (double)lines[i].ns * 1e-6, lines[i].operations);
+        printf(
+            "%s{\"kernel\": \"%s\", \"runs\": %llu, \"ms\": %.3f, \"operations\": %.0f, \"weight_bytes\": %.0f}",
+            i ? ", " : "", lines[i].name, (unsigned long long)lines[i].n_runs,
+            (double)lines[i].ns * 1e-6, lines[i].operations, lines[i].weight_bytes);
     printf("]");
 }
 
@@ -104,13 +100,16 @@ static void table_profile(const spey_profile_line *lines, int n)
     double total = 0;
     for (int i = 0; i < n; i++)
         total += (double)lines[i].ns;
-    printf("%-40s %8s %12s %7s %12s %10s\n", "kernel", "runs", "ms", "%", "us each", "TFLOP/s");
+    printf("%-40s %8s %12s %7s %12s %10s %14s\n", "kernel", "runs", "ms", "%", "us each", "TFLOP/s",
+           "weights, GB/s");
     for (int i = 0; i < n; i++) {
         const spey_profile_line *line = &lines[i];
         printf("%-40s %8llu %12.3f %7.2f %12.3f", line->name, (unsigned long long)line->n_runs,
                (double)line->ns * 1e-6, 100 * (double)line->ns / total,
                (double)line->ns * 1e-3 / (double)line->n_runs);
-        if (line->operations > 0) printf(" %10.2f", line_rate(line));
+        if (line->operations > 0)
+            printf(" %10.2f %14.1f", line->operations / (double)line->ns * 1e-3,
+                   line->weight_bytes / (double)line->ns);
         printf("\n");
     }
 }

@@ -121,7 +121,11 @@ int spey_profile_read(const spey_profile *p, spey_profile_line *out)
         spey_profile_line *line = find_line(out, &n, &p->steps[i]);
         line->n_runs += time->n_runs;
         line->ns += time->ns;
-        if (gemm) line->operations += 2 * (double)time->n_rows * (double)gemm->n * (double)gemm->k;
+        if (!gemm) continue;
+        double n_weights = (double)gemm->n * (double)gemm->k;
+        line->operations += 2 * (double)time->n_rows * n_weights;
+        line->weight_bytes +=
+            (double)time->n_runs * n_weights * (double)spey_dtype_bytes(gemm->w_dtype);
     }
     qsort(out, (size_t)n, sizeof *out, by_time);
     return n;

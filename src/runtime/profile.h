@@ -11,7 +11,8 @@ enum { SPEY_PROFILE_NAME_BYTES = 64 };
 typedef struct spey_profile_line {
     char name[SPEY_PROFILE_NAME_BYTES]; /* "gemm/cublaslt 4096>6144", "norm/sm80" */
     uint64_t n_runs, ns;
-    double operations; /* of products: 2 · rows · n · k, summed; else 0 */
+    double operations,
+        weight_bytes; /* of products: 2 · rows · n · k, and n · k elements, summed; else 0 */
 } spey_profile_line;
 
 typedef struct spey_profile spey_profile;

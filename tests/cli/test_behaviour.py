@@ -286,7 +286,7 @@ class Behaviour(SpeyTest):
         lines = {line["kernel"]: line for line in out["profile"]}
         self.assertEqual({name.split()[0] for name in lines}, {row.rsplit(" ", 1)[0] for row in out["kernels"].split(", ")})
         products = [line for name, line in lines.items() if name.startswith("gemm/")]
-        self.assertTrue(all(line["operations"] > 0 for line in products))
+        self.assertTrue(all(line["operations"] > 0 and line["weight_bytes"] > 0 for line in products))
         self.assertEqual({line["runs"] % (2 * out["steps"]) for line in products}, {0})
         self.assertGreater(sum(line["ms"] for line in lines.values()), 0)
 

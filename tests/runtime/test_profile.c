@@ -78,9 +78,9 @@ typedef struct fixture {
 static void prepare(fixture *f)
 {
     *f = (fixture){ .norm_rows = 3,
-                    .up = { .rows = 3, .k = 4, .n = 16 },
-                    .up_again = { .rows = 3, .k = 4, .n = 16 },
-                    .down = { .rows = 1, .k = 16, .n = 4 } };
+                    .up = { .rows = 3, .k = 4, .n = 16, .w_dtype = SPEY_BF16 },
+                    .up_again = { .rows = 3, .k = 4, .n = 16, .w_dtype = SPEY_BF16 },
+                    .down = { .rows = 1, .k = 16, .n = 4, .w_dtype = SPEY_E4M3 } };
     f->steps[0] = (spey_step){ &norm, &f->norm_rows };
     f->steps[1] = (spey_step){ &gemm, &f->up };
     f->steps[2] = (spey_step){ &gemm, &f->up_again };
@@ -104,11 +104,13 @@ static void products_are_told_apart_by_shape_and_counted(void **state)
     assert_int_equal(lines[0].n_runs, 4);
     assert_int_equal(lines[0].ns, 10 * (3 + 3 + 7 + 3));
     assert_true(lines[0].operations == 2.0 * (3 + 3 + 7 + 3) * 4 * 16);
+    assert_true(lines[0].weight_bytes == 4.0 * 4 * 16 * 2);
     assert_string_equal(lines[1].name, "norm/fake");
     assert_int_equal(lines[1].ns, 30);
     assert_true(lines[1].operations == 0);
     assert_string_equal(lines[2].name, "gemm/fake 16>4");
     assert_int_equal(lines[2].n_runs, 1);
+    assert_true(lines[2].weight_bytes == 16.0 * 4);
     spey_profile_clear(p);
     assert_int_equal(spey_profile_read(p, lines), 0);
     spey_profile_free(p);
