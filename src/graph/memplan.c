@@ -43,10 +43,20 @@ static bool reads_wide(spey_graph_op op)
            op == SPEY_GRAPH_ROUTE;
 }
 
-static bool writes_wide(spey_graph_op op)
+/* Node n is a product that rounds its input to E4M3. */
+static bool is_e4m3_product(const spey_graph *graph, const spey_node *node)
 {
-    return op == SPEY_GRAPH_EMBED || op == SPEY_GRAPH_LINEAR || op == SPEY_GRAPH_NORM ||
-           op == SPEY_GRAPH_ADD || op == SPEY_GRAPH_ADD_NORM;
+    return node->op == SPEY_GRAPH_LINEAR && graph->weights[node->weights[0]].dtype == SPEY_E4M3 &&
+           graph->weights[node->weights[0]].input != SPEY_INPUT_AS_IS;
+}
+
+static bool writes_wide(const spey_graph *graph, const spey_memplan_limits *limits,
+                        const spey_node *node)
+{
+    if (limits->rounds_inputs && is_e4m3_product(graph, node)) return false;
+    return node->op == SPEY_GRAPH_EMBED || node->op == SPEY_GRAPH_LINEAR ||
+           node->op == SPEY_GRAPH_NORM || node->op == SPEY_GRAPH_ADD ||
+           node->op == SPEY_GRAPH_ADD_NORM;
 }
 
 /* Node n is a product whose matrix has 16 or 8 bits. */
@@ -74,7 +84,8 @@ static void find_narrow(const spey_graph *graph, spey_placement *values)
 }
 
 /* Backwards: `wide` says that all readers can. Forwards: and that the writer can. */
-static void find_wide(const spey_graph *graph, spey_placement *values)
+static void find_wide(const spey_graph *graph, const spey_memplan_limits *limits,
+                      spey_placement *values)
 {
     const spey_width wide = SPEY_WIDTH_WIDE, other = SPEY_WIDTH_ACTIVATION;
     for (int v = 0; v < graph->n_values; v++)
@@ -94,21 +105,63 @@ static void find_wide(const spey_graph *graph, spey_placement *values)
                 out->width = wide;
             else if (is_transparent(node->op))
                 out->width = values[node->inputs[0]].width;
-            else if (!writes_wide(node->op))
+            else if (!writes_wide(graph, limits, node))
                 out->width = other;
         }
+    }
+}
+
+/* Two products that round an input in the same way. */
+static bool round_alike(const spey_graph *graph, int32_t a, int32_t b)
+{
+    const spey_weight *x = &graph->weights[a], *y = &graph->weights[b];
+    return x->input == y->input &&
+           (x->input != SPEY_INPUT_STATIC || x->input_scale == y->input_scale);
+}
+
+/* May this node's last result be rounded to E4M3? One scale for a row: not in groups. */
+static bool rounds_to_e4m3(const spey_node *node)
+{
+    return node->op == SPEY_GRAPH_GLU ||
+           ((node->op == SPEY_GRAPH_NORM || node->op == SPEY_GRAPH_ADD_NORM) &&
+            spey_node_int(node, SPEY_ATTR_GROUPS, 1) == 1);
+}
+
+/* What norms and gates make, when only products that round it alike read it. */
+static void find_e4m3(const spey_graph *graph, spey_placement *values)
+{
+    enum { NOBODY = -2 };
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const spey_node *node = &graph->nodes[n];
+        if (rounds_to_e4m3(node)) values[node->outputs[node->n_outputs - 1]].rounded_for = NOBODY;
+        const int32_t weight = is_e4m3_product(graph, node) ? node->weights[0] : -1;
+        for (int i = 0; i < node->n_inputs; i++) {
+            int32_t *other = &values[node->inputs[i]].rounded_for;
+            if (*other == NOBODY)
+                *other = weight;
+            else if (*other >= 0 && (weight < 0 || !round_alike(graph, *other, weight)))
+                *other = -1;
+        }
+    }
+    values[graph->output].rounded_for = -1;
+    for (int v = 0; v < graph->n_values; v++) {
+        if (values[v].rounded_for >= 0) values[v].width = SPEY_WIDTH_E4M3;
+        if (values[v].rounded_for < 0) values[v].rounded_for = -1;
     }
 }
 
 void spey_memplan_find_widths(const spey_graph *graph, const spey_memplan_limits *limits,
                               spey_placement *values)
 {
-    for (int v = 0; v < graph->n_values; v++)
+    for (int v = 0; v < graph->n_values; v++) {
         values[v].width = spey_graph_is_table(graph, v) ? SPEY_WIDTH_WIDE : SPEY_WIDTH_ACTIVATION;
+        values[v].rounded_for = -1;
+    }
     if (limits->element_bytes < sizeof(float))
-        find_wide(graph, values);
+        find_wide(graph, limits, values);
     else if (limits->input_bytes)
         find_narrow(graph, values);
+    if (limits->rounds_inputs) find_e4m3(graph, values);
 }
 
 /* ---- liveness ---- */
@@ -227,9 +280,13 @@ static spey_status measure(planner *p, spey_value root, storage *out)
 {
     const spey_value_info *info = &p->graph->values[root];
     int64_t rows = info->rows == SPEY_ROWS_OUTPUTS ? p->limits->outputs_max : p->limits->tokens_max;
-    size_t bytes = spey_memplan_element_bytes(p->limits, &p->plan->values[root]);
+    size_t bytes = spey_memplan_element_bytes(p->limits, &p->plan->values[root]), scales = 0;
+    if (p->plan->values[root].width == SPEY_WIDTH_E4M3 &&
+        !spey_mul_size(sizeof(float), (size_t)rows, &scales))
+        scales = SIZE_MAX;
     if (!spey_mul_size(bytes, (size_t)p->plan->values[root].pitch, &bytes) ||
-        !spey_mul_size(bytes, (size_t)rows, &bytes) || bytes > (size_t)1 << 56)
+        !spey_mul_size(bytes, (size_t)rows, &bytes) || !spey_add_size(bytes, scales, &bytes) ||
+        bytes > (size_t)1 << 56)
         return SPEY_FAIL(SPEY_LIMIT, "activations of %lld rows by %lld columns do not fit memory",
                          (long long)rows, (long long)info->cols);
     out->root = root;

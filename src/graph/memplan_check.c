@@ -40,6 +40,9 @@ static bool end_of(const replay *r, spey_value v, uint64_t *out)
         !spey_add_size(span, (size_t)r->graph->values[v].cols, &span) ||
         !spey_mul_size(span, bytes_of(r, v), &span) || !spey_add_size(span, place->offset, &span))
         return false;
+    if (place->width == SPEY_WIDTH_E4M3) /* scales behind whole rows */
+        return spey_mul_size((size_t)place->pitch + sizeof(float), (size_t)rows_of(r, v), &span) &&
+               spey_add_size(span, place->offset, out);
     *out = span;
     return true;
 }
@@ -81,6 +84,8 @@ static spey_status check_place(const replay *r, spey_value v)
         place->offset % bytes_of(r, v) || base->offset % 64)
         return SPEY_FAIL(SPEY_INTERNAL, "plan: %%%d: offset %llu, pitch %lld", v,
                          (unsigned long long)place->offset, (long long)place->pitch);
+    if (place->width == SPEY_WIDTH_E4M3 && (place->storage != v || place->pitch % 64))
+        return SPEY_FAIL(SPEY_INTERNAL, "plan: %%%d has no place for its scales", v);
     if (!end_of(r, v, &end) || end > r->plan->arena_bytes)
         return SPEY_FAIL(SPEY_INTERNAL, "plan: %%%d ends beyond the arena of %llu bytes", v,
                          (unsigned long long)r->plan->arena_bytes);

@@ -54,6 +54,7 @@ static inline spey_e4m3_scale spey_input_scale(spey_input_quant quant, const flo
                                                int64_t n)
 {
     if (quant == SPEY_INPUT_AS_IS) return (spey_e4m3_scale){ 0 };
+    if (dtype == SPEY_E4M3) return (spey_e4m3_scale){ *x_scale, 1 }; /* it has been rounded */
     if (quant == SPEY_INPUT_STATIC) return (spey_e4m3_scale){ *x_scale, 1 / *x_scale };
     float largest = 0;
     for (int64_t i = 0; i < n; i++)
@@ -68,6 +69,22 @@ static inline double spey_load_input(const void *x, spey_dtype dtype, int64_t i,
     if (scale.scale == 0) return value;
     uint8_t rounded = spey_f32_to_e4m3((float)value * scale.inverse);
     return (double)spey_e4m3_to_f32(rounded) * (double)scale.scale;
+}
+
+/* How a row is rounded on its way out: by its largest magnitude, which leaves its scale in *out_scale, or by *out_scale. */
+static inline spey_e4m3_scale spey_output_scale(spey_input_quant quant, float *out_scale,
+                                                double largest)
+{
+    if (quant == SPEY_INPUT_STATIC) return (spey_e4m3_scale){ *out_scale, 1 / *out_scale };
+    SPEY_ASSERT(quant == SPEY_INPUT_TOKEN);
+    const spey_e4m3_scale scale = spey_e4m3_scale_of((float)largest);
+    *out_scale = scale.scale;
+    return scale;
+}
+
+static inline void spey_store_e4m3(void *array, int64_t i, double value, spey_e4m3_scale scale)
+{
+    ((uint8_t *)array)[i] = spey_f32_to_e4m3((float)value * scale.inverse);
 }
 
 static inline double spey_activate(spey_activation activation, double x)

@@ -42,7 +42,38 @@ typedef struct operand {
     int64_t pitch;
     int64_t cols;
     spey_dtype dtype;
+    spey_input_quant quant; /* how E4M3 is rounded */
+    float *scales;          /* of its rows, or the static one, which is only read */
 } operand;
+
+static const float *scale_at(const binder *b, int32_t index)
+{
+    return b->planning ? b->bases.workspace : b->bases.weights[index];
+}
+
+static spey_dtype dtype_of(const spey_program *program, spey_width width)
+{
+    switch (width) {
+    case SPEY_WIDTH_WIDE: return SPEY_F32;
+    case SPEY_WIDTH_INPUT: return program->input_dtype;
+    case SPEY_WIDTH_E4M3: return SPEY_E4M3;
+    default: return program->activation_dtype;
+    }
+}
+
+/* Behind the rows; or where the products that it is rounded for have theirs. */
+static void find_scales(const binder *b, spey_value value, operand *x)
+{
+    const spey_graph *graph = b->program->graph;
+    const spey_memplan_limits *limits = &b->layout->memplan_limits;
+    const spey_weight *reader = &graph->weights[b->layout->memplan->values[value].rounded_for];
+    const bool outputs = graph->values[value].rows == SPEY_ROWS_OUTPUTS;
+    const int64_t rows = outputs ? limits->outputs_max : limits->tokens_max;
+    x->quant = reader->input;
+    x->scales = x->quant == SPEY_INPUT_TOKEN
+                    ? (float *)(void *)(x->data + (size_t)rows * (size_t)x->pitch)
+                    : (float *)scale_at(b, reader->input_scale);
+}
 
 /* The logits are not in the arena: callers read them after the step, dense and in FP32 on every device. Whatever shares
  * their memory lies there with them. */
@@ -59,9 +90,8 @@ static operand value_operand(const binder *b, spey_value value)
     } else {
         x.data = b->bases.activations + place->offset;
         x.pitch = place->pitch;
-        x.dtype = place->width == SPEY_WIDTH_WIDE    ? SPEY_F32
-                  : place->width == SPEY_WIDTH_INPUT ? b->program->input_dtype
-                                                     : b->program->activation_dtype;
+        x.dtype = dtype_of(b->program, place->width);
+        if (place->width == SPEY_WIDTH_E4M3) find_scales(b, value, &x);
     }
     return x;
 }
@@ -91,11 +121,6 @@ static const spey_weight *weight_info(const binder *b, const spey_node *node, in
 }
 
 /* Scales of the node's matrix; NULL when it is not E4M3. */
-static const float *scale_at(const binder *b, int32_t index)
-{
-    return b->planning ? b->bases.workspace : b->bases.weights[index];
-}
-
 static const float *weight_scale(const binder *b, const spey_weight *w)
 {
     return w->dtype == SPEY_E4M3 ? scale_at(b, w->scale) : NULL;
@@ -276,6 +301,8 @@ static spey_status bind_norm(binder *b, const spey_node *node, spey_any_args *ar
         .eps = number(node, SPEY_ATTR_EPS, 0),
         .out = out.data,
         .out_pitch = out.pitch,
+        .out_quant = out.quant,
+        .out_scale = out.scales,
     };
     if (sums) {
         operand residual = input(b, node, 1), sum = output(b, node, 0);
@@ -311,7 +338,7 @@ static spey_status bind_linear(binder *b, const spey_node *node, spey_any_args *
         .w_scale = weight_scale(b, w),
         .w_scale_step = has_one_scale(b, w) ? 0 : 1,
         .x_quant = input_quant(b, w),
-        .x_scale = input_scale(b, w),
+        .x_scale = x.dtype == SPEY_E4M3 ? x.scales : input_scale(b, w),
         .bias = weight(b, node, 1),
         .activation = activation(node),
         .precision = b->program->precision,
@@ -375,6 +402,8 @@ static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *arg
         .up_pitch = up.pitch,
         .out = out.data,
         .out_pitch = out.pitch,
+        .out_quant = out.quant,
+        .out_scale = out.scales,
     };
     return finish(b, "glu", node_rows(b, node), args);
 }

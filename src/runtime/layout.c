@@ -409,6 +409,7 @@ static spey_status lay_out(spey_layout *layout, const spey_program *program)
                                .input_bytes = program->input_dtype == program->activation_dtype
                                                   ? 0
                                                   : spey_dtype_bytes(program->input_dtype),
+                               .rounds_inputs = program->rounds_inputs,
                                .in_place = !limits->no_in_place };
     SPEY_TRY(spey_memplan_new(program->graph, &layout->memplan_limits, &layout->memplan));
     SPEY_TRY(spey_memplan_check(program->graph, &layout->memplan_limits, layout->memplan));

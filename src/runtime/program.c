@@ -5,6 +5,8 @@
 
 #include "base/alloc.h"
 #include "graph/graph_text.h"
+#include "kernels/glu/glu.h"
+#include "kernels/norm/norm.h"
 #include "kernels/registry.h"
 
 /* "cuda:1" is the plug-in "cuda" and its device 1. */
@@ -136,6 +138,41 @@ static spey_dtype choose_input_dtype(const spey_program *program, spey_dtype dty
     return row->supports(&args) ? dtype : program->activation_dtype;
 }
 
+static bool has_row(const spey_program *program, const char *op, const void *args)
+{
+    const spey_kernel *row;
+    return spey_kernel_choose(program->backend, op, args, &row) == SPEY_OK;
+}
+
+/* Devices that compute in E4M3 have rows that take and make it. On the CPU inputs stay as they are. */
+static bool choose_rounds_inputs(const spey_program *program)
+{
+    if (program->device_info.host_memory) return false;
+    const spey_gemm_args gemm = { .n = 64,
+                                  .k = 64,
+                                  .x_dtype = SPEY_E4M3,
+                                  .x_pitch = 64,
+                                  .w_dtype = SPEY_E4M3,
+                                  .w_pitch = 64,
+                                  .x_quant = SPEY_INPUT_TOKEN,
+                                  .precision = program->precision,
+                                  .y_dtype = program->activation_dtype,
+                                  .y_pitch = 64 };
+    const spey_norm_args norm = { .cols = 64,
+                                  .groups = 1,
+                                  .x_dtype = program->activation_dtype,
+                                  .out_dtype = SPEY_E4M3,
+                                  .out_pitch = 64,
+                                  .out_quant = SPEY_INPUT_TOKEN };
+    const spey_glu_args glu = { .cols = 64,
+                                .dtype = program->activation_dtype,
+                                .out_dtype = SPEY_E4M3,
+                                .out_pitch = 64,
+                                .out_quant = SPEY_INPUT_TOKEN };
+    return has_row(program, "gemm", &gemm) && has_row(program, "norm", &norm) &&
+           has_row(program, "glu", &glu);
+}
+
 spey_status spey_program_init(spey_program *program, const spey_engine_file *engine,
                               const spey_limits_plan *limits)
 {
@@ -158,6 +195,7 @@ spey_status spey_program_init(spey_program *program, const spey_engine_file *eng
     program->precision = exact ? SPEY_PRECISION_F32 : SPEY_PRECISION_16;
     program->activation_dtype = choose_activation_dtype(program, dtype);
     program->input_dtype = choose_input_dtype(program, dtype);
+    program->rounds_inputs = choose_rounds_inputs(program);
     return SPEY_OK;
 }
 

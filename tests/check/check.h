@@ -27,6 +27,7 @@
 #include "base/status.h"
 #include "kernels/ragged.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 typedef struct check check; /* one problem */
 typedef struct check_buffer check_buffer;
@@ -87,10 +88,21 @@ double check_scalar(const void *array, spey_dtype dtype, int64_t i);
 /* In bound(): what the reference gave, and how far from it a row may be. */
 double check_reference(const check_buffer *b, int64_t i);
 void check_set_bound(check_buffer *b, int64_t i, double bound);
+double check_bound(const check_buffer *b, int64_t i);
 /* Half the distance between numbers near 1: 2^-24 for F32, 2^-11 for F16, 2^-8 for BF16, 2^-4 for E4M3. */
 double check_unit(spey_dtype dtype);
 /* What rounding the row's and the reference's result to dtype may add: 2 units, and the subnormal step. */
 double check_rounding(spey_dtype dtype, double reference);
+
+/* Rows that are rounded to E4M3 on their way out: a new buffer of scales bound to `field`, an output [rows] from `first` on
+ * (by token), or one number for values of that size, a few of which saturate (static). */
+void check_out_scale(check *c, void *field, spey_input_quant quant, int64_t rows, int64_t first,
+                     int64_t n_rows, double size);
+/* In bound(): what an element with that reference may be off when its value is off by `error`, and the largest of its row by
+ * `row_error`; the scale at `scale`. */
+double check_e4m3_error(double reference, double scale, double error, double row_error);
+/* And what a row's scale may be off. */
+double check_scale_error(double scale, double row_error);
 
 /* ---- ragged batches and paged caches ---- */
 

@@ -70,6 +70,15 @@ static const gemm_case cases[] = {
     { "devices",       130,  272,   64, BF16, E4M3, F32,  ROUND, 0, false, SPEY_ACT_NONE,  1, TOKEN, true },
     { "devices",         9,   32, 4096, BF16, E4M3, BF16, ROUND, 0, false, SPEY_ACT_NONE,  1, TOKEN, false },
     { "devices",         3,   33,  100, BF16, E4M3, BF16, ROUND, 0, true,  SPEY_ACT_NONE,  1, TOKEN, false },
+    { "rounded x",       5,   24,  160, E4M3, E4M3, F32,  EXACT, 3, true,  SPEY_ACT_NONE,  1, TOKEN, false },
+    { "rounded x",       5,   24,  160, E4M3, E4M3, F32,  EXACT, 3, false, SPEY_ACT_SILU,  1, STATIC, false },
+    { "devices",         1,   64,  128, E4M3, E4M3, BF16, ROUND, 16, true, SPEY_ACT_GELU,  1, TOKEN, false },
+    { "devices",        33,   80,  144, E4M3, E4M3, BF16, ROUND, 16, false, SPEY_ACT_NONE, 1, TOKEN, false },
+    { "devices",       640,   48,  160, E4M3, E4M3, BF16, ROUND, 0, false, SPEY_ACT_NONE,  1, TOKEN, false },
+    { "devices",       640,   48,  160, E4M3, E4M3, BF16, ROUND, 0, true,  SPEY_ACT_NONE,  1, TOKEN, true },
+    { "devices",        40,   48,  256, E4M3, E4M3, BF16, ROUND, 0, false, SPEY_ACT_NONE,  1, STATIC, true },
+    { "devices",        40,   48,  256, E4M3, E4M3, F16,  ROUND, 0, true,  SPEY_ACT_NONE,  1, STATIC, false },
+    { "devices",        17,   48,  256, E4M3, E4M3, F32,  ROUND, 16, false, SPEY_ACT_NONE, 1, TOKEN, false },
     { "router",          9,   16,   72, BF16, F32,  F32,  ROUND, 8, false, SPEY_ACT_NONE,  1, AS_IS, false },
     { "router",          5,    1,   37, F16,  F32,  F16,  ROUND, 1, true,  SPEY_ACT_SIGMOID, 1, AS_IS, false },
 };
@@ -117,12 +126,15 @@ static bool part_rows(int part, int64_t rows, int64_t *first, int64_t *count)
 }
 
 /* Of the weights near 1; of x so that the largest magnitudes saturate. */
-static void make_scales(check *c, const gemm_case *k, spey_gemm_args *a)
+static void make_scales(check *c, const gemm_case *k, spey_gemm_args *a, int64_t first)
 {
     a->w_scale_step = k->one_scale ? 0 : 1;
     int64_t n = k->one_scale ? 1 : k->n;
     check_bind(c, &a->w_scale, check_matrix(c, "w_scale", F32, 1, n, n, 1, 0.1), 0);
     a->x_quant = k->x_quant;
+    if (k->x == E4M3 && k->x_quant == SPEY_INPUT_TOKEN)
+        check_bind(c, &a->x_scale, check_matrix(c, "x_scale", F32, 1, k->rows, k->rows, 1, 0.3),
+                   first);
     if (k->x_quant != SPEY_INPUT_STATIC) return;
     check_buffer *x_scale = check_buffer_new(c, "x_scale", F32, 1);
     check_set(x_scale, 0, k->scale * 2.5 / (double)SPEY_E4M3_MAX);
@@ -147,7 +159,7 @@ static bool make_gemm(check *c, const gemm_case *k, spey_gemm_args *a)
     check_buffer *x = check_matrix(c, "x", k->x, k->rows, k->k, a->x_pitch, 0, k->scale);
     check_bind(c, &a->x, x, first * a->x_pitch);
     check_bind(c, &a->w, check_matrix(c, "w", k->w, k->n, k->k, a->w_pitch, 0.1, 1), 0);
-    if (k->w == E4M3) make_scales(c, k, a);
+    if (k->w == E4M3) make_scales(c, k, a, first);
     if (k->bias)
         check_bind(c, &a->bias, check_matrix(c, "bias", F32, 1, k->n, k->n, 0, 1 + k->scale), 0);
     check_buffer *y =
@@ -176,7 +188,8 @@ static bool make(check *c, int index, void *args)
  *   sums in FP32 in any order        4 u (√k + 1) m: roundings of independent sign, four deviations
  *   x rounded to 16 bits (u16)       6 u16 s: k independent errors of at most u16 |x w| each (deviation u16 / √3);
  *                                    a fixed sign of all would give u16 m, which no rounding of random x does
- *   x and w in E4M3 on a device      sums with 13 bits behind the point: 2^-13 in place of u
+ *   x and w in E4M3 on a device      sums with 13 bits behind the point: 2^-13 in place of u; they may be rounded to a
+ *                                    BF16 y before they are scaled
  *   VDPBF16PS flushes subnormals     2^-126 a product and a sum
  *   the result rounded to y's type   check_rounding */
 static void bound(check *c, const void *args)
@@ -189,7 +202,7 @@ static void bound(check *c, const void *args)
     for (int64_t r = 0; r < a->rows; r++) {
         const int64_t x = r * a->x_pitch;
         const spey_e4m3_scale scale =
-            spey_input_scale(a->x_quant, a->x_scale, a->x, a->x_dtype, x, a->k);
+            spey_input_scale(a->x_quant, spey_gemm_row_scale(a, r), a->x, a->x_dtype, x, a->k);
         for (int64_t j = 0; j < a->n; j++) {
             const double w_scale = e4m3 ? (double)a->w_scale[j * a->w_scale_step] : 1;
             double sum = 0, m = 0, s2 = 0;
@@ -203,6 +216,7 @@ static void bound(check *c, const void *args)
             double b = a->bias ? (double)a->bias[j] : 0;
             double error = 4 * u * (sqrt((double)a->k) + 1) * m + 8 * 0x1p-24 * fabs(b) +
                            (double)a->k * 0x1p-125 * (e4m3 ? 256 : 1);
+            if (quantized && a->y_dtype == BF16) error += check_unit(BF16) * fabs(sum);
             if (rounded) error += 6 * check_unit(e4m3 ? BF16 : a->w_dtype) * sqrt(s2);
             int64_t at = r * a->y_pitch + j;
             check_set_bound(y, at,

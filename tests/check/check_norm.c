@@ -16,7 +16,7 @@ static const struct norm_case {
     bool weight, bias;
     float offset, eps;
     double center, scale; /* of x */
-    int wide;             /* in F32 all the same: bit 0 x, 1 residual, 2 sum, 3 out */
+    int wide;             /* in F32 all the same: bit 0 x, 1 residual, 2 sum, 3 out; out E4M3: bit 4 by token, 5 static */
 } cases[] = {
     { "one element",      1,    1,  1, SPEY_NORM_RMS,   SPEY_F32, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1, 0 },
     { "no rows",          0,   64,  1, SPEY_NORM_RMS,   SPEY_F32, 0, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 0 },
@@ -62,12 +62,21 @@ static const struct norm_case {
     { "wide x, odd",      5,   37,  1, SPEY_NORM_RMS,   SPEY_F16,  1, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 1 },
     { "wide residual",    5,  512,  1, SPEY_NORM_LAYER, SPEY_BF16, 8, true,  3, true,  true,  true,  0, 1e-6f, 0, 1, 6 },
     { "wide sum, out",    5,   96,  1, SPEY_NORM_RMS,   SPEY_F16,  8, true,  1, false, true,  false, 0, 1e-6f, 0, 1, 12 },
+    { "rounded",          5,   40,  1, SPEY_NORM_RMS,   SPEY_F32,  8, false, 0, false, true,  false, 0, 1e-6f, 0, 1, 16 },
+    { "rounded",          5,   72,  1, SPEY_NORM_LAYER, SPEY_BF16, 8, true,  3, false, true,  true,  0, 1e-6f, 0, 1, 32 + 6 },
+    { "rounded",          9,  256,  1, SPEY_NORM_RMS,   SPEY_BF16, 8, true,  3, false, true,  false, 1, 1e-6f, 0, 1, 16 + 6 },
+    { "rounded",          3, 1024,  1, SPEY_NORM_LAYER, SPEY_F16,  1, false, 0, false, true,  true,  0, 1e-6f, 0, 1, 16 },
+    { "rounded",          3, 4096,  1, SPEY_NORM_RMS,   SPEY_BF16, 0, true,  3, false, true,  false, 0, 1e-6f, 0, 1, 16 + 7 },
+    { "rounded",          2, 8192,  1, SPEY_NORM_RMS,   SPEY_BF16, 0, true,  3, false, true,  false, 0, 1e-6f, 0, 1, 16 + 6 },
+    { "rounded",          2, 8200,  1, SPEY_NORM_LAYER, SPEY_BF16, 0, false, 1, false, false, true,  0, 1e-6f, 1, 1, 16 },
+    { "rounded, long",    2, 32776, 1, SPEY_NORM_RMS,   SPEY_BF16, 0, true,  3, false, true,  false, 0, 1e-6f, 0, 1, 16 + 6 },
     { "wide out, long",   2, 32776, 1, SPEY_NORM_RMS,   SPEY_BF16, 0, false, 0, false, true,  false, 0, 1e-6f, 0, 1, 8 },
 };
 /* clang-format on */
 
 static spey_dtype dtype_of(const struct norm_case *k, int operand)
 {
+    if (operand == 3 && k->wide >= 16) return SPEY_E4M3;
     return k->wide >> operand & 1 ? SPEY_F32 : k->dtype;
 }
 
@@ -85,7 +94,10 @@ static void make_norm(check *c, const struct norm_case *k, spey_norm_args *a)
                            .x_pitch = width + k->pad,
                            .residual_pitch = width + 2 * k->pad,
                            .sum_pitch = width + 3 * k->pad,
-                           .out_pitch = width + 4 * k->pad,
+                           .out_pitch = width + (k->wide >= 16 ? 8 : 4) * k->pad,
+                           .out_quant = k->wide & 16   ? SPEY_INPUT_TOKEN
+                                        : k->wide & 32 ? SPEY_INPUT_STATIC
+                                                       : SPEY_INPUT_AS_IS,
                            .weight_offset = k->offset,
                            .eps = k->eps };
     check_buffer *x =
@@ -116,6 +128,7 @@ static void make_norm(check *c, const struct norm_case *k, spey_norm_args *a)
     check_buffer *out = k->in_place ? x : check_buffer_new(c, "out", a->out_dtype, n);
     check_bind(c, &a->out, out, first * a->out_pitch);
     check_output(c, out, first * a->out_pitch, a->rows, width, a->out_pitch);
+    if (k->wide >= 16) check_out_scale(c, &a->out_scale, a->out_quant, k->rows, first, a->rows, 1);
 }
 
 static bool make(check *c, int index, void *args)
@@ -130,9 +143,25 @@ static bool make(check *c, int index, void *args)
     return true;
 }
 
-/* docs/numerics.md, "Norms". */
-static void bound_group(const spey_norm_args *a, int64_t r, int64_t group, check_buffer *out)
+/* The bounds of row r are of its values: make them of its elements. */
+static void round_bounds(check *c, const spey_norm_args *a, int64_t r, double row_error)
 {
+    check_buffer *out = check_bound_to(c, &a->out), *scales = check_bound_to(c, &a->out_scale);
+    const bool by_token = a->out_quant == SPEY_INPUT_TOKEN;
+    const double scale = by_token ? check_reference(scales, r) : check_get(scales, 0);
+    if (by_token) check_set_bound(scales, r, check_scale_error(scale, row_error));
+    for (int64_t i = 0; i < a->cols; i++) {
+        int64_t at = r * a->out_pitch + i;
+        check_set_bound(out, at,
+                        check_e4m3_error(check_reference(out, at), scale, check_bound(out, at),
+                                         by_token ? row_error : 0));
+    }
+}
+
+/* docs/numerics.md, "Norms". */
+static void bound_group(check *c, const spey_norm_args *a, int64_t r, int64_t group)
+{
+    check_buffer *out = check_bound_to(c, &a->out);
     const double u = 0x1p-24, n = (double)a->cols;
     const spey_dtype t = a->x_dtype, t_residual = a->residual_dtype;
     const char *x =
@@ -161,6 +190,7 @@ static void bound_group(const spey_norm_args *a, int64_t r, int64_t group, check
     double spread = sqrt(variance);
     double variance_error = (n + 4) * u * variance + 2 * spread * d_error + d_error * d_error;
     double scale_error = 0.5 * variance_error / (variance + (double)a->eps) + 4 * u; /* relative */
+    double row_error = 0;
     for (int64_t i = 0; i < a->cols; i++) {
         int64_t at = r * a->out_pitch + group * a->cols + i;
         double s = check_scalar(x, t, i) + (y ? check_scalar(y, t_residual, i) : 0);
@@ -168,17 +198,21 @@ static void bound_group(const spey_norm_args *a, int64_t r, int64_t group, check
         double b = layer && a->bias ? fabs((double)a->bias[i]) : 0;
         double main = fabs(s - mean) * scale * w;
         double bound = main * (scale_error + 4 * u) + d_error * scale * w + u * (b + main);
-        check_set_bound(out, at, bound + check_rounding(a->out_dtype, check_reference(out, at)));
+        row_error = fmax(row_error, bound);
+        check_set_bound(out, at,
+                        a->out_dtype == SPEY_E4M3
+                            ? bound
+                            : bound + check_rounding(a->out_dtype, check_reference(out, at)));
     }
+    if (a->out_dtype == SPEY_E4M3) round_bounds(c, a, r, row_error);
 }
 
 static void bound(check *c, const void *args)
 {
     const spey_norm_args *a = args;
-    check_buffer *out = check_bound_to(c, &a->out);
     for (int64_t r = 0; r < a->rows; r++)
         for (int64_t group = 0; group < a->groups; group++)
-            bound_group(a, r, group, out);
+            bound_group(c, a, r, group);
 }
 
 static bool bench(check *c, int index, void *args)

@@ -230,6 +230,11 @@ void check_set_bound(check_buffer *b, int64_t i, double bound)
     b->bound[i] = bound;
 }
 
+double check_bound(const check_buffer *b, int64_t i)
+{
+    return b->bound[i];
+}
+
 double check_unit(spey_dtype dtype)
 {
     switch (dtype) {
@@ -246,4 +251,28 @@ double check_rounding(spey_dtype dtype, double reference)
     if (dtype == SPEY_I8) return 1; /* to the other side of a tie */
     if (dtype == SPEY_E4M3) step = 0x1p-9;
     return 2 * check_unit(dtype) * fabs(reference) + step;
+}
+
+void check_out_scale(check *c, void *field, spey_input_quant quant, int64_t rows, int64_t first,
+                     int64_t n_rows, double size)
+{
+    const bool by_token = quant == SPEY_INPUT_TOKEN;
+    check_buffer *b = check_buffer_new(c, "out_scale", SPEY_F32, by_token ? rows : 1);
+    check_bind(c, field, b, by_token ? first : 0);
+    if (by_token)
+        check_output(c, b, first, n_rows, 1, 1);
+    else
+        check_set(b, 0, size * 2.5 / (double)SPEY_E4M3_MAX);
+}
+
+/* The scale is the largest magnitude over 448, divided once: two units; its inverse and the product are rounded too. */
+double check_scale_error(double scale, double row_error)
+{
+    return row_error / (double)SPEY_E4M3_MAX + 2 * 0x1p-24 * scale;
+}
+
+double check_e4m3_error(double reference, double scale, double error, double row_error)
+{
+    const double relative = check_scale_error(scale, row_error) / scale + 4 * 0x1p-24;
+    return error / scale + fabs(reference) * relative + check_rounding(SPEY_E4M3, reference);
 }

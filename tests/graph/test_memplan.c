@@ -218,6 +218,81 @@ static void what_only_products_read_is_rounded_once(void **state)
     spey_graph_free(graph);
 }
 
+#define E4M3_HEADER                                                                          \
+    HEADER                                                                                   \
+    "weight s f32 [1]\nweight i f32 [1]\nweight j f32 [1]\n"                                 \
+    "weight t e4m3 [16,16] scale=s input=token\nweight u e4m3 [16,16] scale=s input=token\n" \
+    "weight p e4m3 [16,16] scale=s input_scale=i\n"                                          \
+    "weight q e4m3 [16,16] scale=s input_scale=j\nweight k e4m3 [16,16] scale=s\n"
+
+static void what_only_e4m3_products_read_is_rounded_for_them(void **state)
+{
+    (void)state;
+    spey_memplan_limits rounding = limits;
+    rounding.element_bytes = 2;
+    rounding.rounds_inputs = true;
+    spey_graph *graph =
+        graph_of(E4M3_HEADER "%0 = embed() e : tokens 16\n"
+                             "%1 = norm(%0) : tokens 16 {kind=rms eps=0}\n"
+                             "%2 = linear(%1) t : tokens 16\n" /* not wide */
+                             "%3 = linear(%1) u : tokens 16\n" /* rounds as t does */
+                             "%4 = glu(%2, %3) : tokens 16 {act=silu}\n"
+                             "%5 = linear(%4) p : tokens 16\n"
+                             "%6, %7 = add_norm(%5, %0) : tokens 16, tokens 16 {kind=rms eps=0}\n"
+                             "%8 = linear(%7) p : tokens 16\n"
+                             "%9 = linear(%7) q : tokens 16\n" /* another scale */
+                             "%10 = glu(%8, %9) : tokens 16 {act=silu}\n"
+                             "%11 = linear(%10) t : tokens 16\n"
+                             "%12 = add(%10, %11) : tokens 16\n" /* reads %10 as it is */
+                             "%13 = norm(%12) : tokens 16 {kind=rms eps=0 groups=2}\n"
+                             "%14 = linear(%13) t : tokens 16\n"
+                             "%15 = norm(%14) : tokens 16 {kind=rms eps=0}\n"
+                             "%16 = linear(%15) k : tokens 16\n" /* does not round */
+                             "%17 = gather(%16) : outputs 16\noutput %17\n");
+    spey_memplan *plan = plan_of(graph, &rounding);
+    for (int v = 0; v < graph->n_values; v++) {
+        const bool rounded = v == 1 || v == 4;
+        if ((plan->values[v].width == SPEY_WIDTH_E4M3) != rounded ||
+            (plan->values[v].rounded_for >= 0) != rounded)
+            fail_msg("%%%d is %s", v, rounded ? "not rounded" : "rounded");
+    }
+    assert_string_equal(graph->weights[plan->values[4].rounded_for].name, "p");
+    assert_int_equal(plan->values[5].width, SPEY_WIDTH_ACTIVATION);
+    assert_int_equal(plan->values[0].width, SPEY_WIDTH_WIDE);
+    assert_int_equal(plan->values[1].pitch % 64, 0);
+    spey_memplan_free(plan);
+    rounding.rounds_inputs = false;
+    plan = plan_of(graph, &rounding);
+    assert_int_equal(plan->values[1].width, SPEY_WIDTH_ACTIVATION);
+    assert_int_equal(plan->values[5].width, SPEY_WIDTH_WIDE);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
+/* A norm's rows of 64 bytes and 10 scales; then the checker meets a plan in which something lies over the scales. */
+static void scales_have_a_place_of_their_own(void **state)
+{
+    (void)state;
+    spey_memplan_limits rounding = limits;
+    rounding.element_bytes = 2;
+    rounding.rounds_inputs = true;
+    spey_graph *graph = graph_of(E4M3_HEADER "%0 = embed() e : tokens 16\n"
+                                             "%1 = norm(%0) : tokens 16 {kind=rms eps=0}\n"
+                                             "%2 = linear(%1) t : tokens 16\n"
+                                             "%3 = gather(%2) : outputs 16\noutput %3\n");
+    spey_memplan *plan = plan_of(graph, &rounding);
+    plan->values[1].offset = 4096;
+    plan->arena_bytes = 65536;
+    plan->values[2].offset = 4096 + 10 * 64;
+    must_fail(spey_memplan_check(graph, &rounding, plan), SPEY_INTERNAL, "writes");
+    plan->values[2].offset += 64;
+    must(spey_memplan_check(graph, &rounding, plan));
+    plan->values[1].pitch = 32;
+    must_fail(spey_memplan_check(graph, &rounding, plan), SPEY_INTERNAL, "scales");
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
 static void rows_begin_at_64_bytes(void **state)
 {
     (void)state;
@@ -319,6 +394,8 @@ int main(void)
         cmocka_unit_test(queries_stay_in_the_fused_row),
         cmocka_unit_test(in_16_bits_the_residual_stream_stays_wide),
         cmocka_unit_test(what_only_products_read_is_rounded_once),
+        cmocka_unit_test(what_only_e4m3_products_read_is_rounded_for_them),
+        cmocka_unit_test(scales_have_a_place_of_their_own),
         cmocka_unit_test(rows_begin_at_64_bytes),
         cmocka_unit_test(a_planned_arena_does_not_change_the_numbers),
         cmocka_unit_test(sizes_that_overflow_are_refused),

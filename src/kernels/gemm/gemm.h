@@ -1,6 +1,6 @@
 /* gemm: y = activation(x · (w · w_scale)ᵀ + bias)   (a linear layer)
  *
- *   x     [rows, k] F32 (devices: also BF16/F16), pitch in elements
+ *   x     [rows, k] F32 (devices: also BF16/F16, E4M3), pitch in elements
  *   w     [n, k] F32, F16, BF16 or E4M3, pitch in elements; row j holds the weights of output j, as checkpoints store
  *         it; no NaN in E4M3
  *   w_scale  F32, of E4M3 weights alone: [n], one for each output (w_scale_step 1), or one for all (w_scale_step 0)
@@ -12,7 +12,8 @@
  * FP32).
  *
  * x_quant, with E4M3 weights: x becomes scale · E4M3(x / scale) first, as tensor/quant.h says, by each row's own scale or
- * by *x_scale. A row of this op does as it is told or does not support it.
+ * by *x_scale. A row of this op does as it is told or does not support it. x of E4M3 has been rounded so by who made it:
+ * by token, x_scale has the scales [rows].
  *
  * Batch invariance: on one row of this op, y[r, j] has the same bits whatever `rows` is and wherever r lies.
  * rows == 0 touches nothing; k == 0 gives activation(bias). */
@@ -40,7 +41,7 @@ typedef struct spey_gemm_args {
     const float *w_scale;
     int64_t w_scale_step;
     spey_input_quant x_quant;
-    const float *x_scale; /* SPEY_INPUT_STATIC */
+    const float *x_scale; /* SPEY_INPUT_STATIC, or x of E4M3 */
     const float *bias;
     spey_activation activation;
     spey_precision precision;
@@ -49,5 +50,12 @@ typedef struct spey_gemm_args {
     int64_t y_pitch;
     void *workspace; /* as many bytes as the row asks for, 64-byte aligned */
 } spey_gemm_args;
+
+/* Where the scale of row r of x is that has been rounded. */
+static inline const float *spey_gemm_row_scale(const spey_gemm_args *args, int64_t r)
+{
+    return args->x_dtype == SPEY_E4M3 && args->x_quant == SPEY_INPUT_TOKEN ? args->x_scale + r
+                                                                           : args->x_scale;
+}
 
 #endif

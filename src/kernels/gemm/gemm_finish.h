@@ -14,9 +14,12 @@ extern "C" {
 typedef struct spey_gemm_finish {
     int64_t rows;
     int64_t cols;
-    const float *sums; /* NULL: all zero */
+    const void *sums;      /* NULL: all zero */
+    spey_dtype sums_dtype; /* F32 or BF16 */
     int64_t sums_pitch;
-    const float *row_scales; /* [rows], or NULL: sums are not scaled */
+    const float
+        *row_scales; /* [rows] (row_scale_step 1), one for all (0), or NULL: sums are not scaled */
+    int64_t row_scale_step;
     const float *col_scales; /* [cols] (col_scale_step 1), or one for all (0) */
     int64_t col_scale_step;
     const float *bias; /* or NULL */

@@ -1,6 +1,6 @@
 /* What a library GEMM leaves to do: scales, bias, activation and rounding after it, another type of x before it.
  *
- * who       A CTA takes TILE columns of rows blockIdx.y, blockIdx.y + gridDim.y, …; a thread takes 4 columns.
+ * who       A CTA takes TILE columns of rows blockIdx.y, blockIdx.y + gridDim.y, …; a thread takes 8 columns.
  * moves     Each matrix once. The scratch of sums is sized (gemm_cublaslt.c) so that it mostly stays in L2.
  * bound by  memory, or its launch for few rows. */
 #include "kernels/cuda/activation.cuh"
@@ -8,7 +8,7 @@
 #include "kernels/cuda/grid.cuh"
 #include "kernels/gemm/gemm_finish.h"
 
-enum { THREADS = 256, TILE = 4 * THREADS };
+enum { THREADS = 256, TILE = 8 * THREADS };
 static const int64_t grid_rows_max = 65535;
 
 static dim3 grid_of(int64_t rows, int64_t cols)
@@ -17,50 +17,53 @@ static dim3 grid_of(int64_t rows, int64_t cols)
                 static_cast<unsigned>(rows < grid_rows_max ? rows : grid_rows_max));
 }
 
-/* N == 4: every row is whole aligned packs of 4; N == 1: it need not be. */
-template <typename T, int N>
+/* N == 8: every row is whole aligned packs of 8; N == 1: it need not be. */
+template <int N>
+static __device__ __forceinline__ void load_n(const void *p, spey_dtype dtype, int64_t at, float *v)
+{
+    if constexpr (N == 8)
+        widen8(load_raw8(p, dtype, at, true), dtype, v);
+    else
+        v[0] = load_any(p, dtype, at);
+}
+
+template <int N>
 static __global__ void __launch_bounds__(THREADS) gemm_finish(const spey_gemm_finish f)
 {
     const int64_t begin = static_cast<int64_t>(blockIdx.x) * TILE;
     const int64_t end = begin + TILE < f.cols ? begin + TILE : f.cols;
     for (int64_t row = blockIdx.y; row < f.rows; row += gridDim.y) {
+        const float row_scale = f.row_scales ? f.row_scales[row * f.row_scale_step] : 1.0f;
         for (int64_t c = begin + threadIdx.x * N; c < end; c += THREADS * N) {
-            float v[N], b[N];
+            float v[N], scale[N], b[N];
 #pragma unroll
             for (int j = 0; j < N; j++)
                 v[j] = b[j] = 0.0f;
-            if (f.sums) load_pack<N>(f.sums + row * f.sums_pitch + c, true, v);
-            if (f.row_scales) {
-                const float scale = f.row_scales[row];
+            if (f.sums) load_n<N>(f.sums, f.sums_dtype, row * f.sums_pitch + c, v);
+            if (f.bias) load_n<N>(f.bias, SPEY_F32, c, b);
+            if (f.row_scales && f.col_scale_step) load_n<N>(f.col_scales, SPEY_F32, c, scale);
 #pragma unroll
-                for (int j = 0; j < N; j++)
-                    v[j] *= scale * f.col_scales[(c + j) * f.col_scale_step];
-            }
-            if (f.bias) load_pack<N>(f.bias + c, true, b);
-#pragma unroll
-            for (int j = 0; j < N; j++)
+            for (int j = 0; j < N; j++) {
+                if (f.row_scales) v[j] *= row_scale * (f.col_scale_step ? scale[j] : *f.col_scales);
                 v[j] = activate(v[j] + b[j], f.activation);
-            store_pack<N>(static_cast<T *>(f.out) + row * f.out_pitch + c, true, v);
+            }
+            if constexpr (N == 8)
+                store8(f.out, f.out_dtype, row * f.out_pitch + c, v);
+            else
+                store_any(f.out, f.out_dtype, row * f.out_pitch + c, v[0]);
         }
     }
 }
 
-template <typename T> static void launch_finish(const spey_gemm_finish *f, cudaStream_t stream)
-{
-    const bool packs = is_aligned16(f->sums) && is_aligned16(f->bias) && is_aligned16(f->out) &&
-                       (!f->sums || f->sums_pitch % 4 == 0) && f->out_pitch % 4 == 0 &&
-                       f->cols % 4 == 0;
-    if (packs)
-        gemm_finish<T, 4><<<grid_of(f->rows, f->cols), THREADS, 0, stream>>>(*f);
-    else
-        gemm_finish<T, 1><<<grid_of(f->rows, f->cols), THREADS, 0, stream>>>(*f);
-}
-
 void spey_gemm_finish_launch(const spey_gemm_finish *f, cudaStream_t stream)
 {
-    if (f->out_dtype == SPEY_F32) launch_finish<float>(f, stream);
-    if (f->out_dtype == SPEY_F16) launch_finish<__half>(f, stream);
-    if (f->out_dtype == SPEY_BF16) launch_finish<__nv_bfloat16>(f, stream);
+    const bool packs = f->cols % 8 == 0 && is_packed8(f->out, f->out_dtype, f->out_pitch) &&
+                       (!f->sums || is_packed8(f->sums, f->sums_dtype, f->sums_pitch)) &&
+                       is_aligned16(f->bias) && is_aligned16(f->col_scales);
+    if (packs)
+        gemm_finish<8><<<grid_of(f->rows, f->cols), THREADS, 0, stream>>>(*f);
+    else
+        gemm_finish<1><<<grid_of(f->rows, f->cols), THREADS, 0, stream>>>(*f);
 }
 
 /* PACKED: rows of x and out are whole aligned packs of 8. */

@@ -4,30 +4,12 @@
  *           magnitude, again (from L1 or L2) to round it. Static: once.
  * moves     x once from memory, an eighth to a quarter of it out.
  * bound by  memory, or its launch for few rows. */
-#include <cuda_fp8.h>
-
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/round_e4m3.cuh"
 #include "kernels/gemm/gemm_finish.h"
 
 enum { THREADS = 256, PACK = 8 };
-
-static __device__ __forceinline__ float warp_max(float x)
-{
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2)
-        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
-    return x;
-}
-
-/* Every thread of the CTA gets the largest; `shared` has THREADS / 32 floats. */
-static __device__ __forceinline__ float thread_max(float x, float *shared)
-{
-    x = warp_max(x);
-    __syncthreads(); /* the row before has been read */
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
-    __syncthreads();
-    return warp_max(shared[threadIdx.x % (THREADS / 32)]);
-}
 
 /* PACKED: every row is whole aligned packs. */
 template <bool PACKED>
@@ -36,48 +18,29 @@ static __device__ __forceinline__ float largest_of(const spey_gemm_args &a, int6
     float largest = 0.0f, v[PACK];
     for (int64_t c = threadIdx.x * PACK; c < a.k; c += THREADS * PACK) {
         load8<PACKED>(a.x, a.x_dtype, first + c, a.k - c, v);
-#pragma unroll
-        for (int j = 0; j < PACK; j++)
-            largest = fmaxf(largest, fabsf(v[j]));
+        largest = largest_of8(v, largest);
     }
     return largest;
-}
-
-/* Four elements, the first in the lowest byte. */
-static __device__ __forceinline__ uint32_t round4(const float *v, float inverse)
-{
-    uint32_t bits = 0;
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-        bits |= static_cast<uint32_t>(
-                    __nv_cvt_float_to_fp8(__fmul_rn(v[j], inverse), __NV_SATFINITE, __NV_E4M3))
-                << (8 * j);
-    return bits;
 }
 
 template <bool PACKED>
 static __global__ void __launch_bounds__(THREADS)
     gemm_quantize(const spey_gemm_args a, uint8_t *out, float *scales)
 {
-    __shared__ float shared[THREADS / 32];
-    for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
+    __shared__ float shared[2][THREADS / 32]; /* in turns: the row before may still be read */
+    int turn = 0;
+    for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x, turn ^= 1) {
         const int64_t first = row * a.x_pitch;
-        float scale, inverse;
-        if (a.x_quant == SPEY_INPUT_STATIC) {
-            scale = *a.x_scale;
-            inverse = __fdiv_rn(1.0f, scale);
-        } else {
-            const float top = fmaxf(thread_max(largest_of<PACKED>(a, first), shared), 0x1p-60f);
-            scale = __fdiv_rn(top, SPEY_E4M3_MAX);
-            inverse = __fdiv_rn(SPEY_E4M3_MAX, top);
-        }
-        if (threadIdx.x == 0) scales[row] = scale;
+        const spey_e4m3_scale scale =
+            a.x_quant == SPEY_INPUT_STATIC
+                ? e4m3_static_scale(a.x_scale)
+                : e4m3_scale_of(thread_max<THREADS>(largest_of<PACKED>(a, first), shared[turn]));
+        if (threadIdx.x == 0) scales[row] = scale.scale;
         for (int64_t c = threadIdx.x * PACK; c < a.k; c += THREADS * PACK) {
             float v[PACK];
             load8<PACKED>(a.x, a.x_dtype, first + c, a.k - c, v);
             /* k is a multiple of 16: packs of the output are whole. */
-            *reinterpret_cast<uint2 *>(out + row * a.k + c) =
-                make_uint2(round4(v, inverse), round4(v + 4, inverse));
+            *reinterpret_cast<uint2 *>(out + row * a.k + c) = round8(v, scale.inverse);
         }
     }
 }

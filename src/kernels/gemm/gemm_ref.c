@@ -7,7 +7,8 @@
 static bool supports(const void *args)
 {
     const spey_gemm_args *a = args;
-    return spey_is_float16_or_32(a->x_dtype) && spey_is_weight_dtype(a->w_dtype) &&
+    const bool rounded = a->x_dtype == SPEY_E4M3 && a->w_dtype == SPEY_E4M3 && a->x_quant;
+    return (rounded || spey_is_float16_or_32(a->x_dtype)) && spey_is_weight_dtype(a->w_dtype) &&
            spey_is_float16_or_32(a->y_dtype);
 }
 
@@ -19,7 +20,7 @@ static void run(const void *args, const spey_lane *lane)
         for (int64_t r = 0; r < a->rows; r++) {
             const int64_t x = r * a->x_pitch;
             const spey_e4m3_scale scale =
-                spey_input_scale(a->x_quant, a->x_scale, a->x, a->x_dtype, x, a->k);
+                spey_input_scale(a->x_quant, spey_gemm_row_scale(a, r), a->x, a->x_dtype, x, a->k);
             for (int64_t j = begin; j < end; j++) {
                 double sum = 0;
                 for (int64_t i = 0; i < a->k; i++)

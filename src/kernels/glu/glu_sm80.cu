@@ -1,11 +1,14 @@
 /* glu on sm_80 and later, for F32, F16 and BF16.
  *
- * who       A thread takes 8 columns of a row: two loads in flight, one store.
+ * who       A thread takes 8 columns of a row: two loads in flight, one store. Out of E4M3: a CTA takes a row and keeps it
+ *           in registers until it knows the largest magnitude; rows that are longer than that are read twice.
  * bound by  memory. */
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/round_e4m3.cuh"
 #include "kernels/glu/glu.h"
 
 /* Comparisons that leave NaN alone. */
@@ -23,44 +26,130 @@ static __device__ __forceinline__ float gated(float gate, float up, const spey_g
     return activate(gate, a.activation) * (up + a.up_offset);
 }
 
+/* Columns [c, c + 8) of a row as far as they exist, zeros behind them (and PACKED where there is nothing left). */
+template <bool PACKED>
+static __device__ __forceinline__ void load_gated(const spey_glu_args &a, int64_t row, int64_t c,
+                                                  float *out)
+{
+    const int64_t left = a.cols - c;
+    float up[8];
+    if constexpr (PACKED) {
+        const raw8 raw_gate = load_raw8(a.gate, a.dtype, row * a.gate_pitch + c, left > 0);
+        const raw8 raw_up = load_raw8(a.up, a.dtype, row * a.up_pitch + c, left > 0);
+        widen8(raw_gate, a.dtype, out);
+        widen8(raw_up, a.dtype, up);
+    } else {
+        load8<false>(a.gate, a.dtype, row * a.gate_pitch + c, left, out);
+        load8<false>(a.up, a.dtype, row * a.up_pitch + c, left, up);
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        out[j] = gated(out[j], up[j], a);
+}
+
 template <bool PACKED>
 static __global__ void __launch_bounds__(UNIT_THREADS) glu_rows(const spey_glu_args a)
 {
     const int64_t c = my_unit() * 8, left = a.cols - c;
     if (left <= 0) return;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
-        float gate[8], up[8];
-        if constexpr (PACKED) {
-            const raw8 raw_gate = load_raw8(a.gate, a.dtype, r * a.gate_pitch + c, true);
-            const raw8 raw_up = load_raw8(a.up, a.dtype, r * a.up_pitch + c, true);
-            widen8(raw_gate, a.dtype, gate);
-            widen8(raw_up, a.dtype, up);
-        } else {
-            load8<false>(a.gate, a.dtype, r * a.gate_pitch + c, left, gate);
-            load8<false>(a.up, a.dtype, r * a.up_pitch + c, left, up);
-        }
+        float out[8];
+        load_gated<PACKED>(a, r, c, out);
+        store_some8<PACKED>(a.out, a.dtype, r * a.out_pitch + c, left, out);
+    }
+}
+
+template <int THREADS>
+static __device__ __forceinline__ spey_e4m3_scale find_scale(const spey_glu_args &a, float largest)
+{
+    __shared__ float shared[THREADS / 32];
+    if (a.out_quant == SPEY_INPUT_STATIC) return e4m3_static_scale(a.out_scale);
+    const spey_e4m3_scale scale = e4m3_scale_of(thread_max<THREADS>(largest, shared));
+    if (threadIdx.x == 0) a.out_scale[blockIdx.x] = scale.scale;
+    return scale;
+}
+
+/* Of 16 bits, in aligned packs, PACKS of the row in each thread's registers. All loads come first. */
+template <int THREADS, int PACKS>
+static __global__ void __launch_bounds__(THREADS, 1024 / THREADS) glu_held(const spey_glu_args a)
+{
+    const int64_t row = blockIdx.x;
+    uint8_t *out = static_cast<uint8_t *>(a.out) + row * a.out_pitch;
+    raw8 gate[PACKS], up[PACKS];
+    float kept[PACKS][8], largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int c = (i * THREADS + static_cast<int>(threadIdx.x)) * 8;
+        gate[i] = load_raw8(a.gate, SPEY_BF16, row * a.gate_pitch + c, c < a.cols);
+        up[i] = load_raw8(a.up, SPEY_BF16, row * a.up_pitch + c, c < a.cols);
+    }
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int c = (i * THREADS + static_cast<int>(threadIdx.x)) * 8;
+        float by[8];
+        widen8(gate[i], a.dtype, kept[i]);
+        widen8(up[i], a.dtype, by);
 #pragma unroll
         for (int j = 0; j < 8; j++)
-            gate[j] = gated(gate[j], up[j], a);
-        store_some8<PACKED>(a.out, a.dtype, r * a.out_pitch + c, left, gate);
+            kept[i][j] = gated(kept[i][j], by[j], a);
+        if (c < a.cols) largest = largest_of8(kept[i], largest);
     }
+    const float inverse = find_scale<THREADS>(a, largest).inverse;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int c = (i * THREADS + static_cast<int>(threadIdx.x)) * 8;
+        if (c < a.cols) *reinterpret_cast<uint2 *>(out + c) = round8(kept[i], inverse);
+    }
+}
+
+/* Anything else: the row is read and computed twice. No hot model shape goes there. */
+static __global__ void __launch_bounds__(UNIT_THREADS) glu_twice(const spey_glu_args a)
+{
+    const int64_t row = blockIdx.x;
+    uint8_t *out = static_cast<uint8_t *>(a.out) + row * a.out_pitch;
+    float v[8], largest = 0.0f;
+    for (int64_t c = threadIdx.x * 8; c < a.cols; c += UNIT_THREADS * 8) {
+        load_gated<false>(a, row, c, v);
+        largest = largest_of8(v, largest);
+    }
+    const float inverse = find_scale<UNIT_THREADS>(a, largest).inverse;
+    for (int64_t c = threadIdx.x * 8; c < a.cols; c += UNIT_THREADS * 8) {
+        load_gated<false>(a, row, c, v);
+        *reinterpret_cast<uint2 *>(out + c) = round8(v, inverse);
+    }
+}
+
+static void launch_e4m3(const spey_glu_args *a, bool packed, cudaStream_t stream)
+{
+    const unsigned grid = static_cast<unsigned>(a->rows);
+    if (!packed || a->dtype == SPEY_F32 || a->cols > 1024 * 8 * 4)
+        glu_twice<<<grid, UNIT_THREADS, 0, stream>>>(*a);
+    else if (a->cols <= 256 * 8 * 2)
+        glu_held<256, 2><<<grid, 256, 0, stream>>>(*a);
+    else if (a->cols <= 512 * 8 * 4)
+        glu_held<512, 4><<<grid, 512, 0, stream>>>(*a);
+    else
+        glu_held<1024, 4><<<grid, 1024, 0, stream>>>(*a);
 }
 
 static bool supports(const void *args)
 {
     const auto *a = static_cast<const spey_glu_args *>(args);
-    return is_float_16_or_32(a->dtype) && a->out_dtype == a->dtype;
+    const bool rounds = a->out_dtype == SPEY_E4M3 && a->cols % 8 == 0 && a->rows <= INT32_MAX &&
+                        is_packed_e4m3(a->out, a->out_pitch);
+    return is_float_16_or_32(a->dtype) && (rounds || a->out_dtype == a->dtype);
 }
 
 static void run(const void *args, const spey_lane *lane)
 {
     const spey_glu_args *a = static_cast<const spey_glu_args *>(args);
     if (a->rows == 0 || a->cols == 0) return;
-    const unit_grid g = grid_of_units(a->rows, (a->cols + 7) / 8);
     const bool packed = a->cols % 8 == 0 && is_packed8(a->gate, a->dtype, a->gate_pitch) &&
-                        is_packed8(a->up, a->dtype, a->up_pitch) &&
-                        is_packed8(a->out, a->dtype, a->out_pitch);
-    if (packed)
+                        is_packed8(a->up, a->dtype, a->up_pitch);
+    const unit_grid g = grid_of_units(a->rows, (a->cols + 7) / 8);
+    if (a->out_dtype == SPEY_E4M3)
+        launch_e4m3(a, packed, spey_cuda_stream(lane));
+    else if (packed && is_packed8(a->out, a->dtype, a->out_pitch))
         glu_rows<true><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);
     else
         glu_rows<false><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);

@@ -4,6 +4,7 @@
  *           registers as FP32 between the sum and the write. Thread t holds packs t, t + THREADS, …
  * moves     x and residual once in, sum and out once out; weights come from L2.
  * bound by  memory; for a few rows, by the latency of one load, one or two reductions and one store.
+ * E4M3      Rounded in the same pass: the largest magnitude of the registers costs one more reduction.
  * bits      Depend on cols, not on rows, where a row lies or how it is aligned.
  *
  * Pieces that are not whole aligned packs are read and written element by element; those too long for registers take
@@ -11,6 +12,7 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/round_e4m3.cuh"
 #include "kernels/norm/norm.h"
 
 enum { PLAIN_THREADS = 512 };
@@ -33,13 +35,25 @@ static __device__ __forceinline__ float inverse_root(float sum_of_squares, const
     return 1.0f / sqrtf(sum_of_squares / static_cast<float>(a.cols) + a.eps);
 }
 
+/* The scale of one row; out_quant is one for a whole launch. */
+template <int THREADS>
+static __device__ __forceinline__ spey_e4m3_scale find_scale(const spey_norm_args &a, int64_t row,
+                                                             float largest, float *shared)
+{
+    if (a.out_quant == SPEY_INPUT_STATIC) return e4m3_static_scale(a.out_scale);
+    const spey_e4m3_scale scale = e4m3_scale_of(thread_max<THREADS>(largest, shared));
+    if (threadIdx.x % THREADS == 0) a.out_scale[row] = scale.scale;
+    return scale;
+}
+
 /* PACKED: every row of every operand is whole aligned packs. If not, the same threads take the same elements one by one,
  * so that the result is the same. */
 template <int THREADS, int PACKS, int PIECES, bool PACKED>
-static __global__ void __launch_bounds__(THREADS *PIECES) norm_held(const spey_norm_args a)
+static __global__ void __launch_bounds__(THREADS *PIECES, PACKED &&THREADS *PIECES == 256 ? 4 : 1)
+    norm_held(const spey_norm_args a)
 {
     constexpr int N = 8;
-    __shared__ float shared[2][THREADS / 32];
+    __shared__ float shared[3][THREADS / 32];
     const uint32_t index = blockIdx.x * PIECES + threadIdx.x / THREADS;
     /* Whole warps leave, and only when THREADS is one warp. */
     if (index >= static_cast<uint32_t>(a.rows * a.groups)) return;
@@ -86,6 +100,8 @@ static __global__ void __launch_bounds__(THREADS *PIECES) norm_held(const spey_n
         total = thread_sum<THREADS>(total, shared[1]);
     }
     const float scale = inverse_root(total, a);
+    const bool rounds = a.out_dtype == SPEY_E4M3;
+    float largest = 0.0f;
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
         const int c = i * THREADS * N + first;
@@ -99,7 +115,18 @@ static __global__ void __launch_bounds__(THREADS *PIECES) norm_held(const spey_n
             for (int l = 0; l < 4; l++)
                 s[i][j + l] = fmaf(s[i][j + l] * scale, w[l] + a.weight_offset, b[l]);
         }
-        store_some8<PACKED>(a.out, a.out_dtype, p.out + c, cols - c, s[i]);
+        if (!rounds) store_some8<PACKED>(a.out, a.out_dtype, p.out + c, cols - c, s[i]);
+        if (c < cols) largest = largest_of8(s[i], largest);
+    }
+    if (!rounds) return;
+    /* cols is a multiple of 8. */
+    const float inverse = find_scale<THREADS>(a, index, largest, shared[2]).inverse;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int c = i * THREADS * N + first;
+        if (c < cols)
+            *reinterpret_cast<uint2 *>(static_cast<uint8_t *>(a.out) + p.out + c) =
+                round8(s[i], inverse);
     }
 }
 
@@ -110,10 +137,18 @@ static __device__ __forceinline__ float plain_value(const spey_norm_args &a, con
     return a.residual ? x + load_any(a.residual, a.residual_dtype, p.residual + c) : x;
 }
 
-/* Only the last pass writes, each element after its last read: sum may be x or residual, out may be x. */
-static __global__ void __launch_bounds__(PLAIN_THREADS) norm_plain(const spey_norm_args a)
+static __device__ __forceinline__ float plain_normed(const spey_norm_args &a, int64_t c, float s,
+                                                     float mean, float scale)
 {
-    __shared__ float shared[2][PLAIN_THREADS / 32];
+    const float w = (a.weight ? a.weight[c] : 1.0f) + a.weight_offset;
+    const float b = a.bias && a.kind == SPEY_NORM_LAYER ? a.bias[c] : 0.0f;
+    return fmaf((s - mean) * scale, w, b);
+}
+
+/* Only the last pass writes, each element after its last read: sum may be x or residual, out may be x. */
+static __global__ void __launch_bounds__(PLAIN_THREADS, 1) norm_plain(const spey_norm_args a)
+{
+    __shared__ float shared[3][PLAIN_THREADS / 32];
     const bool layer = a.kind == SPEY_NORM_LAYER;
     const piece p = find_piece(a, blockIdx.x);
     float total = 0.0f, mean = 0.0f;
@@ -132,12 +167,21 @@ static __global__ void __launch_bounds__(PLAIN_THREADS) norm_plain(const spey_no
         total = thread_sum<PLAIN_THREADS>(total, shared[1]);
     }
     const float scale = inverse_root(total, a);
+    const bool rounds = a.out_dtype == SPEY_E4M3;
+    float largest = 0.0f, inverse = 0.0f;
+    if (rounds) {
+        for (int64_t c = threadIdx.x; c < a.cols; c += PLAIN_THREADS)
+            largest = fmaxf(largest, fabsf(plain_normed(a, c, plain_value(a, p, c), mean, scale)));
+        inverse = find_scale<PLAIN_THREADS>(a, blockIdx.x, largest, shared[2]).inverse;
+    }
     for (int64_t c = threadIdx.x; c < a.cols; c += PLAIN_THREADS) {
-        const float s = plain_value(a, p, c);
-        const float w = (a.weight ? a.weight[c] : 1.0f) + a.weight_offset;
-        const float b = a.bias && layer ? a.bias[c] : 0.0f;
+        const float s = plain_value(a, p, c), normed = plain_normed(a, c, s, mean, scale);
         if (a.sum) store_any(a.sum, a.sum_dtype, p.sum + c, s);
-        store_any(a.out, a.out_dtype, p.out + c, fmaf((s - mean) * scale, w, b));
+        if (rounds)
+            static_cast<uint8_t *>(a.out)[p.out + c] =
+                static_cast<uint8_t>(round_pair(__fmul_rn(normed, inverse), 0.0f));
+        else
+            store_any(a.out, a.out_dtype, p.out + c, normed);
     }
 }
 
@@ -145,7 +189,7 @@ static bool is_packed(const spey_norm_args *a)
 {
     if (a->cols % 8 != 0 || !is_aligned16(a->weight) || !is_aligned16(a->bias)) return false;
     return is_packed8(a->x, a->x_dtype, a->x_pitch) &&
-           is_packed8(a->out, a->out_dtype, a->out_pitch) &&
+           (a->out_dtype == SPEY_E4M3 || is_packed8(a->out, a->out_dtype, a->out_pitch)) &&
            (!a->residual || is_packed8(a->residual, a->residual_dtype, a->residual_pitch)) &&
            (!a->sum || is_packed8(a->sum, a->sum_dtype, a->sum_pitch));
 }
@@ -187,7 +231,10 @@ static void launch(const spey_norm_args *a, cudaStream_t stream)
 static bool supports(const void *args)
 {
     const spey_norm_args *a = static_cast<const spey_norm_args *>(args);
-    if (!is_float_16_or_32(a->x_dtype) || !is_float_16_or_32(a->out_dtype)) return false;
+    const bool rounds = a->out_dtype == SPEY_E4M3 && a->groups == 1 && a->cols % 8 == 0 &&
+                        is_packed_e4m3(a->out, a->out_pitch);
+    if (!is_float_16_or_32(a->x_dtype)) return false;
+    if (!rounds && !is_float_16_or_32(a->out_dtype)) return false;
     if (a->residual && !is_float_16_or_32(a->residual_dtype)) return false;
     if (a->sum && !is_float_16_or_32(a->sum_dtype)) return false;
     return a->cols > 0 && a->groups > 0 && a->rows <= INT32_MAX / a->groups;
