@@ -81,7 +81,7 @@ spey_status spey_calibrator_new(const spey_engine_file *engine, int64_t window, 
                                       .outputs_max = window };
     spey_status status = read_graph(c, engine);
     if (!status) status = spey_runner_new(engine, &limits, &c->runner);
-    if (!status) status = spey_runner_observe(c->runner, observe, c);
+    if (!status) spey_runner_observe(c->runner, observe, c);
     if (status) {
         spey_calibrator_free(c);
         return status;

@@ -88,10 +88,14 @@ spey_status spey_runner_wait(spey_runner *runner, spey_step_rows *out);
 /* Steps under way. All that follows, and encode, are for when there is none. */
 int spey_runner_under_way(const spey_runner *runner);
 
-/* From now on steps run one row at a time, and `observer` sees each behind it, while its operands are there. For devices with
- * host memory; others are SPEY_UNSUPPORTED. The number counts the graph's nodes but for slices. */
+/* From now on steps run one row at a time, and `observer` sees each behind it, while its operands are there: in the device's
+ * memory, which it may read and write with what follows. The number counts the graph's nodes but for slices. */
 typedef void (*spey_observer)(void *user, int number, const spey_step *step);
-spey_status spey_runner_observe(spey_runner *runner, spey_observer observer, void *user);
+void spey_runner_observe(spey_runner *runner, spey_observer observer, void *user);
+spey_status spey_runner_download(const spey_runner *runner, void *host, const void *device,
+                                 size_t bytes);
+spey_status spey_runner_upload(const spey_runner *runner, void *device, const void *host,
+                               size_t bytes);
 
 /* From now on every kernel is timed (profile.h); again: from the beginning. */
 spey_status spey_runner_profile(spey_runner *runner);

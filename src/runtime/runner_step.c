@@ -38,14 +38,20 @@ void spey_runner_take_copies(const spey_runner *r, step_flight *f)
     f->copies = f->own_copies;
 }
 
-spey_status spey_runner_observe(spey_runner *r, spey_observer observer, void *user)
+void spey_runner_observe(spey_runner *r, spey_observer observer, void *user)
 {
-    if (!r->program.device_info.host_memory)
-        return SPEY_FAIL(SPEY_UNSUPPORTED, "steps on %s cannot be observed: use the CPU",
-                         r->program.device_info.name);
     r->observer = observer;
     r->observer_user = user;
-    return SPEY_OK;
+}
+
+spey_status spey_runner_download(const spey_runner *r, void *host, const void *device, size_t bytes)
+{
+    return r->program.backend->download(r->program.device, host, device, bytes);
+}
+
+spey_status spey_runner_upload(const spey_runner *r, void *device, const void *host, size_t bytes)
+{
+    return r->program.backend->upload(r->program.device, device, host, bytes);
 }
 
 spey_status spey_runner_profile(spey_runner *r)

@@ -203,6 +203,11 @@ static bool bench(check *c, int index, void *args)
         { "bench", 1, 128, 8, 2048, 768, F32, BF16, ROUND, false, false, true, true, 0, AS_IS },
         { "bench", 128, 128, 8, 768, 2048, F32, BF16, ROUND, true, false, true, false, 0, AS_IS },
         { "bench", 64, 8, 2, 3584, 1024, F32, BF16, ROUND, true, false, true, false, 0, AS_IS },
+        { "bench", 128, 128, 8, 768, 2048, BF16, BF16, ROUND, true, false, true, false, 0, AS_IS },
+        { "bench", 128, 128, 8, 768, 2048, BF16, E4M3, ROUND, true, false, true, false, 0, TOKEN },
+        { "bench", 1, 128, 8, 768, 2048, BF16, BF16, ROUND, true, false, true, false, 0, AS_IS },
+        { "bench", 1, 128, 8, 768, 2048, BF16, E4M3, ROUND, true, false, true, false, 0, TOKEN },
+        { "bench", 2048, 8, 2, 3584, 1024, BF16, E4M3, ROUND, true, false, true, false, 0, TOKEN },
     };
     if (index >= (int)(sizeof shapes / sizeof shapes[0])) return false;
     const expert_case *k = &shapes[index];

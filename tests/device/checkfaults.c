@@ -122,7 +122,7 @@ static bool has_numbers(const char *text)
 
 static void limits_that_do_not_fit_are_refused(void)
 {
-    record r;
+    record r = { 0 };
     spey_context_options options;
     spey_context *context = NULL;
     ordinary(&options);
@@ -135,7 +135,7 @@ static void limits_that_do_not_fit_are_refused(void)
 
 static void a_full_device_is_told(void)
 {
-    record before, after;
+    record before = { 0 }, after = { 0 };
     bool good = works(&before);
     spey_context_options options;
     spey_context *context = NULL;
@@ -154,7 +154,7 @@ static void a_full_device_is_told(void)
 /* Nothing allocates on the step path, but the driver may: it goes on, or ends with an error. */
 static void memory_that_goes_while_it_runs(void)
 {
-    record before, r[REQUESTS] = { 0 }, after;
+    record before = { 0 }, r[REQUESTS] = { 0 }, after = { 0 };
     bool good = works(&before);
     spey_context_options options;
     ordinary(&options);
@@ -297,7 +297,7 @@ static int in_a_child(void (*body)(void))
 
 static void look_for_a_device(void)
 {
-    record r;
+    record r = { 0 };
     spey_context_options options;
     spey_context *context = NULL;
     ordinary(&options);

@@ -40,8 +40,9 @@ static const double bound_f32 = 1e-9, bound_16_cpu = 1.5e-4;
 /* With FP32's choices put in place of theirs every row of them counts, too: of DeepSeek's two more than elsewhere, whose
  * latent attention makes K and V in two products (1.8e-4). */
 static const double bound_16_routed = 2e-4;
-/* Activations in 16 bits round twice more in each half of a layer (docs/numerics.md). */
-static const double bound_16_device = 2e-4;
+/* Activations in 16 bits round twice more in each half of a layer (docs/numerics.md), and more choices go astray: of Mixtral's
+ * 64 rows one that makes 1.2e-2 of the whole. So the whole says little there. */
+static const double bound_16_device = 2e-4, bound_astray_cpu = 1e-2, bound_astray_device = 1e-1;
 /* T5 does not scale its scores, and here they are of size 10: what products of 16-bit inputs round is multiplied by that in
  * the softmax. (On a CPU whose products take FP32 inputs the fixtures stay under 1e-11.) */
 static const double bound_16_unscaled = 2e-3;
@@ -162,6 +163,7 @@ static int load_models(void **state)
  * chooses. A token's row is `top_k` weights, then as many experts. */
 enum { CHOICES_MAX = 1 << 14 };
 typedef struct choices {
+    const spey_runner *runner;
     bool given;
     int64_t at, n_rows, n_replaced;
     float row[CHOICES_MAX];
@@ -182,9 +184,13 @@ static void note_or_replace_choices(void *user, int number, const spey_step *ste
     choices *c = user;
     if (strncmp(step->kernel->name, "route/", 6) != 0) return;
     const spey_route_args *args = step->args;
-    for (int64_t i = 0, n = 2 * args->top_k; i < args->rows; i++, c->at += n, c->n_rows++) {
-        float *row = args->out + i * n;
-        assert_true(c->at + n <= CHOICES_MAX);
+    const int64_t n = 2 * args->top_k;
+    const size_t bytes = (size_t)(args->rows * n) * sizeof(float);
+    static float rows[CHOICES_MAX];
+    assert_true(c->at + args->rows * n <= CHOICES_MAX);
+    e2e_ok(spey_runner_download(c->runner, rows, args->out, bytes), "choices");
+    for (int64_t i = 0; i < args->rows; i++, c->at += n, c->n_rows++) {
+        float *row = rows + i * n;
         if (!c->given) {
             memcpy(c->row + c->at, row, (size_t)n * sizeof(float));
         } else if (!same_experts(c->row + c->at, row, args->top_k)) {
@@ -192,6 +198,7 @@ static void note_or_replace_choices(void *user, int number, const spey_step *ste
             c->n_replaced++;
         }
     }
+    if (c->given) e2e_ok(spey_runner_upload(c->runner, args->out, rows, bytes), "choices");
 }
 
 /* One sequence at a time; `routing` NULL: nobody watches. */
@@ -202,7 +209,10 @@ static void run_watched(const spey_engine_file *engine, const model *m, spey_lim
     limits.outputs_max = m->length;
     if (!limits.threads) limits.threads = 2;
     spey_runner *runner = e2e_runner(engine, &limits);
-    if (routing) e2e_ok(spey_runner_observe(runner, note_or_replace_choices, routing), "watching");
+    if (routing) {
+        routing->runner = runner;
+        spey_runner_observe(runner, note_or_replace_choices, routing);
+    }
     for (int s = 0; s < SEQS; s++) {
         spey_seq_id seq = e2e_open(runner, m->source[s], m->n_source[s]);
         e2e_feed(runner, seq, m->ids[s], m->length, chunk, m->vocab,
@@ -267,7 +277,9 @@ static void check_bound(const model *m, const char *what, double bound)
     bool good = worst <= bound;
     if (may_stray(m, bound)) {
         median = median_row(m);
-        good = median <= bound && worst <= (bound < 1e-3 ? 1e-2 : 1e-1);
+        good = median <= bound && worst <= (bound >= 1e-3 ? 1e-1
+                                            : device      ? bound_astray_device
+                                                          : bound_astray_cpu);
     }
     note(m, what, worst, median, good);
 }
@@ -349,7 +361,7 @@ static void routed_engines_of_16_bits_stay_close_but_for_their_choices(void **st
     (void)state;
     static const char *const dtypes[] = { "bf16", "f16" };
     static choices routing;
-    for (int i = 0; i < n_models && !device; i++)
+    for (int i = 0; i < n_models; i++)
         for (int d = 0; d < 2 && models[i].routes; d++) {
             const model *m = &models[i];
             char what[64];
@@ -366,7 +378,7 @@ static void routed_engines_of_16_bits_stay_close_but_for_their_choices(void **st
                      (int)routing.n_replaced, (int)routing.n_rows);
             double nmse = e2e_nmse(got, m->logits, rows_of(m) * m->vocab);
             note(m, what, nmse, -1,
-                 nmse <= bound_16_routed && routing.n_rows > 0 &&
+                 nmse <= (device ? 2 : 1) * bound_16_routed && routing.n_rows > 0 &&
                      routing.n_replaced <= routing.n_rows / 16);
         }
     check_bad();
