@@ -121,7 +121,7 @@ enable_testing()
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND)
     add_test(NAME cuda/ptxas COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tools/check-ptxas
-             --self-test ${SPEY_NVCC} ${CMAKE_BINARY_DIR}/cuda)
+             --self-test ${SPEY_NVCC} --rules ${CMAKE_SOURCE_DIR}/tools/ptxas-rules.txt ${CMAKE_BINARY_DIR}/cuda)
 endif()
 add_test(NAME cuda/exports COMMAND ${CMAKE_NM} -D --defined-only --format=posix $<TARGET_FILE:spey_cuda>)
 set_tests_properties(cuda/exports PROPERTIES PASS_REGULAR_EXPRESSION "^spey_backend_plugin T [^\n]*\n$")
