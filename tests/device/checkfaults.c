@@ -19,7 +19,7 @@
 #include "runtime/engine_handle.h"
 #include "spey/executor.h"
 
-enum { REQUESTS = 8, TOKENS = 30 };
+enum { REQUESTS = 8, TOKENS = 30, CONTEXT = 1 << 20 };
 
 static int n_failed;
 static spey_engine *engine;
@@ -64,6 +64,7 @@ static void ordinary(spey_context_options *options)
     spey_context_options_init(options);
     options->device = "cuda";
     options->sequences_max = REQUESTS;
+    options->sequence_tokens_max = 64;
     options->kv_block_tokens = 4;
 }
 
@@ -126,11 +127,13 @@ static void limits_that_do_not_fit_are_refused(void)
     spey_context_options options;
     spey_context *context = NULL;
     ordinary(&options);
-    options.kv_bytes = (uint64_t)1 << 44;
+    options.sequence_tokens_max = CONTEXT; /* of 512 KiB each: half a TiB */
+    options.kv_block_tokens = 64;
     spey_status status = spey_context_new(engine, &options, &context);
     claim(status == SPEY_LIMIT && !context && has_numbers(spey_last_error()),
           "limits that do not fit are refused", "status %d, %s", (int)status, spey_last_error());
-    claim(works(&r), "limits that fit work afterwards", "%d tokens", r.n);
+    const bool good = works(&r);
+    claim(good, "limits that fit work afterwards", "%d tokens", r.n);
 }
 
 static void a_full_device_is_told(void)
@@ -140,8 +143,9 @@ static void a_full_device_is_told(void)
     spey_context_options options;
     spey_context *context = NULL;
     ordinary(&options);
-    options.kv_bytes = (uint64_t)1 << 30;
-    fill((size_t)64 << 20);
+    options.sequence_tokens_max = 8192; /* 4 GiB */
+    options.kv_block_tokens = 64;
+    fill((size_t)2 << 30);
     spey_status status = spey_context_new(engine, &options, &context);
     claim((status == SPEY_LIMIT || status == SPEY_NOMEM) && !context &&
               has_numbers(spey_last_error()),
@@ -268,7 +272,12 @@ static void a_lost_device_ends_an_executor(void)
 static void open_engine(void)
 {
     spey_engine_file *file;
-    if (tiny_engine_new(&tiny_default, &file) || spey_engine_from_file(file, &engine)) {
+    tiny_shape shape = tiny_default;
+    shape.layers = 32;
+    shape.heads = shape.kv_heads = 16;
+    shape.head_dim = 128;
+    shape.context = CONTEXT;
+    if (tiny_engine_new(&shape, &file) || spey_engine_from_file(file, &engine)) {
         claim(false, "the engine opens", "%s", spey_last_error());
         exit(1);
     }
@@ -303,7 +312,8 @@ static void look_for_a_device(void)
     ordinary(&options);
     if (spey_context_new(engine, &options, &context) == SPEY_OK) {
         spey_context_free(context);
-        claim(works(&r), "a device is there", "%d tokens", r.n);
+        const bool good = works(&r);
+        claim(good, "a device is there", "%d tokens", r.n);
         return;
     }
     claim(strstr(spey_last_error(), "cuda") != NULL, "no device, and that is told", "%s",
