@@ -79,6 +79,7 @@ set(spey_cuda_sources
     src/kernels/rope/rope_append_sm80.cu
     src/kernels/rope/rope_table_sm80.cu
     src/kernels/route/route_sm80.cu
+    src/kernels/sample/sample_sm80.cu
     src/kernels/selective_scan/selective_scan_sm80.cu)
 foreach(source ${spey_cuda_sources})
     spey_cuda_object(object ${source})

@@ -5,18 +5,20 @@
 
 #include "base/alloc.h"
 #include "base/limits.h"
-#include "base/rng.h"
 #include "base/status.h"
+#include "kernels/sample/sample_weight.h"
 
-typedef struct candidate {
-    float score;  /* what it is ordered by: logit over temperature */
-    float weight; /* probability, not normalised */
-    int32_t id;
-} candidate;
+/* Numbers of tokens, and what they weigh together, by a digit of the keys. */
+enum { DIGIT_BITS = 10, DIGITS = SPEY_SAMPLE_KEY_BITS / DIGIT_BITS, BINS = 1 << DIGIT_BITS };
+typedef struct bin {
+    uint64_t count, mass;
+} bin;
 
 struct spey_sampler {
     int64_t vocab_size;
-    candidate *candidates; /* [vocab_size] */
+    uint32_t *keys;    /* [vocab_size] */
+    uint64_t *weights; /* [vocab_size]; 0: not to be drawn */
+    bin bins[BINS];
     /* Penalties count ids without clearing a table per token: an entry is valid when its stamp is the current one. */
     uint32_t *stamps;
     uint32_t *counts;
@@ -30,11 +32,12 @@ spey_status spey_sampler_new(int64_t vocab_size, spey_sampler **out)
     spey_sampler *s = spey_new(SPEY_PURPOSE_RUNTIME, spey_sampler);
     if (!s) return SPEY_NOMEM;
     s->vocab_size = vocab_size;
-    s->candidates = spey_new_array(SPEY_PURPOSE_RUNTIME, candidate, vocab_size);
+    s->keys = spey_new_array(SPEY_PURPOSE_RUNTIME, uint32_t, vocab_size);
+    s->weights = spey_new_array(SPEY_PURPOSE_RUNTIME, uint64_t, vocab_size);
     s->stamps = spey_new_array(SPEY_PURPOSE_RUNTIME, uint32_t, vocab_size);
     s->counts = spey_new_array(SPEY_PURPOSE_RUNTIME, uint32_t, vocab_size);
     s->row = spey_new_array(SPEY_PURPOSE_RUNTIME, float, vocab_size);
-    if (!s->row || !s->candidates || !s->stamps || !s->counts) {
+    if (!s->row || !s->keys || !s->weights || !s->stamps || !s->counts) {
         spey_sampler_free(s);
         return SPEY_NOMEM;
     }
@@ -45,7 +48,8 @@ spey_status spey_sampler_new(int64_t vocab_size, spey_sampler **out)
 void spey_sampler_free(spey_sampler *s)
 {
     if (!s) return;
-    spey_free(s->candidates);
+    spey_free(s->keys);
+    spey_free(s->weights);
     spey_free(s->stamps);
     spey_free(s->counts);
     spey_free(s->row);
@@ -253,125 +257,100 @@ float *spey_sampler_copy(spey_sampler *s, const float *logits)
 
 /* ---- the draw ---- */
 
-/* The order of all choices: higher score first, then lower id. */
-static bool before(candidate a, candidate b)
+/* Fill in keys and weights. False: there is no best logit. It is -INFINITY when every token is banned, else INFINITY. */
+static bool weigh(spey_sampler *s, const float *logits, double temperature, float *best)
 {
-    return a.score > b.score || (a.score == b.score && a.id < b.id);
-}
-
-static void sift_down(candidate *heap, int64_t n, int64_t i)
-{
-    for (;;) {
-        int64_t child = 2 * i + 1;
-        if (child >= n) return;
-        if (child + 1 < n && before(heap[child + 1], heap[child])) child++;
-        if (!before(heap[child], heap[i])) return;
-        candidate moved = heap[i];
-        heap[i] = heap[child];
-        heap[child] = moved;
-        i = child;
-    }
-}
-
-static void heapify(candidate *heap, int64_t n)
-{
-    for (int64_t i = n / 2 - 1; i >= 0; i--)
-        sift_down(heap, n, i);
-}
-
-/* Move the best of heap[0, n) to heap[n - 1]; the rest stays a heap. Popped candidates so stand from the end of the array
- * backwards, best last: no second array is needed. */
-static candidate pop(candidate *heap, int64_t n)
-{
-    candidate best = heap[0];
-    heap[0] = heap[n - 1];
-    heap[n - 1] = best;
-    sift_down(heap, n - 1, 0);
-    return best;
-}
-
-static void reverse(candidate *list, int64_t n)
-{
-    for (int64_t i = 0, j = n - 1; i < j; i++, j--) {
-        candidate moved = list[i];
-        list[i] = list[j];
-        list[j] = moved;
-    }
-}
-
-/* Fill in the candidates that are not banned. False: none is left (*n == 0), or a logit is not a number. */
-static bool collect(spey_sampler *s, const float *logits, double temperature, int64_t *n)
-{
-    float scale = (float)(1 / temperature), best = -INFINITY;
-    int64_t count = 0;
+    const float slope = spey_sample_slope(temperature);
     bool nan = false;
+    *best = -INFINITY;
     for (int64_t i = 0; i < s->vocab_size; i++) {
         nan |= isnan(logits[i]);
-        if (logits[i] == -INFINITY) continue;
-        best = logits[i] > best ? logits[i] : best;
-        s->candidates[count++] = (candidate){ .score = logits[i], .id = (int32_t)i };
+        *best = logits[i] > *best ? logits[i] : *best;
     }
-    for (int64_t i = 0; i < count; i++) {
-        s->candidates[i].score = (s->candidates[i].score - best) * scale;
-        s->candidates[i].weight = expf(s->candidates[i].score);
+    if (nan) *best = INFINITY;
+    if (isinf(*best)) return false;
+    for (int64_t i = 0; i < s->vocab_size; i++) {
+        s->keys[i] = spey_sample_key(*best, logits[i], slope);
+        s->weights[i] = logits[i] == -INFINITY ? 0 : spey_sample_weight(s->keys[i]);
     }
-    *n = count;
-    return count > 0 && !nan && best < INFINITY;
+    return true;
 }
 
-static double sum_weights(const candidate *list, int64_t n)
+static uint64_t sum_weights(const spey_sampler *s)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)list[i].weight;
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < s->vocab_size; i++)
+        sum += s->weights[i];
     return sum;
 }
 
-/* Keep the best `n_max`, and of these the fewest, best first, whose mass reaches `share` of theirs; at least
- * one. The survivors stand best first from *list on; returns how many. */
-static int64_t keep_best(candidate **list, int64_t n, int64_t n_max, double share)
+/* Count the tokens whose keys begin with `prefix` by their next digit. */
+static void count_digit(spey_sampler *s, int digit, uint32_t prefix)
 {
-    candidate *heap = *list;
-    bool cut = n_max < n;
-    double goal = cut || share >= 1 ? HUGE_VAL : share * sum_weights(heap, n), mass = 0;
-    int64_t taken = 0;
-    heapify(heap, n);
-    for (; taken < n && taken < n_max && (taken == 0 || mass < goal); taken++)
-        mass += (double)pop(heap, n - taken).weight;
-    *list = heap + n - taken;
-    reverse(*list, taken);
-    if (!cut || share >= 1) return taken;
-    double kept_mass = 0;
-    int64_t kept = 0;
-    while (kept < taken && (kept == 0 || kept_mass < share * mass))
-        kept_mass += (double)(*list)[kept++].weight;
-    return kept;
+    const int shift = SPEY_SAMPLE_KEY_BITS - (digit + 1) * DIGIT_BITS;
+    memset(s->bins, 0, sizeof s->bins);
+    for (int64_t i = 0; i < s->vocab_size; i++) {
+        if (!s->weights[i] || s->keys[i] >> shift >> DIGIT_BITS != prefix) continue;
+        bin *b = &s->bins[s->keys[i] >> shift & (BINS - 1)];
+        b->count++;
+        b->mass += s->weights[i];
+    }
 }
 
-static int64_t keep_min_p(candidate *list, int64_t n, double min_p)
+/* Keep what comes first by key, of equal ones by id, until there are `count_max` tokens, or until they weigh `goal`, which all
+ * together do. */
+static void keep_first(spey_sampler *s, uint64_t count_max, uint64_t goal)
 {
-    float best = 0;
-    for (int64_t i = 0; i < n; i++)
-        best = list[i].weight > best ? list[i].weight : best;
-    int64_t kept = 0;
-    for (int64_t i = 0; i < n; i++)
-        if ((double)list[i].weight >= min_p * (double)best) list[kept++] = list[i];
-    return kept;
+    uint32_t key = 0;
+    bin before = { 0 };
+    for (int digit = 0; digit < DIGITS; digit++) {
+        count_digit(s, digit, key);
+        int i = 0;
+        for (; i < BINS - 1; i++) {
+            const bin with = { before.count + s->bins[i].count, before.mass + s->bins[i].mass };
+            if (with.count >= count_max || with.mass >= goal) break;
+            before = with;
+        }
+        key = key << DIGIT_BITS | (uint32_t)i;
+    }
+    for (int64_t i = 0; i < s->vocab_size; i++) {
+        bool stays = before.count < count_max && before.mass < goal;
+        if (!s->weights[i] || s->keys[i] < key) continue;
+        if (s->keys[i] > key || !stays) {
+            s->weights[i] = 0;
+            continue;
+        }
+        before.count++;
+        before.mass += s->weights[i];
+    }
+}
+
+static void keep_share(spey_sampler *s, double share)
+{
+    keep_first(s, UINT64_MAX, spey_sample_goal(share, sum_weights(s)));
+}
+
+static void keep_min_p(spey_sampler *s, double min_p)
+{
+    const uint64_t least = spey_sample_least(min_p);
+    for (int64_t i = 0; i < s->vocab_size; i++)
+        if (s->weights[i] < least) s->weights[i] = 0;
 }
 
 /* Locally typical sampling (Meister et al., 2023): prefer tokens whose surprise is near the entropy. */
-static int64_t keep_typical(candidate **list, int64_t n, double share)
+static void keep_typical(spey_sampler *s, double share)
 {
-    double total = sum_weights(*list, n), entropy = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double p = (double)(*list)[i].weight / total;
-        entropy -= p > 0 ? p * log(p) : 0;
+    double total = (double)sum_weights(s), entropy = 0;
+    for (int64_t i = 0; i < s->vocab_size; i++) {
+        double p = (double)s->weights[i] / total;
+        entropy -= p > 0 ? p * log2(p) : 0;
     }
-    for (int64_t i = 0; i < n; i++) {
-        double p = (double)(*list)[i].weight / total;
-        (*list)[i].score = p > 0 ? (float)-fabs(-log(p) - entropy) : -INFINITY;
+    for (int64_t i = 0; i < s->vocab_size; i++) {
+        double p = (double)s->weights[i] / total;
+        double distance = p > 0 ? fabs(-log2(p) - entropy) : 0;
+        s->keys[i] = spey_sample_key(0, (float)-distance, 1);
     }
-    return keep_best(list, n, n, share);
+    keep_share(s, share);
 }
 
 static int32_t argmax(const float *logits, int64_t n, bool *nan)
@@ -401,51 +380,41 @@ spey_status spey_sampler_draw(spey_sampler *s, const spey_sampling *p, const flo
         *out = best;
         return SPEY_OK;
     }
-    int64_t n;
-    if (!collect(s, logits, p->temperature, &n)) return no_choice(n > 0);
-    candidate *list = s->candidates;
-    if (p->top_k > 0 || p->top_p < 1)
-        n = keep_best(&list, n, p->top_k > 0 ? p->top_k : n, p->top_p);
-    if (p->min_p > 0) n = keep_min_p(list, n, p->min_p);
-    if (p->typical_p < 1) n = keep_typical(&list, n, p->typical_p);
-    double point = spey_philox_uniform(p->seed, 0, index) * sum_weights(list, n), mass = 0;
+    float best;
+    if (!weigh(s, logits, p->temperature, &best)) return no_choice(best > -INFINITY);
+    if (p->top_k > 0) keep_first(s, (uint64_t)p->top_k, UINT64_MAX);
+    if (p->top_p < 1) keep_share(s, p->top_p);
+    if (p->min_p > 0) keep_min_p(s, p->min_p);
+    if (p->typical_p < 1) keep_typical(s, p->typical_p);
+    uint64_t point = spey_sample_point(p->seed, index, sum_weights(s)), mass = s->weights[0];
     int64_t i = 0;
-    for (; i < n - 1; i++) {
-        mass += (double)list[i].weight;
-        if (point < mass) break;
-    }
-    *out = list[i].id;
+    while (mass <= point)
+        mass += s->weights[++i];
+    *out = (int32_t)i;
     return SPEY_OK;
 }
 
 /* ---- log-probabilities ---- */
 
-double spey_log_sum_exp(const float *logits, int64_t n)
+/* The order of the likeliest: larger logit first, then lower id. */
+static bool before(spey_token_logprob a, spey_token_logprob b)
 {
-    float best = -INFINITY;
-    for (int64_t i = 0; i < n; i++)
-        best = logits[i] > best ? logits[i] : best;
-    if (best == -INFINITY) return (double)best;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)expf(logits[i] - best);
-    return (double)best + log(sum);
+    return a.logprob > b.logprob || (!(a.logprob < b.logprob) && a.id < b.id);
 }
 
 void spey_sampler_top(spey_sampler *s, const float *logits, double log_sum_exp, int32_t n,
                       spey_token_logprob *out)
 {
-    /* n is small: insertion into the n best so far, sorted, passes once over the row. */
+    /* n is small: insertion into the n best logits so far, sorted, passes once over the row. */
     int32_t taken = 0;
-    candidate *best = s->candidates;
     for (int64_t i = 0; n > 0 && i < s->vocab_size; i++) {
-        candidate c = { .score = logits[i], .id = (int32_t)i };
-        if (taken == n && !before(c, best[n - 1])) continue;
+        spey_token_logprob c = { .id = (int32_t)i, .logprob = logits[i] };
+        if (taken == n && !before(c, out[n - 1])) continue;
         int32_t at = taken < n ? taken++ : n - 1;
-        for (; at > 0 && before(c, best[at - 1]); at--)
-            best[at] = best[at - 1];
-        best[at] = c;
+        for (; at > 0 && before(c, out[at - 1]); at--)
+            out[at] = out[at - 1];
+        out[at] = c;
     }
     for (int32_t i = 0; i < taken; i++)
-        out[i] = (spey_token_logprob){ best[i].id, (float)((double)best[i].score - log_sum_exp) };
+        out[i].logprob = (float)((double)out[i].logprob - log_sum_exp);
 }

@@ -1,5 +1,6 @@
 /* From a row of logits to a token, as Hugging Face's generate() with the same settings: penalties and bans, then
- * temperature → top-k → top-p → min-p → typical, then one draw.
+ * temperature → top-k → top-p → min-p → typical, then one draw, as kernels/sample/sample.h defines it: a device that draws
+ * from the same logits takes the same token.
  *
  * A token depends on the logits, the sequence's own tokens, the settings and (seed, index) alone: the same whatever runs
  * beside it. Nothing allocates after new. One thread. */
@@ -9,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/sample/sample.h"
 #include "runtime/beam.h"
 #include "spey/spey.h"
 
@@ -47,9 +49,6 @@ float *spey_sampler_copy(spey_sampler *sampler, const float *logits);
 /* Choose the next token. SPEY_INVALID: every logit is banned, or one is NaN. `index`: its place in the output. */
 spey_status spey_sampler_draw(spey_sampler *sampler, const spey_sampling *sampling,
                               const float *logits, uint64_t index, int32_t *out);
-
-/* log(sum(exp(logits))), summed in double. */
-double spey_log_sum_exp(const float *logits, int64_t n);
 
 /* The n likeliest tokens with log-probabilities, likeliest first, ties by id. */
 void spey_sampler_top(spey_sampler *sampler, const float *logits, double log_sum_exp, int32_t n,

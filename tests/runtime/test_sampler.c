@@ -10,6 +10,9 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "device/pool.h"
+#include "kernels/rows.h"
+#include "kernels/sample/sample_weight.h"
 #include "runtime/sampler.h"
 
 enum { VOCAB = 50 };
@@ -189,6 +192,67 @@ static void typical_can_drop_even_the_likeliest(void **state)
     for (uint64_t i = 0; i < 200; i++)
         first += draw(f, i) == 0;
     assert_int_equal(expect_first ? 200 : 0, first);
+}
+
+/* ---- as kernels draw ---- */
+
+enum { WIDE = 3000 };
+
+static int32_t draw_by_kernel(spey_sample_rule *rule, float *logits)
+{
+    static char workspace[WIDE * 32];
+    int32_t id = -7;
+    float logprob;
+    spey_sample_args args = { .rows = 1,
+                              .cols = WIDE,
+                              .x = logits,
+                              .x_pitch = WIDE,
+                              .rules = rule,
+                              .out = &id,
+                              .logprobs = &logprob,
+                              .workspace = workspace };
+    int64_t counter = 0;
+    spey_lane lane = spey_lane_solo(&counter);
+    assert_true(spey_sample_ref.workspace(&args) <= sizeof workspace);
+    spey_sample_ref.run(&args, &lane);
+    return id;
+}
+
+static void draws_are_those_of_the_sample_kernel(void **state)
+{
+    (void)state;
+    static float logits[WIDE];
+    spey_sampler *sampler;
+    assert_int_equal(spey_sampler_new(WIDE, &sampler), SPEY_OK);
+    for (int number = 0; number < 300; number++) {
+        spey_rng rng = { .seed = 5000 + (uint64_t)number };
+        double spread = spey_rng_range(&rng, 0, 8);
+        for (int i = 0; i < WIDE; i++) {
+            double x = spread * spey_rng_normal(&rng);
+            logits[i] = number % 5 ? (float)x : (float)(int)x; /* many ties */
+            if (i % 7 == number % 9) logits[i] = -INFINITY;
+        }
+        spey_sampling p;
+        spey_sampling_init(&p);
+        p.temperature = spey_rng_range(&rng, 0.05, 3);
+        p.seed = spey_rng_next(&rng);
+        if (number % 2) p.top_k = 1 + (int32_t)spey_rng_below(&rng, number % 3 ? 50 : 2 * WIDE);
+        if (number % 3) p.top_p = spey_rng_range(&rng, 0, 1);
+        if (number % 7 == 3) p.min_p = spey_rng_range(&rng, 0, 0.2);
+        spey_sample_rule rule = { .seed = p.seed,
+                                  .index = (uint64_t)number,
+                                  .top_p = p.top_p,
+                                  .min_p = p.min_p,
+                                  .repetition = 1,
+                                  .slope = spey_sample_slope(p.temperature),
+                                  .kind = SPEY_SAMPLE_DRAW,
+                                  .top_k = p.top_k,
+                                  .mask = -1 };
+        int32_t id;
+        assert_int_equal(spey_sampler_draw(sampler, &p, logits, (uint64_t)number, &id), SPEY_OK);
+        if (id != draw_by_kernel(&rule, logits)) fail_msg("case %d differs", number);
+    }
+    spey_sampler_free(sampler);
 }
 
 static void repetition_penalty_divides_what_is_positive_and_multiplies_the_rest(void **state)
@@ -435,6 +499,7 @@ int main(void)
         TEST(top_p_after_top_k_counts_the_mass_of_the_k),
         TEST(min_p_drops_tokens_far_below_the_likeliest),
         TEST(typical_can_drop_even_the_likeliest),
+        cmocka_unit_test(draws_are_those_of_the_sample_kernel),
         TEST(repetition_penalty_divides_what_is_positive_and_multiplies_the_rest),
         TEST(presence_and_frequency_count_the_output_only),
         TEST(an_ngram_never_comes_twice),

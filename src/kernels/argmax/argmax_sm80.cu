@@ -1,36 +1,14 @@
 /* argmax on sm_80 and later.
  *
- * who       One CTA of 1024 threads per row. A float becomes a number of the same order whose low half is the complement of
- *           its index, so that one comparison of 64 bits decides; NaN is above everything.
+ * who       One CTA of 1024 threads per row. cuda/order.cuh says how a float and its place are compared at once.
  * moves     x once, four packs of 16 bytes in flight per thread.
  * bound by  memory for many rows; for one by what a single SM reads: a vocabulary of 128k takes some 5 µs. */
 #include "kernels/argmax/argmax.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/order.cuh"
 
 enum { THREADS = 1024, PACKS = 4 };
-
-/* Larger for a larger x, then for a lower index. */
-static __device__ __forceinline__ uint64_t order_of(float x, uint32_t index)
-{
-    const uint32_t bits = __float_as_uint(x == 0.0f ? 0.0f : x); /* the zeros are equal */
-    uint32_t high = bits >> 31 ? ~bits : bits | 0x80000000u;
-    if (isnan(x)) high = 0xffffffffu;
-    return static_cast<uint64_t>(high) << 32 | ~index;
-}
-
-static __device__ __forceinline__ uint64_t larger(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-static __device__ __forceinline__ uint64_t warp_largest(uint64_t x)
-{
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2)
-        x = larger(x, __shfl_xor_sync(0xffffffffu, x, offset));
-    return x;
-}
 
 template <bool PACKED>
 static __global__ void __launch_bounds__(THREADS) argmax_rows(const spey_argmax_args a)
@@ -58,10 +36,7 @@ static __global__ void __launch_bounds__(THREADS) argmax_rows(const spey_argmax_
     __syncthreads();
     if (threadIdx.x >= 32) return;
     best = warp_largest(shared[threadIdx.x]);
-    const uint32_t high = static_cast<uint32_t>(best >> 32);
-    const bool none = high == 0xffffffffu || high <= 0x007fffffu; /* NaN; -infinity or no column */
-    if (threadIdx.x == 0)
-        a.out[blockIdx.x] = none ? -1 : static_cast<int32_t>(~static_cast<uint32_t>(best));
+    if (threadIdx.x == 0) a.out[blockIdx.x] = place_of(best);
 }
 
 static bool supports(const void *args)

@@ -1,0 +1,168 @@
+/* sample by copying the row, changing it, and sorting what may be drawn. */
+#include "kernels/sample/sample.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/rows.h"
+#include "kernels/sample/sample_weight.h"
+
+double spey_log_sum_exp(const float *logits, int64_t n)
+{
+    float best = -INFINITY;
+    for (int64_t i = 0; i < n; i++)
+        best = logits[i] > best ? logits[i] : best;
+    if (best == -INFINITY) return (double)best;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)expf(logits[i] - best);
+    return (double)best + log(sum);
+}
+
+/* The history's token i. */
+static int32_t history_id(const spey_sample_args *a, int64_t r, int32_t i)
+{
+    const spey_sample_rule *rule = &a->rules[r];
+    return i + 1 < rule->n_history ? a->ids[rule->ids + i]
+                                   : a->batch->ids[a->batch->output_rows[r]];
+}
+
+/* How often the history's tokens from `begin` on are `id`. */
+static int32_t count(const spey_sample_args *a, int64_t r, int32_t begin, int32_t end, int32_t id)
+{
+    int32_t n = 0;
+    for (int32_t i = begin; i < end; i++)
+        n += history_id(a, r, i) == id;
+    return n;
+}
+
+static void penalize(const spey_sample_args *a, int64_t r, float *x)
+{
+    const spey_sample_rule *rule = &a->rules[r];
+    for (int32_t i = 0; i < rule->n_history; i++) {
+        int32_t id = history_id(a, r, i);
+        if (id < 0 || id >= a->cols || count(a, r, 0, i, id)) continue; /* at its first place */
+        x[id] = x[id] < 0 ? x[id] * rule->repetition : x[id] / rule->repetition;
+        int32_t n = count(a, r, rule->n_prompt, rule->n_history, id);
+        if (n) x[id] -= (float)(rule->presence + rule->frequency * n);
+    }
+}
+
+static void change(const spey_sample_args *a, int64_t r, float *x)
+{
+    const spey_sample_rule *rule = &a->rules[r];
+    const int32_t *bias = a->ids + rule->ids + rule->n_history, *values = bias + rule->n_bias;
+    const int32_t *banned = values + rule->n_bias;
+    for (int32_t i = 0; i < rule->n_bias; i++) {
+        float value;
+        memcpy(&value, &values[i], sizeof value);
+        x[bias[i]] += value;
+    }
+    penalize(a, r, x);
+    for (int32_t i = 0; i < rule->n_banned; i++)
+        x[banned[i]] = -INFINITY;
+    const uint32_t *mask = rule->mask < 0 ? NULL : a->masks + rule->mask * a->mask_pitch;
+    for (int64_t c = 0; mask && c < a->cols; c++)
+        if (!(mask[c / 32] >> c % 32 & 1)) x[c] = -INFINITY;
+}
+
+/* ---- choosing ---- */
+
+typedef struct candidate {
+    uint64_t weight; /* 0: it is out */
+    uint32_t key;
+    int32_t id;
+} candidate;
+
+static int by_key(const void *a, const void *b)
+{
+    const candidate *x = a, *y = b;
+    return x->key != y->key ? (x->key > y->key) - (x->key < y->key)
+                            : (x->id > y->id) - (x->id < y->id);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const candidate *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static uint64_t mass_of(const candidate *list, int64_t n)
+{
+    uint64_t mass = 0;
+    for (int64_t i = 0; i < n; i++)
+        mass += list[i].weight;
+    return mass;
+}
+
+/* How many of the sorted list stay. */
+static int64_t cut(const spey_sample_rule *rule, const candidate *list, int64_t n)
+{
+    if (rule->top_k && rule->top_k < n) n = rule->top_k;
+    uint64_t mass = 0, goal = spey_sample_goal(rule->top_p, mass_of(list, n));
+    int64_t kept = 0;
+    while (rule->top_p < 1 && mass < goal)
+        mass += list[kept++].weight;
+    if (rule->top_p < 1) n = kept;
+    while (list[n - 1].weight < spey_sample_least(rule->min_p))
+        n--;
+    return n;
+}
+
+static int32_t draw(const spey_sample_rule *rule, const float *x, int64_t cols, float best,
+                    candidate *list)
+{
+    int64_t n = 0;
+    for (int64_t c = 0; c < cols; c++) {
+        uint32_t key = x[c] == -INFINITY ? UINT32_MAX : spey_sample_key(best, x[c], rule->slope);
+        uint64_t weight = key == UINT32_MAX ? 0 : spey_sample_weight(key);
+        if (weight) list[n++] = (candidate){ weight, key, (int32_t)c };
+    }
+    qsort(list, (size_t)n, sizeof *list, by_key);
+    n = cut(rule, list, n);
+    qsort(list, (size_t)n, sizeof *list, by_id);
+    uint64_t point = spey_sample_point(rule->seed, rule->index, mass_of(list, n)), mass = 0;
+    while ((mass += list->weight) <= point)
+        list++;
+    return list->id;
+}
+
+static int32_t choose(const spey_sample_rule *rule, const float *x, int64_t cols, candidate *list)
+{
+    int64_t best = 0;
+    for (int64_t c = 0; c < cols; c++) {
+        if (isnan(x[c])) return -1;
+        if (x[c] > x[best]) best = c;
+    }
+    if (cols == 0 || x[best] == -INFINITY) return -1;
+    if (rule->kind == SPEY_SAMPLE_BEST) return (int32_t)best;
+    return x[best] == INFINITY ? -1 : draw(rule, x, cols, x[best], list);
+}
+
+/* A copy of the row lies behind the candidates. */
+static size_t workspace(const void *args)
+{
+    const spey_sample_args *a = args;
+    return (size_t)a->cols * (sizeof(candidate) + sizeof(float));
+}
+
+static void run(const void *args, const spey_lane *lane)
+{
+    const spey_sample_args *a = args;
+    candidate *list = a->workspace;
+    float *copy = (float *)(list + a->cols);
+    if (lane->index) return; /* there is one workspace */
+    for (int64_t r = 0; r < a->rows; r++) {
+        const float *x = a->x + r * a->x_pitch;
+        const spey_sample_rule *rule = &a->rules[r];
+        if (rule->kind == SPEY_SAMPLE_NOTHING) continue;
+        memcpy(copy, x, (size_t)a->cols * sizeof *copy);
+        change(a, r, copy);
+        int32_t id = choose(rule, copy, a->cols, list);
+        bool scored = rule->wants_logprob && id >= 0;
+        a->out[r] = id;
+        a->logprobs[r] = scored ? (float)((double)x[id] - spey_log_sum_exp(x, a->cols)) : NAN;
+    }
+}
+
+const spey_kernel spey_sample_ref = { .name = "sample/ref", .workspace = workspace, .run = run };
