@@ -20,6 +20,8 @@ typedef struct spey_calibration {
     int n;
     const char *text_sha256;  /* of the text it ran on */
     int64_t n_tokens, window; /* how much of it */
+    /* The largest magnitudes in K and V of each cache group, [layers, 2, heads]; NULL: it keeps none, or none was seen. */
+    const float *caches[SPEY_CACHE_GROUPS_MAX];
 } spey_calibration;
 
 typedef struct spey_build_options {
@@ -29,8 +31,12 @@ typedef struct spey_build_options {
         quant; /* "fp8": matrices of the layers in E4M3; NULL or "none": as the checkpoint has them */
     const char *
         quant_scales; /* of E4M3 matrices: one for each "channel" (NULL), or one for the "tensor" */
-    const spey_calibration *calibration; /* static scales of E4M3 inputs; NULL: found per token */
-    bool quiet;                          /* no progress bar */
+    /* "f32", "f16", "bf16", "fp8", "int8": of the KV cache unless who runs the engine says otherwise; NULL or "auto": as the
+     * checkpoint says, or else as `dtype` is. */
+    const char *kv_dtype;
+    const spey_calibration *
+        calibration; /* static scales of E4M3 inputs, and of an fp8 KV cache; NULL: found per token, and 1 */
+    bool quiet; /* no progress bar */
 } spey_build_options;
 
 enum { SPEY_BUILD_WARNINGS_BYTES = 1024 };

@@ -16,7 +16,7 @@
 
 enum {
     /* Raise it when the same checkpoint gives another engine than before: cached ones are then built again. */
-    BUILDER_REVISION = 4,
+    BUILDER_REVISION = 5,
     SMALL_BYTES_MAX = 1 << 20, /* files up to this size are part of the key with their contents */
 };
 
@@ -75,9 +75,10 @@ static spey_status describe(const char *checkpoint, const spey_build_options *op
     spey_strbuf_printf(out, "name %s dtype %s disabled %s\n", name,
                        options && options->dtype ? options->dtype : "auto",
                        spey_build_disabled_passes(options));
-    spey_strbuf_printf(out, "quant %s scales %s\n",
+    spey_strbuf_printf(out, "quant %s scales %s cache %s\n",
                        options && options->quant ? options->quant : "none",
-                       options && options->quant_scales ? options->quant_scales : "channel");
+                       options && options->quant_scales ? options->quant_scales : "channel",
+                       options && options->kv_dtype ? options->kv_dtype : "auto");
     for (int i = 0; options && options->calibration && i < options->calibration->n; i++)
         spey_strbuf_printf(out, "range %s %a\n", options->calibration->ranges[i].weight,
                            (double)options->calibration->ranges[i].largest);

@@ -143,13 +143,13 @@ static spey_status fail_without_config(const char *path)
 }
 
 /* ModelOpt's own file; newer checkpoints repeat it in config.json. */
-static spey_status check_modelopt_file(const spey_checkpoint *checkpoint)
+static spey_status check_modelopt_file(const spey_checkpoint *checkpoint, bool *fp8_cache)
 {
     const spey_checkpoint_file *file = spey_checkpoint_find(checkpoint, "hf_quant_config.json");
     json_t *root;
     if (!file) return SPEY_OK;
     SPEY_TRY(parse_file(file, &root));
-    spey_status status = spey_quant_config_check(file->name, root);
+    spey_status status = spey_quant_config_check(file->name, root, fp8_cache);
     json_decref(root);
     return status;
 }
@@ -171,13 +171,15 @@ static spey_status read_model(spey_checkpoint *checkpoint)
     SPEY_TRY(parse_file(config, &root));
     const json_t *quantization = json_object_get(root, "quantization_config");
     spey_status status = SPEY_OK;
+    bool fp8_cache = false;
     if (quantization && !json_is_null(quantization))
-        status = spey_quant_config_check(config->name, quantization);
+        status = spey_quant_config_check(config->name, quantization, &fp8_cache);
     if (!status) status = spey_model_new(config->name, root, &checkpoint->model);
     json_decref(root);
     SPEY_TRY(status);
-    SPEY_TRY(check_modelopt_file(checkpoint));
+    SPEY_TRY(check_modelopt_file(checkpoint, &fp8_cache));
     spey_model_get_info(checkpoint->model, &checkpoint->info);
+    if (fp8_cache) snprintf(checkpoint->info.kv_dtype, sizeof checkpoint->info.kv_dtype, "fp8");
     SPEY_TRY(spey_checkpoint_name(checkpoint->path, checkpoint->info.name,
                                   sizeof checkpoint->info.name));
     const spey_checkpoint_file *generation =

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "build/quantize.h"
+#include "build/quantize_cache.h"
 #include "graph/passes.h"
 
 const char *spey_build_disabled_passes(const spey_build_options *options)
@@ -36,6 +37,7 @@ spey_status spey_draw(const spey_model *model, const spey_build_options *options
     spey_status status = spey_passes_run(graph, spey_build_disabled_passes(options));
     if (!status && tensors) status = spey_quantize_sources(graph, tensors);
     if (!status) status = spey_quantize_graph(graph, &plan);
+    if (!status) status = spey_quantize_caches(graph, options, tensors, info);
     if (status) {
         spey_graph_free(graph);
         return status;

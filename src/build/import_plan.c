@@ -81,6 +81,9 @@ static spey_status list_weights(const spey_graph *graph, bool *listed, spey_impo
         for (int w = 0; w < node->n_weights; w++)
             SPEY_TRY(list_weight(graph, node->weights[w], listed, out));
     }
+    for (int c = 0; c < graph->n_caches; c++)
+        if (graph->caches[c].scaled)
+            SPEY_TRY(list_weight(graph, graph->caches[c].scales, listed, out));
     return SPEY_OK;
 }
 

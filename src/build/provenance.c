@@ -40,11 +40,19 @@ static spey_status put_sources(const spey_checkpoint *checkpoint, spey_source_di
     return SPEY_OK;
 }
 
+static void put_calibration(const spey_build_options *options, spey_strbuf *out)
+{
+    const spey_calibration *calibration = options ? options->calibration : NULL;
+    if (!calibration) return;
+    put_text(out, ",\n  \"calibration\": {\"text_sha256\": ", calibration->text_sha256);
+    spey_strbuf_printf(out, ", \"tokens\": %lld, \"window\": %lld}",
+                       (long long)calibration->n_tokens, (long long)calibration->window);
+}
+
 /* What is E4M3, and who decided: the builder, or the checkpoint. */
 static void put_quantization(const spey_provenance *from, spey_strbuf *out)
 {
     const spey_build_options *options = from->options;
-    const spey_calibration *calibration = options ? options->calibration : NULL;
     const bool ours = options && options->quant && strcmp(options->quant, "none") != 0;
     int n = 0, n_static = 0;
     for (int i = 0; i < from->graph->n_nodes; i++) {
@@ -63,11 +71,28 @@ static void put_quantization(const spey_provenance *from, spey_strbuf *out)
     spey_strbuf_printf(out, ", \"e4m3_matrices\": %d, \"static_inputs\": %d", n, n_static);
     if (ours)
         put_text(out, ", \"scales\": ", options->quant_scales ? options->quant_scales : "channel");
-    if (calibration) {
-        put_text(out, ",\n  \"calibration\": {\"text_sha256\": ", calibration->text_sha256);
-        spey_strbuf_printf(out, ", \"tokens\": %lld, \"window\": %lld}",
-                           (long long)calibration->n_tokens, (long long)calibration->window);
+    put_calibration(options, out);
+    spey_strbuf_puts(out, "}");
+}
+
+/* How K and V are kept, and where their scales come from. */
+static void put_cache(const spey_provenance *from, spey_strbuf *out)
+{
+    bool scaled = false;
+    for (int c = 0; c < from->graph->n_caches; c++)
+        scaled = scaled || from->graph->caches[c].scaled;
+    spey_strbuf_puts(out, ",\n \"kv_cache\": ");
+    if (!from->info->kv_dtype[0]) {
+        spey_strbuf_puts(out, "null");
+        return;
     }
+    const bool calibrated = scaled && from->options && from->options->calibration;
+    put_text(out, "{\"dtype\": ", from->info->kv_dtype);
+    put_text(out, ", \"scales\": ",
+             calibrated ? "calibrated"
+             : scaled   ? "as in the checkpoint"
+                        : "none");
+    if (calibrated) put_calibration(from->options, out);
     spey_strbuf_puts(out, "}");
 }
 
@@ -87,6 +112,7 @@ spey_status spey_provenance_write(const spey_provenance *from, spey_strbuf *out)
         put_text(out, i ? ", " : "", passes[i].name);
     put_text(out, "],\n \"disabled_passes\": ", spey_build_disabled_passes(from->options));
     put_quantization(from, out);
+    put_cache(from, out);
     spey_strbuf_puts(out, ",\n \"sources\": [");
     SPEY_TRY(put_sources(from->checkpoint, from->digest, out));
     spey_strbuf_puts(out, "\n ]}\n");

@@ -58,7 +58,25 @@ static spey_status check_nothing(const char *where, const json_t *config)
     return SPEY_OK;
 }
 
-spey_status spey_quant_config_check(const char *where, const json_t *config)
+/* "kv_cache_scheme" of compressed-tensors, "kv_cache_quant_algo" of ModelOpt, or newer ModelOpt's own scheme. Others than 8-bit
+ * floats are left alone: then the cache is as everybody's. */
+static spey_status read_cache(const char *where, const json_t *config, bool *fp8)
+{
+    const char *algorithm, *type;
+    int64_t bits;
+    const json_t *inner = json_object_get(config, "quantization");
+    const json_t *scheme = json_object_get(config, "kv_cache_scheme");
+    SPEY_TRY(
+        spey_json_string(inner ? inner : config, where, "kv_cache_quant_algo", "", &algorithm));
+    if (!strcmp(algorithm, "FP8")) *fp8 = true;
+    if (!scheme || json_is_null(scheme)) return SPEY_OK;
+    SPEY_TRY(spey_json_int(scheme, where, "num_bits", 1, 64, 8, &bits));
+    SPEY_TRY(spey_json_string(scheme, where, "type", "float", &type));
+    if (bits == 8 && !strcmp(type, "float")) *fp8 = true;
+    return SPEY_OK;
+}
+
+spey_status spey_quant_config_check(const char *where, const json_t *config, bool *fp8_cache)
 {
     static const struct {
         const char *name;
@@ -74,7 +92,10 @@ spey_status spey_quant_config_check(const char *where, const json_t *config)
     SPEY_TRY(spey_json_string(producer, where, "name", "", &made_by));
     SPEY_TRY(spey_json_string(config, where, "quant_method", made_by, &method));
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
-        if (!strcmp(method, methods[i].name)) return methods[i].check(where, config);
+        if (!strcmp(method, methods[i].name)) {
+            SPEY_TRY(methods[i].check(where, config));
+            return read_cache(where, config, fp8_cache);
+        }
     return SPEY_FAIL(SPEY_UNSUPPORTED,
                      "%s: the checkpoint is quantized by \"%.64s\"; expected compressed-tensors, "
                      "modelopt, fp8 or fbgemm_fp8 with 8-bit floats, or no quantization",

@@ -29,7 +29,8 @@ spey_status spey_quant_plan_make(const spey_build_options *options, spey_quant_p
     if (!out->fp8 && options && options->quant_scales)
         return SPEY_FAIL(SPEY_INVALID, "scales of a %s without quantization: fp8 is missing",
                          scales);
-    if (!out->fp8 && options && options->calibration)
+    const bool fp8_cache = options && options->kv_dtype && !strcmp(options->kv_dtype, "fp8");
+    if (!out->fp8 && !fp8_cache && options && options->calibration)
         return SPEY_FAIL(SPEY_INVALID, "calibration without quantization: fp8 is missing");
     out->scales = !strcmp(scales, "tensor") ? SPEY_SCALES_TENSOR : SPEY_SCALES_CHANNEL;
     out->calibration = options ? options->calibration : NULL;

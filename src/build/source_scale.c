@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/limits.h"
@@ -117,6 +118,37 @@ static bool ends_with(const char *text, const char *suffix)
 {
     size_t n = strlen(text), m = strlen(suffix);
     return n >= m && !strcmp(text + n - m, suffix);
+}
+
+/* The first component that is a number; -1: none is. */
+static int64_t layer_of(const char *name)
+{
+    for (const char *at = name; at; at = strchr(at, '.')) {
+        at += *at == '.';
+        size_t digits = strspn(at, "0123456789");
+        if (digits && digits < 10 && at[digits] == '.') return strtoll(at, NULL, 10);
+    }
+    return -1;
+}
+
+bool spey_source_is_cache_scale(const char *name, int64_t *layer, bool *is_v)
+{
+    *is_v = ends_with(name, ".v_scale");
+    *layer = layer_of(name);
+    return *layer >= 0 && (*is_v || ends_with(name, ".k_scale"));
+}
+
+spey_status spey_source_cache_scales(const spey_safetensor *scales, int64_t heads, float *out)
+{
+    const int64_t n = count(scales);
+    if (n != 1 && n != heads)
+        return SPEY_FAIL(SPEY_FORMAT,
+                         "tensor %s has %lld numbers, expected 1 or %lld: a head's each",
+                         scales->name, (long long)n, (long long)heads);
+    SPEY_TRY(check_values(scales));
+    for (int64_t h = 0; h < heads; h++)
+        out[h] = value_at(scales, n == 1 ? 0 : h);
+    return SPEY_OK;
 }
 
 bool spey_source_is_scale(const spey_safetensors *tensors, const char *name)

@@ -24,7 +24,13 @@ float spey_source_scale_at(const spey_source_scale *scale, int64_t row, int64_t 
 spey_status spey_source_input_scale(const spey_safetensors *tensors, const spey_safetensor *matrix,
                                     float *out);
 
-/* Is it a scale that belongs to an E4M3 tensor, or one of a KV cache, which is not used? */
+/* Is it a scale of K or V, and of which layer of the model? By its name: "model.layers.3.self_attn.k_scale"
+ * (compressed-tensors), "….k_proj.k_scale" (ModelOpt). */
+bool spey_source_is_cache_scale(const char *name, int64_t *layer, bool *is_v);
+/* One for all heads, or one for each. */
+spey_status spey_source_cache_scales(const spey_safetensor *scales, int64_t heads, float *out);
+
+/* Is it a scale that belongs to an E4M3 tensor, or one of attention? */
 bool spey_source_is_scale(const spey_safetensors *tensors, const char *name);
 
 #endif

@@ -25,7 +25,7 @@ static spey_status build_plain(const char *checkpoint, const spey_build_options 
 {
     char path[SPEY_PATH_BYTES_MAX];
     spey_build_options plain = *options;
-    plain.quant = plain.quant_scales = NULL;
+    plain.quant = plain.quant_scales = plain.kv_dtype = NULL;
     plain.calibration = NULL;
     if (snprintf(path, sizeof path, "%s.calibration", output) >= (int)sizeof path)
         return SPEY_FAIL(SPEY_LIMIT, "%.100s…: path too long", output);
@@ -63,6 +63,8 @@ static spey_status collect(spey_calibration_run *run)
         run->ranges[i].weight = spey_calibrator_range(run->calibrator, i, &run->ranges[i].largest);
     run->calibration.ranges = run->ranges;
     run->calibration.n = n;
+    for (int c = 0; c < SPEY_CACHE_GROUPS_MAX; c++)
+        run->calibration.caches[c] = spey_calibrator_cache(run->calibrator, c);
     run->calibration.text_sha256 = run->text_sha256;
     return SPEY_OK;
 }

@@ -6,6 +6,11 @@
 #include "cli/build_calibration.h"
 #include "cli/command.h"
 
+static bool is_fp8(const char *name)
+{
+    return name && !strcmp(name, "fp8");
+}
+
 int spey_cmd_build(int argc, char **argv)
 {
     const char *output = NULL, *calib = NULL;
@@ -21,8 +26,12 @@ int spey_cmd_build(int argc, char **argv)
           "fp8: matrices of the layers in E4M3 (default: none)", 0, 0 },
         { "quant-scales", SPEY_OPTION_TEXT, &options.quant_scales, "NAME",
           "one scale for each output channel, or for the whole tensor (default: channel)", 0, 0 },
+        { "kv-dtype", SPEY_OPTION_TEXT, &options.kv_dtype, "TYPE",
+          "KV cache unless a run says otherwise: f32, f16, bf16, fp8, int8\n(default: as the checkpoint says)",
+          0, 0 },
         { "calib", SPEY_OPTION_TEXT, &calib, "FILE",
-          "text for static scales of the inputs (default: each token has its own)", 0, 0 },
+          "text for static scales of the inputs (default: each token has its own)\nand of an fp8 KV cache (default: 1)",
+          0, 0 },
         { "calib-windows", SPEY_OPTION_INT, &calib_windows, "N",
           "only the first N windows of 512 tokens of it", 1, 1 << 27 },
         { "disable-passes", SPEY_OPTION_TEXT, &options.disable_passes, "NAMES",
@@ -38,9 +47,10 @@ int spey_cmd_build(int argc, char **argv)
             "CHECKPOINT is a folder with config.json, *.safetensors and a tokenizer. The engine holds the model and\n"
             "nothing of this machine: it runs anywhere, with any limits. It appears under its name when it is\n"
             "complete; a failure or Ctrl-C leaves nothing.",
-        .examples = "  spey build models/demo -o demo.spey\n"
-                    "  spey build Llama-3.2-1B -o llama.spey --dtype f16\n"
-                    "  spey build Llama-3.2-1B -o llama-fp8.spey --quant fp8 --calib book.txt",
+        .examples =
+            "  spey build models/demo -o demo.spey\n"
+            "  spey build Llama-3.2-1B -o llama.spey --dtype f16\n"
+            "  spey build Llama-3.2-1B -o llama-fp8.spey --quant fp8 --kv-dtype fp8 --calib book.txt",
         .options = table,
         .n_options = sizeof table / sizeof *table,
         .positional_min = 1,
@@ -58,8 +68,9 @@ int spey_cmd_build(int argc, char **argv)
         SPEY_FAIL(SPEY_INVALID, "--calib-windows without --calib");
         return spey_report_usage();
     }
-    if (calib && !(options.quant && !strcmp(options.quant, "fp8"))) {
-        SPEY_FAIL(SPEY_INVALID, "--calib finds scales for --quant fp8, which is missing");
+    if (calib && !is_fp8(options.quant) && !is_fp8(options.kv_dtype)) {
+        SPEY_FAIL(SPEY_INVALID,
+                  "--calib finds scales for --quant fp8 and --kv-dtype fp8: both are missing");
         return spey_report_usage();
     }
     spey_build_report report;

@@ -45,10 +45,10 @@ static void put_info_text(spey_strbuf *out, const spey_model_info *info)
 {
     spey_strbuf_printf(
         out,
-        "%s (%s): %.1f M parameters, %lld layers, hidden size %lld, vocabulary %lld, context %lld, %s\n",
+        "%s (%s): %.1f M parameters, %lld layers, hidden size %lld, vocabulary %lld, context %lld, %s%s%s\n",
         info->name, info->arch, (double)info->n_parameters / 1e6, (long long)info->n_layers,
         (long long)info->hidden_size, (long long)info->vocab_size, (long long)info->context_length,
-        spey_dtype_name(info->dtype));
+        spey_dtype_name(info->dtype), info->kv_dtype[0] ? ", KV cache " : "", info->kv_dtype);
 }
 
 static void put_sections(spey_strbuf *out, bool json, const spey_engine_file *file)

@@ -24,8 +24,10 @@ typedef struct spey_info_ids {
 
 /* What a runtime must know beside the graph; the "info" section (JSON). */
 typedef struct spey_model_info {
-    char arch[64];    /* "llama" */
-    char name[128];   /* folder name of the checkpoint, or the shape's name */
+    char arch[64];  /* "llama" */
+    char name[128]; /* folder name of the checkpoint, or the shape's name */
+    char kv_dtype
+        [8]; /* of the cache, as spey_limits_plan names it; "": as `dtype` and `exact` say */
     spey_dtype dtype; /* of the matrices: F32 computes in FP32, F16 and BF16 in 16-bit precision */
     int64_t vocab_size; /* columns of the logits */
     int64_t hidden_size;

@@ -36,6 +36,8 @@ spey_status spey_model_info_write(const spey_model_info *info, spey_strbuf *out)
     put_text(out, "name", info->name);
     spey_strbuf_puts(out, ",\n ");
     put_text(out, "dtype", spey_dtype_name(info->dtype));
+    spey_strbuf_puts(out, ",\n ");
+    put_text(out, "kv_dtype", info->kv_dtype);
     const struct {
         const char *key;
         int64_t value;
@@ -140,6 +142,7 @@ static spey_status parse_info(const char *where, const json_t *root, spey_model_
     SPEY_TRY(spey_json_string(root, where, "dtype", "", &dtype));
     if (!spey_dtype_from_name(dtype, strlen(dtype), &info->dtype))
         return SPEY_FAIL(SPEY_FORMAT, "%s: unknown dtype \"%.32s\"", where, dtype);
+    SPEY_TRY(parse_text(where, root, "kv_dtype", info->kv_dtype, sizeof info->kv_dtype));
     const struct {
         const char *key;
         int64_t *value;

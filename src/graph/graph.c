@@ -190,6 +190,35 @@ int32_t spey_graph_find_weight(const spey_graph *graph, const char *name)
     return spey_map_get(&graph->weight_index, name, strlen(name), &index) ? (int32_t)index : -1;
 }
 
+static spey_status check_cache_scales(const spey_graph *graph, const spey_cache_group *group)
+{
+    if (!group->scaled) return SPEY_OK;
+    SPEY_ASSERT(group->scales >= 0 && group->scales < graph->n_weights);
+    const spey_weight *scales = &graph->weights[group->scales];
+    const int64_t *dims = scales->dims;
+    if (!group->state && scales->dtype == SPEY_F32 && scales->n_dims == 3 &&
+        dims[0] == group->layers && dims[1] == 2 && dims[2] == group->heads)
+        return SPEY_OK;
+    return SPEY_FAIL(SPEY_INVALID, "cache %d: scales %s are not f32 [layers,2,heads]",
+                     graph->n_caches, scales->name);
+}
+
+spey_status spey_graph_scale_cache(spey_graph *graph, int cache, const float *scales)
+{
+    spey_cache_group *group = &graph->caches[cache];
+    char name[32];
+    SPEY_ASSERT(cache >= 0 && cache < graph->n_caches && !group->state && !group->scaled);
+    snprintf(name, sizeof name, "cache.%d.scales", cache);
+    const spey_weight weight = { .name = name,
+                                 .dtype = SPEY_F32,
+                                 .n_dims = 3,
+                                 .dims = { group->layers, 2, group->heads },
+                                 .source = { .values = scales } };
+    SPEY_TRY(spey_graph_add_weight(graph, &weight, &group->scales));
+    group->scaled = true;
+    return SPEY_OK;
+}
+
 spey_status spey_graph_add_cache(spey_graph *graph, const spey_cache_group *group, int *out_index)
 {
     if (graph->n_caches >= SPEY_CACHE_GROUPS_MAX)
@@ -211,6 +240,7 @@ spey_status spey_graph_add_cache(spey_graph *graph, const spey_cache_group *grou
             SPEY_INVALID, "cache %d: layers=%lld heads=%lld k_dim=%lld v_dim=%lld window=%lld",
             graph->n_caches, (long long)group->layers, (long long)group->heads,
             (long long)group->k_dim, (long long)group->v_dim, (long long)group->window);
+    SPEY_TRY(check_cache_scales(graph, group));
     graph->caches[graph->n_caches] = *group;
     *out_index = graph->n_caches++;
     return SPEY_OK;
@@ -314,4 +344,6 @@ void spey_graph_mark_weights(const spey_graph *graph, bool *used)
                 used[scales[i]] = true;
         }
     }
+    for (int c = 0; c < graph->n_caches; c++)
+        if (graph->caches[c].scaled) used[graph->caches[c].scales] = true;
 }

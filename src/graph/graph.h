@@ -17,7 +17,8 @@
  * each sequence and over all of its input; they leave keys and values in cross groups, which the decoder's nodes attend
  * to. No value goes from one part to the other.
  *
- * Nodes do not know of precision: a matrix that linear or expert_linear reads may be E4M3, and names its scales then.
+ * Nodes do not know of precision: a matrix that linear or expert_linear reads may be E4M3, and names its scales then; a
+ * cache may name those that it has when it is kept in E4M3.
  *
  * The text form (graph_text.h) round-trips exactly and is what engine files hold. Nodes are in execution order. One
  * owner, no threads. */
@@ -185,6 +186,8 @@ typedef struct spey_cache_group {
     int64_t k_dim, v_dim;
     int64_t window; /* 0: the whole sequence is kept */
     bool source, scratch;
+    bool scaled;    /* K and V have scales, for caches of E4M3: */
+    int32_t scales; /* weight: f32 [layers, 2, heads], of a layer those of K, then of V */
 } spey_cache_group;
 
 typedef struct spey_graph {
@@ -228,6 +231,8 @@ int spey_graph_scales(const spey_graph *graph, int32_t index, int32_t out[2]);
 /* -1 when there is no such weight. */
 int32_t spey_graph_find_weight(const spey_graph *graph, const char *name);
 spey_status spey_graph_add_cache(spey_graph *graph, const spey_cache_group *group, int *out_index);
+/* Give the K and V of a group scales (copied): adds the weight cache.N.scales. */
+spey_status spey_graph_scale_cache(spey_graph *graph, int cache, const float *scales);
 /* Append a node (copied; its outputs are filled in): checks operands and attributes, infers rows and cols of the
  * outputs. The message names the op, the operand and both shapes. *out_node may be NULL. */
 spey_status spey_graph_add_node(spey_graph *graph, const spey_node *node, int32_t *out_node);
@@ -242,7 +247,7 @@ spey_rows spey_graph_node_rows(const spey_graph *graph, const spey_node *node);
 bool spey_graph_has_encoder(const spey_graph *graph);
 /* The ops that write a cache: kv_append, rope_append, and those that carry a state on. */
 bool spey_graph_op_appends(spey_graph_op op);
-/* used[i] (n_weights of them): some node reads weight i, or it holds scales of one that is read. An engine stores those; a part of a used weight is stored inside
+/* used[i] (n_weights of them): some node reads weight i, or it holds scales of one that is read or of a cache. An engine stores those; a part of a used weight is stored inside
  * it. */
 void spey_graph_mark_weights(const spey_graph *graph, bool *used);
 int64_t spey_node_int(const spey_node *node, spey_attr attr, int64_t missing);

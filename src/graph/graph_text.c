@@ -150,6 +150,8 @@ spey_status spey_graph_write(const spey_graph *graph, spey_strbuf *out)
             "cache %d %s layers=%" PRId64 " heads=%" PRId64 " k_dim=%" PRId64 " v_dim=%" PRId64, c,
             kv_kind(group), group->layers, group->heads, group->k_dim, group->v_dim);
         if (group->window) spey_strbuf_printf(out, " window=%" PRId64, group->window);
+        if (group->scaled)
+            spey_strbuf_printf(out, " scales=%s", graph->weights[group->scales].name);
         spey_strbuf_putc(out, '\n');
     }
     for (int n = 0; n < graph->n_nodes; n++)
@@ -382,6 +384,8 @@ static spey_status parse_cache(parser *p)
         SPEY_TRY(field(p, " k_dim", &group.k_dim));
         SPEY_TRY(field(p, " v_dim", &group.v_dim));
         if (accept(p, " window=")) SPEY_TRY(integer(p, &group.window));
+        group.scaled = accept(p, " scales=");
+        if (group.scaled) SPEY_TRY(parse_scale(p, &group.scales));
     }
     int index;
     return blame(p, spey_graph_add_cache(p->graph, &group, &index));

@@ -201,6 +201,12 @@ static spey_kv_view kv_view(const binder *b, const spey_node *node)
         .k_token_bytes = pool->k_token_bytes,
         .v_token_bytes = pool->v_token_bytes,
     };
+    const spey_cache_group *kv = &b->program->graph->caches[group];
+    if (view.dtype == SPEY_E4M3 && kv->scaled) {
+        view.k_scale =
+            scale_at(b, kv->scales) + 2 * spey_node_int(node, SPEY_ATTR_LAYER, 0) * kv->heads;
+        view.v_scale = view.k_scale + kv->heads;
+    }
     if (view.dtype == SPEY_I8) {
         int64_t scales = b->program->graph->caches[group].heads * view.block_tokens;
         if (view.base) view.token_scales = (float *)(void *)(view.base + pool->scales_offset);

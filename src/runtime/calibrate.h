@@ -1,4 +1,4 @@
-/* Calibration: run text through an engine and note the largest magnitude that enters each of its linears. On the CPU, where
+/* Calibration: run text through an engine and note the largest magnitudes that enter its linears and its KV cache. On the CPU, where
  * a step's operands can be read between one row and the next. One thread at a time. */
 #ifndef SPEY_RUNTIME_CALIBRATE_H
 #define SPEY_RUNTIME_CALIBRATE_H
@@ -21,5 +21,8 @@ spey_status spey_calibrator_run(spey_calibrator *calibrator, const int32_t *ids,
 /* What was seen before linear i, by the name of its matrix; NULL behind the last one. The text lives as long as the
  * calibrator. */
 const char *spey_calibrator_range(const spey_calibrator *calibrator, int i, float *largest);
+/* The largest magnitudes in K and V of a cache group of the graph, [layers, 2, heads]; NULL: there is no such group, or it keeps no
+ * K and V of the decoder's. They live as long as the calibrator. */
+const float *spey_calibrator_cache(const spey_calibrator *calibrator, int cache);
 
 #endif

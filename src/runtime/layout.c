@@ -83,6 +83,7 @@ static spey_status choose_kv_dtype(spey_layout *layout, const spey_program *prog
                   { "int8", SPEY_I8 } };
     spey_limits_plan *limits = &layout->plan.limits;
     const char *name = limits->kv_dtype;
+    if (!name && program->info->kv_dtype[0]) name = program->info->kv_dtype;
     if (!name) name = spey_dtype_name(program->info->exact ? SPEY_F32 : program->info->dtype);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (strcmp(name, kinds[i].name) != 0) continue;

@@ -101,6 +101,8 @@ static spey_status read_graph(spey_program *program)
     for (int i = 0; i < graph->n_nodes; i++)
         for (int w = 0; w < graph->nodes[i].n_weights; w++)
             SPEY_TRY(resolve_all(program, graph->nodes[i].weights[w]));
+    for (int c = 0; c < graph->n_caches; c++)
+        if (graph->caches[c].scaled) SPEY_TRY(resolve(program, graph->caches[c].scales));
     program->has_encoder = spey_graph_has_encoder(graph);
     const spey_value_info *output = &graph->values[graph->output];
     if (output->rows != SPEY_ROWS_OUTPUTS || output->cols != program->info->vocab_size)

@@ -66,6 +66,8 @@ static fill_kind kind_of(const spey_graph *graph, int weight)
             return one ? FILL_ONES : FILL_ZEROS;
         }
     }
+    for (int c = 0; c < graph->n_caches; c++)
+        if (graph->caches[c].scaled && graph->caches[c].scales == weight) return FILL_ONES;
     return FILL_RANDOM;
 }
 

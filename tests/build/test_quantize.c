@@ -127,7 +127,9 @@ static void calibration_gives_static_inputs(void **state)
         snprintf(full[i], sizeof full[i], "layer.%d.%s", i / 4, names[i % 4]);
         ranges[i] = (spey_input_range){ full[i], 1.0f + (float)i };
     }
-    spey_calibration calibration = { ranges, 8, "abc", 100, 50 };
+    spey_calibration calibration = {
+        .ranges = ranges, .n = 8, .text_sha256 = "abc", .n_tokens = 100, .window = 50
+    };
     const spey_build_options options = { .quant = "fp8", .calibration = &calibration };
     spey_engine_file *file = build_and_open(&d, &options);
     const spey_engine_tensor *scale = get(file, "layer.1.mlp.down.input_scale");

@@ -210,6 +210,7 @@ class Behaviour(SpeyTest):
             made = run_json("inspect", engine, "--json")["provenance"]["quantization"]
             self.assertEqual((made["method"], made["e4m3_matrices"]), ("fp8", 32))
             self.assertEqual(made["static_inputs"], 32 if name == "static" else 0)
+            self.assertIsNone(run_json("inspect", engine, "--json")["provenance"]["kv_cache"])
             if name == "static":
                 self.assertEqual((made["calibration"]["tokens"], made["calibration"]["window"]), (512, 512))
         self.assertEqual(os.listdir(os.path.dirname(self.path("x"))).count("fp8.spey.calibration"), 0)
@@ -217,6 +218,24 @@ class Behaviour(SpeyTest):
         self.assertEqual((same["kl_max"], same["top1_agreement"]), (0, 1))
         self.assertAlmostEqual(same["perplexity"], run_json(
             "eval", self.engine, "--perplexity", text, "--window", 128, "--windows", 2, "--json")["perplexity"], places=5)
+
+    def test_an_engine_may_have_an_fp8_cache(self):
+        text = os.path.join(DATA, "text", sorted(os.listdir(os.path.join(DATA, "text")))[0])
+        compare = ["--against", self.engine, "--text", text, "--window", 128, "--windows", 2, "--json"]
+        for flags, scales in (([], "none"), (["--calib", text, "--calib-windows", 1], "calibrated")):
+            engine = self.path("kv8.spey")
+            run("build", DEMO, "-o", engine, "--kv-dtype", "fp8", *flags, check=True)
+            self.assertIn("KV cache fp8", run("inspect", engine, check=True).stdout)
+            made = run_json("inspect", engine, "--json")["provenance"]["kv_cache"]
+            self.assertEqual((made["dtype"], made["scales"]), ("fp8", scales))
+            out = run_json("eval", engine, *compare)
+            self.assertTrue(1e-5 < out["kl_mean"] < 0.02, out)
+            self.assertEqual(run_json("eval", engine, "--kv-dtype", "bf16", *compare)["kl_max"], 0)
+            self.assertIn("fp8", run("inspect", engine, "--plan", check=True).stdout)
+        result = run("build", DEMO, "-o", self.path("x.spey"), "--calib", text)
+        self.assertIn("--quant fp8 and --kv-dtype fp8: both are missing", result.stderr)
+        result = run("build", DEMO, "-o", self.path("x.spey"), "--kv-dtype", "int4")
+        self.assertIn("expected auto, f32, f16, bf16, fp8 or int8", result.stderr)
 
     def test_many_prompts_give_what_each_gives_alone_in_their_order(self):
         lines = [{"prompt": PROMPT, "max_tokens": 30}, {"prompt": "Once", "max_tokens": 3, "temperature": 0.8, "seed": 5},

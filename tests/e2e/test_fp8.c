@@ -1,6 +1,7 @@
 /* E4M3 engines of the demo model against the engine in BF16.
  *
  *   test_fp8 [PATTERN] [--device cuda] */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +14,7 @@
 
 #include "base/json.h"
 #include "engine_fixture.h"
+#include "runtime/calibrate.h"
 #include "tensor/safetensors.h"
 
 enum { VOCAB = 8192, IDS_MAX = 256 };
@@ -24,7 +26,7 @@ static float reference[IDS_MAX * VOCAB], got[IDS_MAX * VOCAB], again[IDS_MAX * V
 /* The first expected text: the prompt and what follows. */
 static int read_text(void **state)
 {
-    (void)state;
+    if (e2e_open_demo(state)) return -1;
     json_t *root;
     if (spey_json_read("tests/data/demo.json", &root)) return -1;
     const json_t *entry = json_array_get(json_object_get(root, "greedy_fp32"), 0);
@@ -86,6 +88,100 @@ static void chunks_change_no_bit(void **state)
         assert_memory_equal(got, again, (size_t)(n_ids * VOCAB) * sizeof(float));
 }
 
+/* ---- perplexity ---- */
+
+/* Tokens of the text; on a device, which is faster, more of it counts. */
+enum { WINDOW = 256, WINDOWS_CPU = 16, WINDOWS_DEVICE = 40 };
+
+static int32_t text_ids[WINDOWS_DEVICE * WINDOW + 1];
+
+static void read_long_text(void)
+{
+    static char text[WINDOWS_DEVICE * WINDOW * 8];
+    FILE *file = fopen("tests/data/text/eval1.txt", "rb");
+    assert_non_null(file);
+    size_t n = fread(text, 1, sizeof text, file), n_tokens;
+    fclose(file);
+    const size_t n_ids_max = sizeof text_ids / sizeof *text_ids;
+    e2e_ok(spey_engine_tokenize(e2e_demo, text, n, false, text_ids, n_ids_max, &n_tokens),
+           "tokens");
+    assert_true(n_tokens >= n_ids_max);
+}
+
+/* Minus the logarithm of what these logits give `id`. */
+static double surprise(const float *logits, int32_t id)
+{
+    double largest = (double)logits[e2e_argmax(logits, VOCAB)], sum = 0;
+    for (int i = 0; i < VOCAB; i++)
+        sum += exp((double)logits[i] - largest);
+    return largest + log(sum) - (double)logits[id];
+}
+
+static double perplexity(const spey_build_options *options)
+{
+    const int windows = e2e_device ? WINDOWS_DEVICE : WINDOWS_CPU;
+    spey_engine_file *engine = e2e_build_with("models/demo", options);
+    const spey_limits_plan limits = { .device = e2e_device, .threads = 2, .outputs_max = WINDOW };
+    spey_runner *runner = e2e_runner(engine, &limits);
+    double sum = 0;
+    for (int w = 0; w < windows; w++) {
+        e2e_logits(runner, text_ids + (ptrdiff_t)w * WINDOW, WINDOW, WINDOW, VOCAB, got);
+        for (int i = 0; i < WINDOW; i++)
+            sum += surprise(got + (ptrdiff_t)i * VOCAB, text_ids[w * WINDOW + i + 1]);
+    }
+    spey_runner_free(runner);
+    spey_engine_file_close(engine);
+    return exp(sum / (windows * WINDOW));
+}
+
+enum { RANGES_MAX = 64 };
+
+/* What a few windows of another text's end show. The calibrator has the names and the cache's ranges. */
+static spey_calibrator *calibrate(const spey_engine_file *engine, spey_input_range *ranges,
+                                  spey_calibration *out)
+{
+    spey_calibrator *c;
+    e2e_ok(spey_calibrator_new(engine, WINDOW, 2, &c), "calibrator");
+    e2e_ok(spey_calibrator_run(c, text_ids + sizeof text_ids / sizeof *text_ids - WINDOW, WINDOW),
+           "calibration");
+    *out = (spey_calibration){ .ranges = ranges, .text_sha256 = "" };
+    while ((ranges[out->n].weight = spey_calibrator_range(c, out->n, &ranges[out->n].largest)))
+        assert_in_range(++out->n, 1, RANGES_MAX - 1);
+    for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
+        out->caches[g] = spey_calibrator_cache(c, g);
+    return c;
+}
+
+static void perplexity_changes_by_less_than_a_hundredth(void **state)
+{
+    (void)state;
+    read_long_text();
+    spey_engine_file *plain = e2e_build("models/demo", NULL, NULL);
+    spey_input_range ranges[RANGES_MAX];
+    spey_calibration calibration;
+    spey_calibrator *calibrator = calibrate(plain, ranges, &calibration);
+    const struct {
+        const char *what;
+        spey_build_options options;
+    } cases[] = {
+        { "weights", { .quant = "fp8", .quiet = true } },
+        { "cache", { .kv_dtype = "fp8", .quiet = true } },
+        { "both", { .quant = "fp8", .kv_dtype = "fp8", .quiet = true } },
+        { "both, calibrated",
+          { .quant = "fp8", .kv_dtype = "fp8", .calibration = &calibration, .quiet = true } },
+    };
+    const spey_build_options bf16 = { .quiet = true };
+    double before = perplexity(&bf16);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        double after = perplexity(&cases[i].options);
+        print_message("%s: %.3f, %+.2f %%\n", cases[i].what, after, 100 * (after / before - 1));
+        assert_true(fabs(after / before - 1) > 1e-5); /* it is another model */
+        assert_true(fabs(after / before - 1) < 0.01);
+    }
+    spey_calibrator_free(calibrator);
+    spey_engine_file_close(plain);
+}
+
 /* ---- checkpoints that are E4M3 themselves ---- */
 
 enum { TINY_VOCAB = 256, TINY_ROWS = 2 * 32 };
@@ -131,9 +227,9 @@ static void e4m3_checkpoints_mean_what_their_values_say(void **state)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         for (int folded = 0; folded < 2; folded++) {
             spey_build_options options = { .disable_passes = folded ? NULL : "all", .quiet = true };
-            options.dtype = "f32";
+            options.dtype = options.kv_dtype = "f32"; /* the second has scales of an E4M3 cache */
             double exact = fixture_error(names[i], &options);
-            options.dtype = "bf16";
+            options.dtype = options.kv_dtype = "bf16";
             double rounded = fixture_error(names[i], &options);
             print_message("%s: %.1e in FP32, %.1e in BF16\n", names[i], exact, rounded);
             static const double of_device[] = { 2.6e-2, 0.1, 2e-4 };
@@ -159,10 +255,12 @@ static void routed_experts_in_e4m3_stay_close(void **state)
 int main(int argc, char **argv)
 {
     if (!e2e_read_arguments(argc, argv)) return 2;
-    const struct CMUnitTest tests[] = { cmocka_unit_test(quantized_layers_say_nearly_the_same),
-                                        cmocka_unit_test(chunks_change_no_bit),
-                                        cmocka_unit_test(
-                                            e4m3_checkpoints_mean_what_their_values_say),
-                                        cmocka_unit_test(routed_experts_in_e4m3_stay_close) };
-    return cmocka_run_group_tests(tests, read_text, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(quantized_layers_say_nearly_the_same),
+        cmocka_unit_test(chunks_change_no_bit),
+        cmocka_unit_test(perplexity_changes_by_less_than_a_hundredth),
+        cmocka_unit_test(e4m3_checkpoints_mean_what_their_values_say),
+        cmocka_unit_test(routed_experts_in_e4m3_stay_close)
+    };
+    return cmocka_run_group_tests(tests, read_text, e2e_close_demo);
 }

@@ -14,6 +14,7 @@
 static const spey_model_info sample_info = {
     .arch = "llama",
     .name = "tiny \"quoted\"",
+    .kv_dtype = "fp8",
     .dtype = SPEY_BF16,
     .vocab_size = 8192,
     .hidden_size = 256,
@@ -98,6 +99,7 @@ static void what_is_written_reads_back(void **state)
     const spey_model_info *info = spey_engine_file_info(file);
     assert_memory_equal(info->eos_ids, sample_info.eos_ids, sizeof info->eos_ids);
     assert_string_equal(info->name, sample_info.name);
+    assert_string_equal(info->kv_dtype, "fp8");
     assert_true(info->temperature == sample_info.temperature && info->repetition_penalty == 1.1);
     assert_int_equal(info->n_parameters, sample_info.n_parameters);
     assert_int_equal(info->pad_id, -1);

@@ -159,6 +159,25 @@ static void a_matrix_made_e4m3_reads_back_so(void **state)
     spey_graph_free(graph);
 }
 
+static void a_cache_has_scales_of_its_heads(void **state)
+{
+    (void)state;
+    spey_graph *graph =
+        graph_of("spey-graph 1\nweight e f32 [4,8]\n"
+                 "cache 0 kv layers=2 heads=3 k_dim=8 v_dim=8 window=5\n"
+                 "%0 = embed() e : tokens 8\n%1 = gather(%0) : outputs 8\noutput %1\n");
+    const float scales[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 };
+    assert_false(graph->caches[0].scaled);
+    assert_int_equal(spey_graph_scale_cache(graph, 0, scales), SPEY_OK);
+    assert_int_equal(spey_graph_check(graph), SPEY_OK);
+    assert_true(graph->caches[0].scaled);
+    const spey_weight *weight = &graph->weights[graph->caches[0].scales];
+    assert_string_equal(weight->name, "cache.0.scales");
+    assert_true(weight->source.values[11] == 12);
+    expect_round_trip(graph);
+    spey_graph_free(graph);
+}
+
 static void a_group_of_states_has_a_size(void **state)
 {
     (void)state;
@@ -238,6 +257,14 @@ static const struct {
       "part a is not a leaf of the same dtype" },
     { "spey-graph 1\ncache 1 kv layers=1 heads=1 k_dim=1 v_dim=1\n", "cache 1, expected 0" },
     { "spey-graph 1\ncache 0 kv layers=0 heads=1 k_dim=1 v_dim=1\n", "cache 0: layers=0" },
+    { "spey-graph 1\ncache 0 kv layers=1 heads=1 k_dim=1 v_dim=1 scales=s\n",
+      "scale s is not declared" },
+    { "spey-graph 1\nweight s f32 [1,2,2]\ncache 0 kv layers=1 heads=1 k_dim=1 v_dim=1 scales=s\n",
+      "cache 0: scales s are not f32 [layers,2,heads]" },
+    { "spey-graph 1\nweight s bf16 [1,2,1]\ncache 0 kv layers=1 heads=1 k_dim=1 v_dim=1 scales=s\n",
+      "cache 0: scales s are not f32 [layers,2,heads]" },
+    { "spey-graph 1\nweight s f32 [1,2,1]\ncache 0 state layers=1 elements=1 scales=s\n",
+      "unexpected \"scales=s\"" },
     { "spey-graph 1\ncache 0 state layers=0 elements=1\n", "cache 0: layers=0 elements=1" },
     { "spey-graph 1\ncache 0 state layers=1 elements=0\n", "a state without elements" },
     { "spey-graph 1\ncache 0 state layers=1 heads=1\n", "expected \" elements\"" },
@@ -368,6 +395,7 @@ int main(void)
         cmocka_unit_test(scales_come_before_what_they_scale),
         cmocka_unit_test(a_shared_scale_is_written_once),
         cmocka_unit_test(a_matrix_made_e4m3_reads_back_so),
+        cmocka_unit_test(a_cache_has_scales_of_its_heads),
         cmocka_unit_test(a_group_of_states_has_a_size),
         cmocka_unit_test(an_encoder_has_rows_and_groups_of_its_own),
         cmocka_unit_test(comments_and_blank_lines_are_skipped),

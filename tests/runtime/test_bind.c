@@ -170,6 +170,28 @@ static void scales_of_int8_lie_behind_the_layers(void **state)
     close_binding(&f);
 }
 
+static void scales_of_fp8_are_the_engines(void **state)
+{
+    (void)state;
+    tiny_shape shape = tiny_default;
+    shape.fp8_cache = true;
+    for (int other = 0; other < 2; other++) {
+        fixture f;
+        open_binding(&f, &shape, (spey_limits_plan){ .kv_dtype = other ? "bf16" : NULL });
+        const float *scales = weight_at(&f, "cache.0.scales");
+        for (int layer = 0; layer < 2; layer++) {
+            const spey_kv_view *kv = &step_of(&f, "attention/", layer)->attention.kv;
+            const spey_kv_view *appended = &step_of(&f, "kv_append/", layer)->kv_append.kv;
+            assert_int_equal(kv->dtype, other ? SPEY_BF16 : SPEY_E4M3);
+            assert_ptr_equal(kv->k_scale, other ? NULL : scales + (ptrdiff_t)layer * 4);
+            assert_ptr_equal(kv->v_scale, other ? NULL : scales + (ptrdiff_t)layer * 4 + 2);
+            assert_ptr_equal(appended->k_scale, kv->k_scale);
+            assert_ptr_equal(appended->v_scale, kv->v_scale);
+        }
+        close_binding(&f);
+    }
+}
+
 static void sequences_end_within_the_learned_positions(void **state)
 {
     (void)state;
@@ -252,6 +274,7 @@ int main(void)
         cmocka_unit_test(caches_are_seen_layer_by_layer),
         cmocka_unit_test(the_encoder_comes_first_and_its_layers_take_turns),
         cmocka_unit_test(scales_of_int8_lie_behind_the_layers),
+        cmocka_unit_test(scales_of_fp8_are_the_engines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

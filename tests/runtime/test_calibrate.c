@@ -89,6 +89,33 @@ static void ranges_grow_with_the_text(void **state)
     spey_engine_file_close(engine);
 }
 
+/* A rotation keeps what is furthest from zero within √2, and V as it is: what its linear gives. */
+static void the_cache_has_ranges_of_every_head(void **state)
+{
+    (void)state;
+    spey_engine_file *engine;
+    tiny_shape shape = tiny_default;
+    shape.two_groups = shape.scans = true;
+    assert_int_equal(tiny_engine_new(&shape, &engine), SPEY_OK);
+    spey_calibrator *all = calibrator_of(engine), *first = calibrator_of(engine);
+    assert_null(spey_calibrator_cache(all, 2)); /* a state */
+    assert_null(spey_calibrator_cache(all, 3));
+    assert_int_equal(spey_calibrator_run(all, ids, N), SPEY_OK);
+    assert_int_equal(spey_calibrator_run(first, ids, 1), SPEY_OK);
+    for (int group = 0; group < 2; group++) {
+        const float *a = spey_calibrator_cache(all, group),
+                    *b = spey_calibrator_cache(first, group);
+        for (int i = 0; i < 2 * (group ? 4 : 2); i++) { /* a layer each, of K and V */
+            assert_true(a[i] > 0 && b[i] > 0 && a[i] >= b[i]);
+            for (int k = 0; k < i; k++)
+                assert_true(a[i] != a[k]);
+        }
+    }
+    spey_calibrator_free(first);
+    spey_calibrator_free(all);
+    spey_engine_file_close(engine);
+}
+
 static void bad_ids_and_too_many_are_refused(void **state)
 {
     (void)state;
@@ -128,6 +155,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_linear_has_a_range),
         cmocka_unit_test(ranges_grow_with_the_text),
+        cmocka_unit_test(the_cache_has_ranges_of_every_head),
         cmocka_unit_test(bad_ids_and_too_many_are_refused),
         cmocka_unit_test(running_out_of_memory_leaves_nothing),
     };

@@ -223,6 +223,12 @@ static void caches_of_8_bits_have_their_names(void **state)
     plan = plan_of(&tiny_default, (spey_limits_plan){ .kv_dtype = "int8" });
     assert_string_equal(plan.limits.kv_dtype, "int8");
     assert_in_range(plan.kv_block_bytes, fp8 + 1, 2 * fp8);
+    tiny_shape shape = tiny_default;
+    shape.fp8_cache = true;
+    plan = plan_of(&shape, (spey_limits_plan){ .kv_dtype = NULL });
+    assert_string_equal(plan.limits.kv_dtype, "fp8");
+    plan = plan_of(&shape, (spey_limits_plan){ .kv_dtype = "f32" });
+    assert_string_equal(plan.limits.kv_dtype, "f32");
 }
 
 static void sizes_beyond_all_memory_are_refused(void **state)

@@ -43,6 +43,21 @@ static void weight(drawing *d, spey_dtype dtype, int64_t rows, int64_t cols, con
     spey_strbuf_puts(&d->weights, "]\n");
 }
 
+/* Of the first group. */
+static void cache_scales(drawing *d)
+{
+    const tiny_shape *s = d->shape;
+    const int64_t layers = s->two_groups ? (s->layers + 1) / 2 : s->layers;
+    snprintf(d->names[d->n_tensors], sizeof(d->names[0]), "cache.0.scales");
+    d->tensors[d->n_tensors] = (spey_engine_tensor){ .name = d->names[d->n_tensors],
+                                                     .dtype = SPEY_F32,
+                                                     .n_dims = 3,
+                                                     .dims = { layers, 2, s->kv_heads } };
+    d->n_tensors++;
+    spey_strbuf_printf(&d->weights, "weight cache.0.scales f32 [%lld,2,%lld]\n", (long long)layers,
+                       (long long)s->kv_heads);
+}
+
 /* "%7 = op(%3) name : tokens 32 {attrs}"; returns 7. */
 static int node(drawing *d, const char *op, const char *inputs, const char *name, const char *rows,
                 int64_t cols, const char *attrs)
@@ -174,6 +189,7 @@ static void draw(drawing *d)
         d->inv_freq[i] = (float)pow(10000, -2.0 * (double)i / (double)s->head_dim);
     weight(d, s->dtype, s->vocab, s->hidden, NULL, "embed");
     weight(d, SPEY_F32, s->head_dim / 2, 0, d->inv_freq, "inv_freq");
+    if (s->fp8_cache) cache_scales(d);
     if (s->encodes) draw_encoder(d);
     int x = node(d, "embed", "", "embed", "tokens", s->hidden, "");
     if (s->encodes) {
@@ -213,6 +229,7 @@ static void write_caches(drawing *d)
         spey_strbuf_printf(&d->all, "cache %d kv layers=%lld heads=%lld k_dim=%lld v_dim=%lld", g,
                            s->two_groups ? (n + 1 - g) / 2 : n,
                            (long long)(g ? s->heads : s->kv_heads), dim, dim);
+        if (!g && s->fp8_cache) spey_strbuf_puts(&d->all, " scales=cache.0.scales");
         if (g && s->window) spey_strbuf_printf(&d->all, " window=%lld", (long long)s->window);
         spey_strbuf_puts(&d->all, "\n");
     }
@@ -275,6 +292,7 @@ spey_status tiny_engine_new(const tiny_shape *shape, spey_engine_file **out)
                              .top_p = 1,
                              .typical_p = 1,
                              .repetition_penalty = 1 };
+    if (shape->fp8_cache) snprintf(info.kv_dtype, sizeof(info.kv_dtype), "fp8");
     damage(d, &info);
     spey_status status = spey_strbuf_status(&d->all);
     if (status == SPEY_OK)

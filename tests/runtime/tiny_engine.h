@@ -26,6 +26,7 @@ typedef struct tiny_shape {
     bool two_groups; /* odd layers: a second cache group, in which every head has its own K and V */
     int64_t window;  /* of the second group; 0: none */
     bool encodes; /* an encoder of two layers, and a decoder that attends to it in the beginning */
+    bool fp8_cache; /* unless limits say otherwise; the first group has scales of 1 */
     tiny_fault fault;
 } tiny_shape;
 
