@@ -271,7 +271,7 @@ static bool weigh(spey_sampler *s, const float *logits, double temperature, floa
     if (isinf(*best)) return false;
     for (int64_t i = 0; i < s->vocab_size; i++) {
         s->keys[i] = spey_sample_key(*best, logits[i], slope);
-        s->weights[i] = logits[i] == -INFINITY ? 0 : spey_sample_weight(s->keys[i]);
+        s->weights[i] = spey_sample_weight(s->keys[i]);
     }
     return true;
 }

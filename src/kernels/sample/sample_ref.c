@@ -114,8 +114,8 @@ static int32_t draw(const spey_sample_rule *rule, const float *x, int64_t cols, 
 {
     int64_t n = 0;
     for (int64_t c = 0; c < cols; c++) {
-        uint32_t key = x[c] == -INFINITY ? UINT32_MAX : spey_sample_key(best, x[c], rule->slope);
-        uint64_t weight = key == UINT32_MAX ? 0 : spey_sample_weight(key);
+        uint32_t key = spey_sample_key(best, x[c], rule->slope);
+        uint64_t weight = spey_sample_weight(key);
         if (weight) list[n++] = (candidate){ weight, key, (int32_t)c };
     }
     qsort(list, (size_t)n, sizeof *list, by_key);

@@ -6,8 +6,8 @@
  *           the row weighs without the tokens that are out; and the token in its piece.
  * order     Masses are whole numbers: threads may add them in any order. Of tokens with the last key the first ones stay:
  *           each piece counts its own, and a sum over the pieces before it says how many.
- * moves     x once for BEST; twice for DRAW; with top_k or top_p once more and once for each of them, three times for those
- *           whose bin does not fit the list. A log-probability reads it once or twice more. Of many rows at once about half
+ * moves     x once for BEST; twice for DRAW; with top_k or top_p once more and once for each of them, twice for those whose bin
+ *           does not fit the list. A log-probability reads it once more, twice when it changes. Of many rows at once about half
  *           comes out of the L2 cache from the second time on.
  * bound by  memory, and adding up in shared memory while there is a histogram. */
 #include "kernels/cuda/cuda_device.h"
@@ -16,7 +16,7 @@
 #include "kernels/sample/sample.h"
 #include "kernels/sample/sample_weight.h"
 
-enum { THREADS = 1024, WARPS = THREADS / 32, PACKS = 2, LIST_MAX = 4096 };
+enum { THREADS = 1024, WARPS = THREADS / 32, PACKS = 4, LIST_MAX = 4096 };
 enum { DIGITS = 3, DIGIT_BITS = SPEY_SAMPLE_KEY_BITS / DIGITS, BINS = 1 << DIGIT_BITS };
 static_assert(DIGITS * DIGIT_BITS == SPEY_SAMPLE_KEY_BITS, "all of a key");
 static_assert(1 << DIGIT_BITS == 1024 && THREADS == 1024,
@@ -95,9 +95,10 @@ template <typename T> static __device__ __forceinline__ T cta_total(T x, T *shar
 
 /* ---- over the row ---- */
 
-static __device__ __forceinline__ bool is_allowed(const view &v, uint32_t c)
+/* Bit j: token c + j is allowed; as many as lie in the word. */
+static __device__ __forceinline__ uint32_t allowed_from(const view &v, uint32_t c)
 {
-    return !v.mask || v.mask[c / 32] >> c % 32 & 1;
+    return v.mask ? v.mask[c / 32] >> c % 32 : ~0u;
 }
 
 /* f(c, x[c]) for packs of the row: first, first + step, … below end. The row changes while the kernel runs: loads go to the
@@ -126,10 +127,10 @@ static __device__ __forceinline__ void each(const view &v, uint32_t first, uint3
 #pragma unroll
         for (int i = 0; i < PACKS; i++) {
             if (c + i * step >= end) continue;
+            const uint32_t bits = allowed_from(v, c + i * step);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const uint32_t at = c + i * step + j;
-                f(at, is_allowed(v, at) ? values[i][j] : -INFINITY);
+                f(c + i * step + j, bits >> j & 1 ? values[i][j] : -INFINITY);
             }
         }
     }
@@ -145,8 +146,15 @@ template <bool PACKED, typename F> static __device__ __forceinline__ void each(c
 template <bool PACKED>
 static __device__ __forceinline__ uint64_t find_best(const view &v, uint64_t *shared)
 {
-    uint64_t best = 0;
-    each<PACKED>(v, [&](uint32_t c, float x) { best = larger(best, order_of(x, c)); });
+    float largest = -INFINITY;
+    uint32_t place = 0,
+             size = 0; /* the largest bits but for the sign: a NaN's are above infinity's */
+    each<PACKED>(v, [&](uint32_t c, float x) {
+        size = max(size, __float_as_uint(x) & 0x7fffffffu);
+        place = x > largest ? c : place;
+        largest = fmaxf(largest, x);
+    });
+    uint64_t best = order_of(size > 0x7f800000u ? NAN : largest, place);
     best = warp_largest(best);
     __syncthreads();
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = best;
@@ -278,12 +286,7 @@ static __device__ __forceinline__ void restore(const changes &c, const view &v)
 
 static __device__ __forceinline__ uint32_t key_of(const view &v, float x)
 {
-    return x == -INFINITY ? UINT32_MAX : spey_sample_key(v.best, x, v.slope);
-}
-
-static __device__ __forceinline__ uint64_t weight_of(uint32_t key)
-{
-    return key == UINT32_MAX ? 0 : spey_sample_weight(key);
+    return spey_sample_key(v.best, x, v.slope);
 }
 
 static __device__ __forceinline__ void clear(histogram &h)
@@ -341,8 +344,9 @@ static __device__ __forceinline__ void count_digit(shared_state &s, histogram &h
     } else {
         each<PACKED>(v, [&](uint32_t, float x) {
             const uint32_t key = key_of(v, x);
-            const uint64_t weight = weight_of(key);
-            if (!weight || key >> shift >> DIGIT_BITS != prefix) return;
+            if (key >> shift >> DIGIT_BITS != prefix) return;
+            const uint64_t weight = spey_sample_weight(key);
+            if (!weight) return;
             add(h, (key >> shift) % BINS, weight);
             if (digit == 1 && fits) s.list[atomicAdd(&s.n_listed, 1u)] = key;
         });
@@ -391,8 +395,9 @@ static __device__ __forceinline__ uint64_t weight_before(const view &v, const la
                                                          uint64_t least, float x, uint32_t *n_ties)
 {
     const uint32_t key = key_of(v, x);
-    *n_ties += key == last.key && key != UINT32_MAX;
-    const uint64_t weight = key < last.key ? weight_of(key) : 0;
+    *n_ties += key == last.key;
+    if (key >= last.key) return 0;
+    const uint64_t weight = spey_sample_weight(key);
     return weight < least ? 0 : weight;
 }
 
@@ -431,7 +436,8 @@ static __device__ __forceinline__ piece find_piece(shared_state &s, const view &
         s.counts[warp] = n_ties;
     }
     __syncthreads();
-    piece p = { 0, 0, 0, 0, weight_of(last.key) };
+    piece p = {};
+    if (last.n_ties) p.tie_weight = spey_sample_weight(last.key);
     if (p.tie_weight < least) p.tie_weight = 0;
     uint64_t total = 0;
 #pragma unroll 1
@@ -458,7 +464,7 @@ static __device__ __forceinline__ int32_t find_token(shared_state &s, const view
     const uint32_t begin = p.begin + threadIdx.x * each_has;
     const uint32_t end = begin + each_has < p.end ? begin + each_has : p.end;
     auto weigh = [&](uint32_t c, uint32_t *n_ties) {
-        const float x = is_allowed(v, c) ? __ldcg(&v.x[c]) : -INFINITY;
+        const float x = allowed_from(v, c) & 1 ? __ldcg(&v.x[c]) : -INFINITY;
         return weight_before(v, last, least, x, n_ties);
     };
     uint32_t n = 0;
@@ -496,16 +502,15 @@ static __device__ __forceinline__ int32_t draw(shared_state &s, const view &v,
 
 /* ---- log-probabilities ---- */
 
-/* log(sum(exp(x))) over the row as it is now, in FP64 behind an exact sum of rounded weights. */
-template <bool PACKED> static __device__ __forceinline__ double log_sum_exp(shared_state &s, view v)
+/* log(sum(exp(x))) over the row, in FP64 behind an exact sum of rounded weights; `best` is its best. */
+template <bool PACKED>
+static __device__ __forceinline__ double log_sum_exp(shared_state &s, view v, uint64_t best)
 {
-    v.mask = nullptr;
-    const uint64_t best = find_best<PACKED>(v, s.sums);
     if (place_of(best) < 0) return NAN;
     v.best = float_of(best);
     v.slope = spey_sample_slope(1.0);
     uint64_t mass = 0;
-    each<PACKED>(v, [&](uint32_t, float x) { mass += weight_of(key_of(v, x)); });
+    each<PACKED>(v, [&](uint32_t, float x) { mass += spey_sample_weight(key_of(v, x)); });
     mass = cta_total(mass, s.sums);
     return v.best + log(static_cast<double>(mass) * 0x1p-40);
 }
@@ -521,12 +526,18 @@ static __global__ void __launch_bounds__(THREADS)
     v.x = a.x + blockIdx.x * a.x_pitch;
     v.cols = static_cast<uint32_t>(a.cols);
     v.slope = rule.slope;
-    const double scale = rule.wants_logprob ? log_sum_exp<PACKED>(s, v) : 0.0;
-    if (rule.mask >= 0) v.mask = a.masks + rule.mask * a.mask_pitch;
     const changes c = changes_of(a, rule, step_ids, output_rows);
-    const bool changed = c.n_history + c.n_bias + c.n_banned > 0;
-    if (changed) change(c, rule, v);
-    const uint64_t best = find_best<PACKED>(v, s.sums);
+    const bool changed = c.n_history + c.n_bias + c.n_banned > 0, masked = rule.mask >= 0;
+    uint64_t best = 0;
+    double scale = 0.0;
+#pragma unroll 1
+    for (int turn = !rule.wants_logprob; turn < 2;
+         turn++) { /* the row as it is, and as it is to be */
+        if (turn && changed) change(c, rule, v);
+        if (turn && masked) v.mask = a.masks + rule.mask * a.mask_pitch;
+        if (!turn || changed || masked || !rule.wants_logprob) best = find_best<PACKED>(v, s.sums);
+        if (!turn) scale = log_sum_exp<PACKED>(s, v, best);
+    }
     int32_t id = place_of(best);
     if (rule.kind == SPEY_SAMPLE_DRAW && id >= 0) {
         v.best = float_of(best);

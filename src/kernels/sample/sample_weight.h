@@ -2,7 +2,8 @@
  * implementation draws the same token, bit for bit, on a CPU as on a GPU.
  *
  *   key     surprise against the best logit, in units of 2^-24 bits: floor(2^24 · (best - x) · slope), slope = log2(e) /
- *           temperature; FP32 operations, each rounded once. What is 64 bits away or more has the largest key.
+ *           temperature; FP32 operations, each rounded once. What is 64 bits away or more, as -infinity is, has the largest
+ *           key.
  *   weight  2^40 · 2^(-key / 2^24), within 2^-26 of it and rounded down; 0 from 41 bits on. It never grows with the key.
  *
  * 2^22 (SPEY_VOCAB_MAX) weights do not overflow 64 bits. */
@@ -32,17 +33,27 @@ SPEY_EVERYWHERE uint32_t spey_sample_key(float best, float x, float slope)
     return bits < 64.0f ? (uint32_t)(bits * 16777216.0f) : (1u << SPEY_SAMPLE_KEY_BITS) - 1;
 }
 
+/* The high half of a product. */
+SPEY_EVERYWHERE uint32_t spey_sample_product(uint32_t a, uint32_t b)
+{
+#ifdef __CUDA_ARCH__
+    return __umulhi(a, b); /* one instruction: the product of 64 bits takes three */
+#else
+    return (uint32_t)((uint64_t)a * b >> 32);
+#endif
+}
+
 /* 2^-f = 1 - f · q(f): q interpolates at the Chebyshev nodes of [0, 1], all in units of 2^-32. */
 SPEY_EVERYWHERE uint64_t spey_sample_weight(uint32_t key)
 {
-    const uint64_t f = (uint64_t)(key << (32 - SPEY_SAMPLE_KEY_FRACTION_BITS) & 0xffffffffu);
-    uint64_t q = 5547538u - (493577u * f >> 32);
-    q = 41218952u - (q * f >> 32);
-    q = 238367376u - (q * f >> 32);
-    q = 1031763206u - (q * f >> 32);
-    q = 2977044447u - (q * f >> 32);
-    const uint64_t mantissa = (UINT64_C(1) << 32) - (q * f >> 32);
-    return mantissa << (SPEY_SAMPLE_WEIGHT_BITS - 32) >> (key >> SPEY_SAMPLE_KEY_FRACTION_BITS);
+    const uint32_t f = key << (32 - SPEY_SAMPLE_KEY_FRACTION_BITS);
+    uint32_t q = 5547538u - spey_sample_product(493577u, f);
+    q = 41218952u - spey_sample_product(q, f);
+    q = 238367376u - spey_sample_product(q, f);
+    q = 1031763206u - spey_sample_product(q, f);
+    q = 2977044447u - spey_sample_product(q, f);
+    const uint64_t mantissa = (1u << 31) - (spey_sample_product(q, f) >> 1);
+    return mantissa << (SPEY_SAMPLE_WEIGHT_BITS - 31) >> (key >> SPEY_SAMPLE_KEY_FRACTION_BITS);
 }
 
 /* The least mass that a share of `total` means: at least 1, at most all. */
