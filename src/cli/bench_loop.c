@@ -104,6 +104,11 @@ static spey_status submit_next(bench_run *run)
     spey_sampling_init(&sampling);
     sampling.max_tokens = (int32_t)w->items[i].osl;
     sampling.ignore_eos = true;
+    sampling.temperature = w->temperature;
+    sampling.top_k = (int32_t)w->top_k;
+    sampling.top_p = w->top_p;
+    sampling.repetition_penalty = w->repetition_penalty;
+    sampling.seed = w->seed + (uint64_t)i;
     return spey_context_submit(run->context, run->prompt, (size_t)w->items[i].isl, &sampling,
                                on_output, request, NULL);
 }

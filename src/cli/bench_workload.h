@@ -45,6 +45,8 @@ typedef struct spey_bench_workload {
     int64_t isl_max, total_max, osl_sum;
     int64_t shared_prefix; /* tokens with which every prompt begins */
     uint64_t seed;
+    double temperature, top_p, repetition_penalty; /* each request draws with a seed of its own */
+    int64_t top_k;
 } spey_bench_workload;
 
 typedef struct spey_bench_workload_options {

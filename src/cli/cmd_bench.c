@@ -16,7 +16,8 @@ typedef struct bench_options {
     const char *mode, *model, *shape;
     const char *isl, *osl, *arrival, *trace, *policy_name;
     spey_policy policy;
-    int64_t batch, requests, iterations, warmup, shared_prefix, seed;
+    int64_t batch, requests, iterations, warmup, shared_prefix, seed, top_k;
+    double temperature, top_p, repetition_penalty;
     spey_bench_workload_options workload;
     bool json, profile;
 } bench_options;
@@ -214,6 +215,10 @@ static spey_status bench_engine(bench_options *o, const spey_engine *engine)
     spey_bench_workload workload;
     SPEY_TRY(o->trace ? spey_bench_workload_read(o->trace, &o->workload, &workload)
                       : spey_bench_workload_draw(&o->workload, &workload));
+    workload.temperature = o->temperature;
+    workload.top_k = o->top_k;
+    workload.top_p = o->top_p;
+    workload.repetition_penalty = o->repetition_penalty;
     spey_context_options options;
     o->runtime.sequences = o->batch;
     if (o->runtime.context == 0) o->runtime.context = workload.total_max;
@@ -286,6 +291,8 @@ int spey_cmd_bench(int argc, char **argv)
                         .policy_name = "no-evict",
                         .batch = 1,
                         .warmup = 1,
+                        .top_p = 1,
+                        .repetition_penalty = 1,
                         .seed = 1 };
     char shapes[1024] = "published configuration with random weights:\n";
     for (const char *const *name = spey_build_shape_names(); *name; name++) {
@@ -313,8 +320,14 @@ int spey_cmd_bench(int argc, char **argv)
           0, 0 },
         { "shared-prefix", SPEY_OPTION_INT, &o.shared_prefix, "N",
           "tokens with which all prompts begin (default: 0)", 0, 1 << 27 },
-        { "seed", SPEY_OPTION_INT, &o.seed, "N", "of lengths, times and prompts (default: 1)", 0,
-          9007199254740992.0 },
+        { "temperature", SPEY_OPTION_NUMBER, &o.temperature, "T",
+          "draw tokens; 0: always the likeliest (default: 0)", 0, 100 },
+        { "top-k", SPEY_OPTION_INT, &o.top_k, "N", "as of spey run (default: 0)", 0, 1 << 30 },
+        { "top-p", SPEY_OPTION_NUMBER, &o.top_p, "P", "as of spey run (default: 1)", 0, 1 },
+        { "repetition-penalty", SPEY_OPTION_NUMBER, &o.repetition_penalty, "X",
+          "as of spey run (default: 1)", 1e-6, 1e6 },
+        { "seed", SPEY_OPTION_INT, &o.seed, "N",
+          "of lengths, times, prompts and draws (default: 1)", 0, 9007199254740992.0 },
         { "iterations", SPEY_OPTION_INT, &o.iterations, "N",
           "runs, the median counts (default: 3 for latency, 1 for throughput)", 1, 1000 },
         { "warmup", SPEY_OPTION_INT, &o.warmup, "N", "runs that do not count (default: 1)", 0,
@@ -331,8 +344,8 @@ int spey_cmd_bench(int argc, char **argv)
         .usage = "latency|throughput MODEL|--shape NAME [options]",
         .details =
             "latency: one batch from prompt to last token. throughput: more requests than run at once; all tokens\n"
-            "count over the whole time, ramp-up and tail included. Prompts are random ids, sampling is greedy, and the\n"
-            "first token's time counts from the request's arrival.",
+            "count over the whole time, ramp-up and tail included. Prompts are random ids, sampling is greedy\n"
+            "unless a temperature is given, and the first token's time counts from the request's arrival.",
         .examples =
             "  spey bench latency models/demo --isl 128 --osl 64\n"
             "  spey bench latency --shape llama-3.2-1b --dtype bf16 --isl 512 --osl 32\n"
