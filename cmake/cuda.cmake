@@ -74,6 +74,7 @@ set(spey_cuda_sources
     src/kernels/gemm/gemm_quantize_sm80.cu
     src/kernels/glu/glu_sm80.cu
     src/kernels/kv_append/kv_append_sm80.cu
+    src/kernels/link/link_sm80.cu
     src/kernels/norm/norm_sm80.cu
     src/kernels/rope/rope_sm80.cu
     src/kernels/rope/rope_append_sm80.cu

@@ -5,6 +5,7 @@
  * up with prompt chunks of the others, oldest first. */
 #include "runtime/context.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -513,26 +514,55 @@ static void fill_item(spey_context *c, const spey_schedule_item *item, int32_t i
                                     .row = is_known ? -1 : r->row };
 }
 
+/* Ask for the item's rows: false when one must come. */
+static bool fill_rules(const spey_context *c, const spey_schedule_item *item, spey_rule_page *page,
+                       spey_sample_rule *rules)
+{
+    for (int32_t i = 0; i < item->n_outputs; i++)
+        rules[i] = (spey_sample_rule){ .kind = SPEY_SAMPLE_NOTHING };
+    return item->n_outputs == 1 &&
+           spey_request_rule(item->owner, item->index, item->from + item->n_tokens, c->eos, page,
+                             rules);
+}
+
+/* Ask for rows: all best ones, or by rules, or all that there are. *follow: the step gives tokens, each to the one sequence of a
+ * request, before anybody sees logits. Returns the submission without its sequences. */
+static spey_submission ask(const spey_context *c, const spey_schedule *s, spey_rule_page *page,
+                           bool *follow)
+{
+    bool best = true, alone = true, chosen = true;
+    for (int32_t i = 0; i < s->n_items; i++) {
+        const spey_request *r = s->items[i].owner;
+        if (!s->items[i].n_outputs) continue;
+        best = best && spey_request_takes_best(r);
+        alone = alone && r->width == 1;
+    }
+    bool rules = !best && spey_runner_rule_page(c->runner, page);
+    int32_t row = 0;
+    for (int32_t i = 0; i < s->n_items && rules; row += s->items[i++].n_outputs)
+        if (s->items[i].n_outputs)
+            chosen = fill_rules(c, &s->items[i], page, page->rules + row) && chosen;
+    *follow = alone && (best || (rules && chosen));
+    return (spey_submission){ .best = best, .page = rules ? page : NULL };
+}
+
 /* Copy the step together and begin it; notes which row each request's token will come from. */
 static spey_status submit(spey_context *c, spey_context_turn *turn)
 {
     const spey_schedule *s = &turn->schedule;
+    spey_rule_page page;
+    spey_submission submission = ask(c, s, &page, &turn->may_be_followed);
     int32_t row = 0;
-    turn->takes_best = turn->may_be_followed = true;
     for (int32_t i = 0; i < s->n_items; i++) {
         fill_item(c, &s->items[i], i);
         spey_request *r = s->items[i].owner;
-        bool takes_best = !s->items[i].n_outputs || spey_request_takes_best(r);
-        turn->takes_best = turn->takes_best && takes_best;
-        turn->may_be_followed =
-            turn->may_be_followed && takes_best && (r->width == 1 || !s->items[i].n_outputs);
         row += s->items[i].n_outputs;
         r->row = row - 1;
     }
-    return spey_runner_submit(c->runner, &(spey_submission){ .seqs = c->step,
-                                                             .links = c->links,
-                                                             .n_seqs = s->n_items,
-                                                             .best = turn->takes_best });
+    submission.seqs = c->step;
+    submission.links = c->links;
+    submission.n_seqs = s->n_items;
+    return spey_runner_submit(c->runner, &submission);
 }
 
 /* The device's time is not the host's: what is waited for, or what submit has done for the device. */
@@ -553,35 +583,39 @@ static spey_status await_rows(spey_context *c, const spey_schedule *s, spey_step
     bool faults = false;
     for (int32_t i = 0; i < s->n_items; i++)
         n += s->items[i].n_outputs;
-    for (int64_t i = 0; rows->best && i < n; i++)
-        faults = faults || rows->best[i] < 0;
+    for (int64_t i = 0; rows->ids && i < n; i++)
+        faults = faults || rows->ids[i] == SPEY_ROW_NONE;
     if (!faults || spey_runner_under_way(c->runner)) return SPEY_OK;
-    rows->best = NULL; /* the sampler finds out what is wrong with a row */
+    rows->ids = NULL; /* the sampler finds out what is wrong with a row */
     return spey_runner_logits(c->runner, &rows->logits);
 }
 
-/* Give one item's rows to its request; true when the last one is that of the sequence's newest token. */
-static bool take_rows(spey_context *c, const spey_schedule_item *item, spey_step_rows rows)
+/* Row i of a step, of which there may be more than the item's. */
+static spey_row row_at(const spey_context *c, const spey_step_rows *rows, int32_t i)
+{
+    bool comes = !rows->ids || rows->ids[i] == SPEY_ROW_COMES;
+    spey_row row = { .id = SPEY_ROW_NONE, .logprob = NAN };
+    if (comes) row.logits = rows->logits + i * c->vocab_size;
+    if (!comes) row.id = rows->ids[i];
+    if (!comes && rows->logprobs) row.logprob = rows->logprobs[i];
+    return row;
+}
+
+/* Give one item's rows, from `at` on, to its request; true when the last one is that of the sequence's newest token. */
+static bool take_rows(spey_context *c, const spey_schedule_item *item, const spey_step_rows *rows,
+                      int32_t at)
 {
     spey_request *r = item->owner;
     int64_t first = item->from + item->n_tokens - item->n_outputs; /* position of the first row */
     spey_row last = { 0 };
-    for (int32_t row = 0; row < item->n_outputs; row++) {
-        last = (spey_row){ rows.logits, rows.best ? rows.best[row] : -1 };
-        if (!last.logits) continue;
-        rows.logits += c->vocab_size;
-        if (first + row < r->n_prompt)
-            spey_request_take_prompt_logits(r, c->sampler, last.logits, first + row, c->vocab_size);
+    for (int32_t i = 0; i < item->n_outputs; i++) {
+        last = row_at(c, rows, at + i);
+        if (last.logits && first + i < r->n_prompt)
+            spey_request_take_prompt_logits(r, c->sampler, last.logits, first + i, c->vocab_size);
     }
     if (!item->n_outputs || item->from + item->n_tokens != r->choices[item->index].n) return false;
     c->rows[item->index] = last;
     return true;
-}
-
-static void skip_rows(const spey_context *c, const spey_schedule_item *item, spey_step_rows *rows)
-{
-    if (rows->best) rows->best += item->n_outputs;
-    if (rows->logits) rows->logits += item->n_outputs * c->vocab_size;
 }
 
 /* Let a request grow from its rows; what became of its sequences goes to `growths`. */
@@ -617,15 +651,15 @@ static void advance(spey_context *c, const spey_schedule *s)
     }
 }
 
-/* Hand out the rows of logits; a request's items lie together. Those of requests that have ended are nobody's. */
-static void hand_out(spey_context *c, const spey_schedule *s, spey_step_rows rows)
+/* Hand out the rows; a request's items lie together. Those of requests that have ended are nobody's. */
+static void hand_out(spey_context *c, const spey_schedule *s, const spey_step_rows *rows)
 {
-    int32_t n = 0;
+    int32_t n = 0, row = 0;
     for (int32_t i = 0, end; i < s->n_items; i = end) {
         bool grows = false, served = spey_scheduler_serves(c->scheduler, &s->items[i]);
         for (end = i; end < s->n_items && s->items[end].request == s->items[i].request; end++) {
-            grows = (served && take_rows(c, &s->items[end], rows)) || grows;
-            skip_rows(c, &s->items[end], &rows);
+            grows = (served && take_rows(c, &s->items[end], rows, row)) || grows;
+            row += s->items[end].n_outputs;
         }
         if (grows) n += grow(c, s->items[i].owner, s->items[i].index, c->growths + n);
     }
@@ -640,7 +674,7 @@ static spey_status deliver(spey_context *c)
     spey_step_rows rows;
     SPEY_TRY(await_rows(c, s, &rows));
     advance(c, s);
-    hand_out(c, s, rows);
+    hand_out(c, s, &rows);
     spey_scheduler_take(c->scheduler, spey_runner_kv(c->runner), s, c->growths, c->n_grown);
     for (int32_t i = 0; i < c->n_grown; i++) {
         bool new_one = !i || c->growths[i].ticket != c->growths[i - 1].ticket;

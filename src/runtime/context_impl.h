@@ -13,7 +13,6 @@ typedef struct spey_context_turn {
     spey_schedule schedule;
     spey_iteration_stats iteration; /* what its plan says */
     uint64_t start_ns;
-    bool takes_best;      /* only the largest logit of each row is asked for */
     bool may_be_followed; /* the next turn may be planned before its results are there */
 } spey_context_turn;
 

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "kernels/registry.h"
+#include "kernels/sample/sample.h"
 #include "runtime/kv_file.h"
 #include "runtime/weights.h"
 
@@ -319,26 +321,44 @@ static size_t take(size_t *offset, uint64_t n)
     return at;
 }
 
-static void lay_out_tables(spey_layout *layout)
+/* Ids that the rules of a step may point to: histories of everyone, as far as they are not longer than that. */
+enum { RULE_IDS_MAX = 1 << 20, RULE_IDS_MORE = 256 };
+
+static int64_t rule_ids_max(const spey_limits_plan *limits, const spey_program *program)
+{
+    if (program->device_info.host_memory) return 0;
+    int64_t each = limits->sequence_tokens_max + RULE_IDS_MORE;
+    return min64(RULE_IDS_MAX, limits->outputs_max * each);
+}
+
+static void lay_out_tables(spey_layout *layout, const spey_program *program)
 {
     const spey_limits_plan *limits = &layout->plan.limits;
     spey_table_layout *tables = &layout->tables;
     uint64_t tokens = (uint64_t)limits->step_tokens_max, seqs = (uint64_t)limits->sequences_max;
+    uint64_t outputs = (uint64_t)limits->outputs_max;
     size_t offset = 0;
+    tables->rule_ids_max = rule_ids_max(limits, program);
+    const uint64_t n_rules = tables->rule_ids_max > 0; /* of a row */
     tables->ids = take(&offset, tokens);
     tables->positions = take(&offset, tokens);
     tables->token_seq = take(&offset, tokens);
     tables->seq_start = take(&offset, seqs + 1);
     tables->kv_len = take(&offset, seqs);
     tables->source_len = take(&offset, seqs);
-    tables->output_rows = take(&offset, (uint64_t)limits->outputs_max);
+    tables->output_rows = take(&offset, outputs);
+    tables->link_places = take(&offset, limits->ahead ? seqs : 0);
+    tables->link_rows = take(&offset, limits->ahead ? seqs : 0);
     tables->pitch = 1; /* of a state */
     if (layout->plan.kv_block_bytes)
         tables->pitch = div_up(max64(limits->sequence_tokens_max, layout->plan.source_tokens_max),
                                limits->kv_block_tokens);
     for (int g = 0; g < layout->kv.n_groups; g++)
         tables->groups[g] = take(&offset, mul_sat(seqs, (uint64_t)tables->pitch));
-    tables->best = take(&offset, (uint64_t)limits->outputs_max);
+    tables->rules = take(&offset, mul_sat(outputs, n_rules * sizeof(spey_sample_rule) / 4));
+    tables->rule_ids = take(&offset, (uint64_t)tables->rule_ids_max);
+    tables->found = take(&offset, outputs);
+    tables->logprobs = take(&offset, mul_sat(outputs, n_rules));
     tables->bytes = offset;
 }
 
@@ -356,7 +376,7 @@ static uint64_t under_way_bytes(const spey_layout *layout, const spey_program *p
 {
     const spey_limits_plan *limits = &layout->plan.limits;
     uint64_t copies = (uint64_t)spey_kv_copies_max(&layout->kv) * sizeof(spey_kv_copy);
-    uint64_t one = add_sat(copies, 2 * sizeof(int32_t) * (uint64_t)limits->sequences_max);
+    uint64_t one = copies;
     if (program->device_info.host_memory)
         one = add_sat(one, add_sat(layout->tables.bytes, layout->prompt_rows_bytes));
     return limits->ahead ? mul_sat(one, 2) : 0;
@@ -399,6 +419,17 @@ static void cut_arena(spey_layout *layout, const spey_program *program)
         SPEY_ASSERT(places[v].storage == logits || places[v].offset < layout->arena_bytes);
 }
 
+/* A device without such a row is found out when the runner is made. */
+static size_t sample_workspace(const spey_layout *layout, const spey_program *program)
+{
+    const spey_sample_args args = { .rows = layout->plan.limits.outputs_max,
+                                    .cols = program->info->vocab_size,
+                                    .n_ids = layout->tables.rule_ids_max };
+    const spey_kernel *row;
+    if (!args.n_ids || spey_kernel_choose(program->backend, "sample", &args, &row)) return 0;
+    return row->workspace ? row->workspace(&args) : 0;
+}
+
 static spey_status lay_out(spey_layout *layout, const spey_program *program)
 {
     const spey_limits_plan *limits = &layout->plan.limits;
@@ -415,7 +446,7 @@ static spey_status lay_out(spey_layout *layout, const spey_program *program)
     SPEY_TRY(spey_memplan_new(program->graph, &layout->memplan_limits, &layout->memplan));
     SPEY_TRY(spey_memplan_check(program->graph, &layout->memplan_limits, layout->memplan));
     cut_arena(layout, program);
-    lay_out_tables(layout);
+    lay_out_tables(layout, program);
     layout->logits_bytes = mul_sat(
         mul_sat((uint64_t)limits->outputs_max, (uint64_t)program->info->vocab_size), sizeof(float));
     if (limits->prompt_table_tokens_max) /* every token of a step may be such a row */
@@ -425,6 +456,8 @@ static spey_status lay_out(spey_layout *layout, const spey_program *program)
     spey_binding binding;
     SPEY_TRY(spey_bind(program, layout, NULL, &binding));
     layout->sizes = binding.sizes;
+    size_t workspace = sample_workspace(layout, program);
+    if (workspace > layout->sizes.workspace_bytes) layout->sizes.workspace_bytes = workspace;
     spey_binding_deinit(&binding);
     add_lines(layout, program);
     return SPEY_OK;

@@ -27,10 +27,13 @@ typedef struct spey_kv_pool {
 /* Where the arrays of spey_ragged lie in one piece of memory, in bytes. */
 typedef struct spey_table_layout {
     size_t ids, positions, token_seq, seq_start, kv_len, source_len, output_rows;
+    size_t link_places,
+        link_rows; /* [sequences_max] with `ahead`: ids that the step before gives */
     size_t groups[SPEY_CACHE_GROUPS_MAX];
-    int64_t pitch; /* of the block tables */
-    size_t
-        best; /* [outputs_max] what argmax found; written by the device, behind all that it reads */
+    int64_t pitch;          /* of the block tables */
+    size_t rules, rule_ids; /* [outputs_max] spey_sample_rule, and the ids that they point to */
+    int64_t rule_ids_max;   /* 0: the host samples */
+    size_t found, logprobs; /* [outputs_max] written by the device, behind all that it reads */
     size_t bytes;
 } spey_table_layout;
 

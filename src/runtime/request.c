@@ -209,6 +209,7 @@ spey_status spey_request_new(const spey_request_setup *setup, spey_request **out
         spey_request_free(r);
         return status;
     }
+    r->device_chooses = spey_request_may_have_rules(r);
     *out = r;
     return SPEY_OK;
 }

@@ -18,6 +18,7 @@
 #include "base/strbuf.h"
 #include "runtime/beam.h"
 #include "runtime/prompt_table.h"
+#include "runtime/runner.h"
 #include "runtime/sampler.h"
 #include "runtime/scheduler.h"
 #include "runtime/stop.h"
@@ -61,6 +62,7 @@ typedef struct spey_request {
     int32_t n_source;
     spey_prompt_rows table; /* n 0: none, or the prompt has no row of it */
     bool prompt_done;       /* the prompt's log-probabilities are complete */
+    bool device_chooses;    /* but for tokens whose row the host wants */
     bool cancelled;         /* to be ended between steps */
     bool ended;             /* the last event was sent */
     int32_t n_told;         /* sequences whose kept events are told */
@@ -129,12 +131,18 @@ typedef struct spey_choosing {
 
 /* What a step said about the next token of a sequence. */
 typedef struct spey_row {
-    float *logits; /* which may change; NULL: only `best` is known */
-    int32_t best;  /* the id of the largest; -1: there is none */
+    float *logits; /* which may change; NULL: the token was chosen on the device */
+    int32_t id;    /* it; SPEY_ROW_NONE: none can be */
+    float logprob; /* NAN unless the rule asked for it */
 } spey_row;
 
 /* Nothing but the largest logit of every row is asked for. */
 bool spey_request_takes_best(const spey_request *request);
+
+/* How a device chooses the token behind the first n of sequence `index`, of which the host may not know the last one yet; the
+ * page gets the ids that the rule points to. False, and nothing was added: the host must choose, or the page is full. */
+bool spey_request_rule(const spey_request *request, int32_t index, int64_t n, spey_eos eos,
+                       spey_rule_page *page, spey_sample_rule *out);
 
 /* Choose the next token of every live sequence, decide which end, send their events. rows[i] is that of sequence i;
  * entries of ended ones are not read. A fault (a NaN, everything banned, a processor that fails) ends the

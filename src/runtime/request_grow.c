@@ -249,9 +249,10 @@ static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_c
 {
     float *logits = row.logits;
     if (!logits) {
-        if (row.best < 0)
-            return SPEY_FAIL(SPEY_INVALID, "the model gave no logit that is the largest");
-        append(r, c, choosing->eos, row.best, NAN);
+        if (row.id < 0)
+            return SPEY_FAIL(SPEY_INVALID, "no token can be chosen: the model gave a logit that is "
+                                           "not a number, or every token is banned");
+        append(r, c, choosing->eos, row.id, row.logprob);
         return SPEY_OK;
     }
     double total = 0;

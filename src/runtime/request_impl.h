@@ -10,6 +10,11 @@ spey_finish spey_request_end_of(const spey_request *request, spey_eos eos, int32
 spey_status spey_request_process(spey_request *request, const spey_choosing *choosing,
                                  const spey_choice *choice, float *scores);
 
+/* Biases that a rule can have: duplicates are looked for one by one. */
+enum { SPEY_RULE_BIAS_MAX = 1024 };
+/* Its tokens can be chosen by a device, as far as settings go. */
+bool spey_request_may_have_rules(const spey_request *request);
+
 /* Keep the event of the newest token, with its text unless it is what ended the sequence. */
 void spey_request_keep(spey_request *request, spey_choice *choice, float logprob);
 /* Send what the best sequences kept. */

@@ -50,11 +50,9 @@ static spey_status prepare_flight(spey_runner *r, step_flight *f)
 {
     const spey_layout *layout = &r->layout;
     if (layout->plan.limits.ahead) {
-        int64_t copies = spey_kv_copies_max(&layout->kv), seqs = layout->kv.sequences_max;
-        f->own_copies = spey_new_array(SPEY_PURPOSE_RUNTIME, spey_kv_copy, copies);
-        f->places = spey_new_array(SPEY_PURPOSE_RUNTIME, int32_t, seqs);
-        f->rows = spey_new_array(SPEY_PURPOSE_RUNTIME, int32_t, seqs);
-        if (!f->own_copies || !f->places || !f->rows) return SPEY_NOMEM;
+        f->own_copies =
+            spey_new_array(SPEY_PURPOSE_RUNTIME, spey_kv_copy, spey_kv_copies_max(&layout->kv));
+        if (!f->own_copies) return SPEY_NOMEM;
     }
     if (runner_shares_tables(r)) {
         f->tables = r->tables.data;
@@ -70,8 +68,6 @@ static spey_status prepare_flight(spey_runner *r, step_flight *f)
 static void free_flight(const spey_runner *r, step_flight *f)
 {
     spey_free(f->own_copies);
-    spey_free(f->places);
-    spey_free(f->rows);
     if (runner_shares_tables(r)) return;
     spey_free(f->tables);
     spey_free(f->prompt_rows);
@@ -139,17 +135,6 @@ static spey_status load_and_bind(spey_runner *r)
     return status;
 }
 
-static spey_status choose_argmax(spey_runner *r)
-{
-    r->argmax = (spey_argmax_args){ .rows = r->layout.plan.limits.outputs_max,
-                                    .cols = r->program.info->vocab_size,
-                                    .x = r->logits.data,
-                                    .x_pitch = r->program.info->vocab_size,
-                                    .out = (int32_t *)(void *)((uint8_t *)r->tables.data +
-                                                               r->layout.tables.best) };
-    return spey_kernel_choose(r->program.backend, "argmax", &r->argmax, &r->argmax_row);
-}
-
 static spey_status load(spey_runner *r, const spey_engine_file *engine,
                         const spey_limits_plan *limits)
 {
@@ -162,7 +147,7 @@ static spey_status load(spey_runner *r, const spey_engine_file *engine,
     SPEY_TRY(take_host_memory(r));
     point_batch(r);
     SPEY_TRY(load_and_bind(r));
-    SPEY_TRY(choose_argmax(r));
+    SPEY_TRY(spey_runner_prepare_find(r));
     if (limits->ahead) SPEY_TRY(spey_driver_new(spey_runner_carry_out, r, &r->driver));
     spey_program_drop_graph(&r->program);
     spey_memplan_free(r->layout.memplan);

@@ -16,6 +16,7 @@
 #include "base/strbuf.h"
 #include "device/kernel.h"
 #include "engine/engine_file.h"
+#include "kernels/sample/sample.h"
 #include "runtime/kv_cache.h"
 #include "runtime/plan.h"
 #include "runtime/profile.h"
@@ -63,24 +64,44 @@ spey_status spey_runner_step(spey_runner *runner, const spey_step_seq *seqs, int
 typedef struct spey_step_link {
     int32_t n_flying; /* tokens that it gives the sequence: submitted, and not advanced yet */
     int32_t
-        row; /* n_ids is 1, and the id is what this row of it finds best: ids is not read. -1: it is */
+        row; /* n_ids is 1, and the id is what this row of it finds: ids is not read. -1: it is */
 } spey_step_link;
+
+/* How the ids of a step's rows are chosen on the device: what the next submit reads, filled in by its caller. */
+typedef struct spey_rule_page {
+    spey_sample_rule
+        *rules; /* [outputs_max] by row, without masks; of kind NOTHING: the row itself is wanted */
+    int32_t *ids; /* [ids_max] what they point to */
+    int64_t n_ids, ids_max;
+} spey_rule_page;
+
+/* False: ids are not chosen on this device. */
+bool spey_runner_rule_page(spey_runner *runner, spey_rule_page *out);
 
 typedef struct spey_submission {
     const spey_step_seq *seqs;
     const spey_step_link *links; /* [n_seqs]; NULL: all zero tokens and rows -1 */
     int n_seqs;
-    bool best; /* bring what spey_runner_step_best brings, not the rows */
+    bool best;                  /* bring what spey_runner_step_best brings, not the rows */
+    const spey_rule_page *page; /* bring what its rules choose; NULL: there are none */
 } spey_submission;
 
-/* Rows of a step; one of the two is NULL. */
+enum {
+    SPEY_ROW_NONE = -1,  /* of its logits no token can be chosen */
+    SPEY_ROW_COMES = -2, /* its logits are there */
+};
+
+/* Rows of a step. */
 typedef struct spey_step_rows {
-    float *logits;       /* valid until the next submit */
-    const int32_t *best; /* valid until the next but one submit */
+    float *logits; /* valid until the next submit; NULL: there are none */
+    const int32_t *
+        ids; /* or one of the above; valid until the next but one submit. NULL: all rows are there */
+    const float
+        *logprobs; /* of the ids, where rules ask for them; likewise. NULL: there are none */
 } spey_step_rows;
 
 /* Begin a step; errors as of spey_runner_step, but that the device's own may come with wait. Not behind a step under way that
- * brings logits. It advances nothing: whoever waits advances the sequences that are still there, before the next but one
+ * brings logits, of whatever row. It advances nothing: whoever waits advances the sequences that are still there, before the next but one
  * submit. After an error of the device every later step fails too. */
 spey_status spey_runner_submit(spey_runner *runner, const spey_submission *submission);
 /* End the oldest step under way. */

@@ -1,10 +1,12 @@
 /* What is inside a runner, for the files that it is made of: runner.c loads and reads, runner_tables.c checks a step and
- * writes what the device gets of it, runner_step.c has it carried out. */
+ * writes what the device gets of it, runner_step.c has it carried out, runner_find.c has ids chosen. */
 #ifndef SPEY_RUNTIME_RUNNER_BODY_H
 #define SPEY_RUNTIME_RUNNER_BODY_H
 
 #include "kernels/argmax/argmax.h"
+#include "kernels/link/link.h"
 #include "kernels/ragged.h"
+#include "kernels/sample/sample.h"
 #include "runtime/bind.h"
 #include "runtime/driver.h"
 #include "runtime/layout.h"
@@ -28,10 +30,10 @@ typedef struct step_flight {
     int64_t n_copies;
     /* With a driver: */
     spey_kv_copy *own_copies;
-    int32_t *places, *rows; /* [sequences_max] ids that the step before gives: where, and its row */
-    int32_t n_links;
+    int32_t n_links; /* ids that the step before gives */
     int32_t n_tokens, n_seqs, n_outputs;
-    bool wants_best;
+    bool wants_best, has_rules; /* neither: its logits */
+    int64_t n_rule_ids;
     /* Its results: */
     spey_status status;
     char error[SPEY_ERROR_BYTES_MAX];
@@ -56,8 +58,13 @@ struct spey_runner {
     spey_ragged batch;  /* its arrays lie in `tables` */
     spey_kv_cache *kv;
     spey_binding binding;
+    /* What finds ids, and puts those of the step before in place: */
     spey_argmax_args argmax;
     const spey_kernel *argmax_row;
+    spey_sample_args sample;
+    const spey_kernel *sample_row; /* NULL: the host samples */
+    spey_link_args link;
+    const spey_kernel *link_row;
     spey_replay replay;
     uint64_t step;          /* number of the current step */
     spey_observer observer; /* NULL: none */
@@ -84,6 +91,17 @@ static inline int32_t *runner_table(const step_flight *f, size_t at)
     return (int32_t *)(void *)(f->tables + at);
 }
 
+static inline spey_sample_rule *runner_rules(const spey_runner *r, const step_flight *f)
+{
+    return (spey_sample_rule *)(void *)(f->tables + r->layout.tables.rules);
+}
+
+/* The step brings this row of logits itself. */
+static inline bool runner_brings_row(const spey_runner *r, const step_flight *f, int32_t row)
+{
+    return !f->wants_best && (!f->has_rules || runner_rules(r, f)[row].kind == SPEY_SAMPLE_NOTHING);
+}
+
 /* Tokens of sequence s when the step has ended. */
 int64_t spey_runner_length_after(const spey_runner *r, const spey_submission *submission, int s);
 /* The ids are of the vocabulary, or of the sequence's table. */
@@ -96,6 +114,15 @@ void spey_runner_fill_tables(const spey_runner *r, step_flight *f,
                              const spey_submission *submission, bool encodes);
 /* To the device, where it does not read ours. */
 spey_status spey_runner_upload_tables(spey_runner *r, const step_flight *f);
+
+/* Choose what finds ids on this device. */
+spey_status spey_runner_prepare_find(spey_runner *r);
+/* Queue what puts the ids of the step before in place. */
+spey_status spey_runner_link(spey_runner *r, const step_flight *f);
+/* Queue what chooses the ids of a step; bring them, and the rows that are wanted. */
+spey_status spey_runner_find(spey_runner *r, const step_flight *f);
+/* Bring all rows. */
+spey_status spey_runner_fetch_logits(spey_runner *r, const step_flight *f);
 
 /* The flight gets what the cache has queued, and carries it out. */
 void spey_runner_take_copies(const spey_runner *r, step_flight *f);

@@ -84,16 +84,6 @@ static spey_status run_observed(spey_runner *r, int begin, int end)
     return SPEY_OK;
 }
 
-/* Ids that the step before found. One that found none has ended its request: any id will do. */
-static void resolve_links(const spey_runner *r, const step_flight *f)
-{
-    const step_flight *before = f == r->flights ? &r->flights[1] : &r->flights[0];
-    const int32_t *best = f->n_links ? runner_table(before, r->layout.tables.best) : NULL;
-    int32_t *ids = runner_table(f, r->layout.tables.ids);
-    for (int32_t i = 0; i < f->n_links; i++)
-        ids[f->places[i]] = best[f->rows[i]] < 0 ? 0 : best[f->rows[i]];
-}
-
 /* Queue steps [begin, end) of the binding; what they leave stays where it is. */
 static spey_status run_bound(spey_runner *r, const step_flight *f, int begin, int end)
 {
@@ -104,33 +94,12 @@ static spey_status run_bound(spey_runner *r, const step_flight *f, int begin, in
     for (int i = begin; i < end; i++)
         binding->args[i].rows = binding->rows[i] == SPEY_ROWS_OUTPUTS ? f->n_outputs : f->n_tokens;
     SPEY_TRY(spey_runner_copy_blocks(r, f));
-    resolve_links(r, f);
     SPEY_TRY(spey_runner_upload_tables(r, f));
+    SPEY_TRY(spey_runner_link(r, f));
     if (r->observer) return run_observed(r, begin, end);
     if (r->profile) return spey_profile_run(r->profile, begin, end);
     return spey_replay_run(&r->replay, r->program.backend, r->program.device, &r->batch,
                            binding->steps + begin, end - begin);
-}
-
-static spey_status fetch_logits(spey_runner *r, const step_flight *f)
-{
-    const spey_backend *backend = r->program.backend;
-    size_t bytes = (size_t)f->n_outputs * (size_t)r->program.info->vocab_size * sizeof(float);
-    if (r->program.device_info.host_memory || !bytes) return SPEY_OK;
-    return backend->download(r->program.device, r->host_logits, r->logits.data, bytes);
-}
-
-/* Queue a search for the largest logits, bring what it finds. */
-static spey_status fetch_best(spey_runner *r, const step_flight *f)
-{
-    const spey_backend *backend = r->program.backend;
-    const spey_step search = { .kernel = r->argmax_row, .args = &r->argmax };
-    int32_t *found = runner_table(f, r->layout.tables.best);
-    size_t bytes = (size_t)f->n_outputs * sizeof(*found);
-    r->argmax.rows = f->n_outputs;
-    SPEY_TRY(backend->run(r->program.device, &search, 1));
-    if (found == r->argmax.out || !bytes) return SPEY_OK;
-    return backend->download(r->program.device, found, r->argmax.out, bytes);
 }
 
 /* All of a step that is the device's. */
@@ -140,7 +109,7 @@ static spey_status run_flight(spey_runner *r, step_flight *f)
     uint64_t begin_ns = spey_clock_ns();
     SPEY_TRY(run_bound(r, f, binding->n_source_steps,
                        f->n_outputs ? binding->sizes.n_steps : binding->n_token_steps));
-    SPEY_TRY(f->wants_best ? fetch_best(r, f) : fetch_logits(r, f));
+    SPEY_TRY(spey_runner_find(r, f));
     SPEY_TRY(r->program.backend->sync(r->program.device));
     f->idle_ns = r->last_end_ns ? begin_ns - r->last_end_ns : 0;
     r->last_end_ns = spey_clock_ns();
@@ -173,11 +142,29 @@ static step_flight *flight_of(spey_runner *r, uint64_t number)
     return &r->flights[number % (uint64_t)runner_n_flights(r)];
 }
 
+static bool brings_logits(const spey_runner *r, const step_flight *f)
+{
+    bool brings = !f->wants_best && !f->has_rules;
+    for (int32_t row = 0; row < f->n_outputs; row++)
+        brings = brings || runner_brings_row(r, f, row);
+    return brings;
+}
+
+bool spey_runner_rule_page(spey_runner *r, spey_rule_page *out)
+{
+    const step_flight *f = flight_of(r, r->n_submitted);
+    if (!r->sample_row) return false;
+    *out = (spey_rule_page){ .rules = runner_rules(r, f),
+                             .ids = runner_table(f, r->layout.tables.rule_ids),
+                             .ids_max = r->layout.tables.rule_ids_max };
+    return true;
+}
+
 spey_status spey_runner_submit(spey_runner *r, const spey_submission *submission)
 {
     int under_way = spey_runner_under_way(r);
     SPEY_ASSERT(under_way < runner_n_flights(r));
-    if (under_way && !flight_of(r, r->n_waited)->wants_best)
+    if (under_way && brings_logits(r, flight_of(r, r->n_waited)))
         return SPEY_FAIL(SPEY_INVALID, "a step that brings logits is under way");
     step_flight *f = flight_of(r, r->n_submitted);
     SPEY_TRY(spey_runner_check_step(r, submission, f));
@@ -205,10 +192,9 @@ spey_status spey_runner_wait(spey_runner *r, spey_step_rows *out)
     r->idle_ns += f->idle_ns;
     if (f->status) return SPEY_FAIL(f->status, "%s", f->error);
     spey_kv_file_turn(r->kv, spey_runner_under_way(r));
-    if (f->wants_best)
-        out->best = runner_table(f, r->layout.tables.best);
-    else
-        out->logits = r->host_logits;
+    if (f->wants_best || f->has_rules) out->ids = runner_table(f, r->layout.tables.found);
+    if (f->has_rules) out->logprobs = (float *)runner_table(f, r->layout.tables.logprobs);
+    if (!f->wants_best) out->logits = r->host_logits;
     return SPEY_OK;
 }
 
@@ -237,7 +223,7 @@ spey_status spey_runner_step_best(spey_runner *r, const spey_step_seq *seqs, int
     spey_step_rows rows = { 0 };
     spey_status status =
         step(r, &(spey_submission){ .seqs = seqs, .n_seqs = n_seqs, .best = true }, &rows);
-    *best = rows.best;
+    *best = rows.ids;
     return status;
 }
 
@@ -245,7 +231,8 @@ spey_status spey_runner_logits(spey_runner *r, float **logits)
 {
     SPEY_ASSERT(spey_runner_under_way(r) == 0);
     *logits = r->host_logits;
-    return fetch_logits(r, flight_of(r, r->n_submitted + (uint64_t)runner_n_flights(r) - 1));
+    return spey_runner_fetch_logits(
+        r, flight_of(r, r->n_submitted + (uint64_t)runner_n_flights(r) - 1));
 }
 
 /* ---- a step of the encoder ---- */
@@ -290,6 +277,7 @@ static spey_status check_encode(spey_runner *r, const spey_step_seq *seqs, int n
     r->flights[0].n_tokens = (int32_t)n_tokens;
     r->flights[0].n_seqs = n_seqs;
     r->flights[0].n_outputs = 0;
+    r->flights[0].has_rules = false;
     return SPEY_OK;
 }
 

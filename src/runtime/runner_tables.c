@@ -24,14 +24,14 @@ spey_status spey_runner_check_ids(const spey_runner *r, const spey_step_seq *s)
     return SPEY_OK;
 }
 
-/* The one id is what a row of the step under way finds best. */
+/* The one id is what a row of the step under way finds. */
 static spey_status check_link(const spey_runner *r, const spey_step_seq *s,
                               const spey_step_link *link)
 {
     const step_flight *before = &r->flights[(r->n_submitted + 1) % FLIGHTS_MAX];
     int under_way = spey_runner_under_way(r);
-    if (s->n_ids != 1 || link->row < 0 || !under_way || !before->wants_best ||
-        link->row >= before->n_outputs)
+    if (s->n_ids != 1 || link->row < 0 || !under_way || link->row >= before->n_outputs ||
+        runner_brings_row(r, before, link->row))
         return SPEY_FAIL(SPEY_INVALID, "sequence %d: no id comes from row %d of the step before",
                          s->seq, link->row);
     return SPEY_OK;
@@ -112,6 +112,8 @@ spey_status spey_runner_check_step(spey_runner *r, const spey_submission *submis
     f->n_seqs = n_seqs;
     f->n_outputs = (int32_t)n_outputs;
     f->wants_best = submission->best;
+    f->has_rules = submission->page != NULL;
+    f->n_rule_ids = f->has_rules ? submission->page->n_ids : 0;
     return SPEY_OK;
 }
 
@@ -153,8 +155,8 @@ static void fill_ids(const spey_runner *r, step_flight *f, const spey_step_seq *
         fill_prompt_rows(r, f, s, ids);
         return;
     }
-    f->places[f->n_links] = at;
-    f->rows[f->n_links++] = link->row;
+    runner_table(f, r->layout.tables.link_places)[f->n_links] = at;
+    runner_table(f, r->layout.tables.link_rows)[f->n_links++] = link->row;
 }
 
 static void fill_sequence(const spey_runner *r, step_flight *f, const spey_submission *submission,
@@ -201,6 +203,15 @@ static spey_status upload(spey_runner *r, const step_flight *f, size_t at, int64
                                       f->tables + at, (size_t)n * sizeof(int32_t));
 }
 
+static spey_status upload_rules(spey_runner *r, const step_flight *f)
+{
+    const spey_table_layout *tables = &r->layout.tables;
+    const int64_t words = sizeof(spey_sample_rule) / sizeof(int32_t);
+    if (!f->has_rules) return SPEY_OK;
+    SPEY_TRY(upload(r, f, tables->rules, f->n_outputs * words));
+    return upload(r, f, tables->rule_ids, f->n_rule_ids);
+}
+
 static spey_status upload_prompt_rows(spey_runner *r, const step_flight *f)
 {
     size_t row = (size_t)r->program.info->hidden_size * sizeof(float);
@@ -218,7 +229,8 @@ spey_status spey_runner_upload_tables(spey_runner *r, const step_flight *f)
     const int64_t used = f->n_seqs * tables->pitch;
     if (runner_shares_tables(r)) return SPEY_OK;
     SPEY_TRY(upload_prompt_rows(r, f));
-    size_t end = tables->output_rows + (size_t)f->n_outputs * sizeof(int32_t);
+    SPEY_TRY(upload_rules(r, f));
+    size_t end = tables->link_rows + (size_t)f->n_links * sizeof(int32_t);
     if (r->layout.kv.n_groups > 0)
         end = tables->groups[r->layout.kv.n_groups - 1] + (size_t)used * sizeof(int32_t);
     if (end <= TABLES_AT_ONCE) return upload(r, f, 0, (int64_t)(end / sizeof(int32_t)));
@@ -229,6 +241,8 @@ spey_status spey_runner_upload_tables(spey_runner *r, const step_flight *f)
     SPEY_TRY(upload(r, f, tables->kv_len, f->n_seqs));
     if (r->program.has_encoder) SPEY_TRY(upload(r, f, tables->source_len, f->n_seqs));
     SPEY_TRY(upload(r, f, tables->output_rows, f->n_outputs));
+    SPEY_TRY(upload(r, f, tables->link_places, f->n_links));
+    SPEY_TRY(upload(r, f, tables->link_rows, f->n_links));
     for (int g = 0; g < r->layout.kv.n_groups; g++)
         SPEY_TRY(upload(r, f, tables->groups[g], used));
     return SPEY_OK;

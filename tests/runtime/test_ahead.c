@@ -215,6 +215,57 @@ static void a_crowd_gets_what_each_gets_alone(void **state)
     check_crowds();
 }
 
+/* Every request draws, under penalties; returns which part of the steps began ahead. */
+static double run_drawing(const char *device, bool ahead, record *records)
+{
+    spey_context_options options;
+    ordinary(&options, ahead);
+    options.device = device;
+    options.step_tokens_max = 13;
+    spey_context *context = open_context(&options);
+    memset(records, 0, REQUESTS * sizeof *records);
+    for (int i = 0; i < REQUESTS; i++) {
+        ask a;
+        draw(i, &a, &records[i]);
+        spey_sampling *s = &a.sampling;
+        s->n = 1;
+        s->temperature = 0.5 + 0.1 * (i % 8);
+        s->seed = (uint64_t)i;
+        s->top_p = i % 2 ? 0.9 : 1;
+        s->top_k = i % 3 ? 0 : 12;
+        s->repetition_penalty = i % 5 ? 1.2 : 1;
+        s->frequency_penalty = i % 7 ? 0 : 0.3;
+        s->min_tokens = i % 4 ? 0 : 6;
+        s->logprobs = i % 2 ? 0 : -1;
+        assert_int_equal(spey_context_submit_request(context, &a.options, NULL), SPEY_OK);
+    }
+    spey_alloc_seal(true);
+    int n = 0, n_ahead = 0;
+    spey_iteration_stats step = { 0 };
+    for (int32_t active = 1; active > 0;) {
+        assert_int_equal(spey_context_step(context, &active), SPEY_OK);
+        if (!spey_context_read_iteration(context, step.iter, &step)) continue;
+        n_ahead += step.began_ahead;
+        n++;
+    }
+    spey_alloc_seal(false);
+    spey_context_free(context);
+    return (double)n_ahead / n;
+}
+
+static void drawing_steps_begin_ahead_where_the_device_draws(void **state)
+{
+    (void)state;
+    static record wanted[REQUESTS], got[REQUESTS];
+    const char *device = on_device ? on_device : "fake:0";
+    assert_true(run_drawing(on_device, false, wanted) <= 0);
+    assert_true(run_drawing(device, true, got) > 0.9);
+    record_compare(got, wanted, REQUESTS, !on_device);
+    if (on_device) return;
+    assert_true(run_drawing(NULL, true, got) < 0.5); /* prompts are read ahead */
+    record_compare(got, wanted, REQUESTS, true);
+}
+
 /* ---- ends at any moment ---- */
 
 /* What came is how the output of the request alone begins. */
@@ -424,6 +475,7 @@ int main(int argc, char **argv)
     read_arguments(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_crowd_gets_what_each_gets_alone),
+        cmocka_unit_test(drawing_steps_begin_ahead_where_the_device_draws),
         cmocka_unit_test(cancels_at_any_step_leave_what_came_before),
         cmocka_unit_test(deadlines_end_what_is_under_way),
         cmocka_unit_test(freeing_with_steps_under_way_is_fine),

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
+#include <math.h>
 #include <string.h>
 
 #include "runtime/request.h"
@@ -55,13 +56,13 @@ static void the_largest_is_taken_until_there_is_none(void **state)
     record r = { 0 };
     spey_request *request = request_of(&r);
     const spey_choosing choosing = { .vocab_size = 50 };
-    spey_request_grow(request, &choosing, &(spey_row){ NULL, 7 });
-    spey_request_grow(request, &choosing, &(spey_row){ NULL, 0 });
+    spey_request_grow(request, &choosing, &(spey_row){ NULL, 7, NAN });
+    spey_request_grow(request, &choosing, &(spey_row){ NULL, 0, NAN });
     assert_int_equal(r.finish, SPEY_FINISH_NONE);
     assert_int_equal(request->choices[0].n, 4);
-    spey_request_grow(request, &choosing, &(spey_row){ NULL, -1 });
+    spey_request_grow(request, &choosing, &(spey_row){ NULL, SPEY_ROW_NONE, NAN });
     assert_int_equal(r.finish, SPEY_FINISH_ERROR);
-    assert_non_null(strstr(r.error, "largest"));
+    assert_non_null(strstr(r.error, "no token can be chosen"));
     assert_int_equal(r.n, 2);
     assert_int_equal(r.ids[0], 7);
     assert_int_equal(r.ids[1], 0);

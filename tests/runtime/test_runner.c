@@ -1,3 +1,4 @@
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -722,6 +723,105 @@ static void the_best_ids_are_those_of_the_largest_logits(void **state)
     }
 }
 
+/* Row i of a page: drawn when `seed` is positive, the best one when it is 0, else the row itself. */
+static void fill_rule(spey_rule_page *page, int i, int seed)
+{
+    spey_sample_rule rule = { .seed = (uint64_t)seed,
+                              .top_p = 1,
+                              .repetition = 1,
+                              .slope = 0.5f,
+                              .kind = seed < 0   ? SPEY_SAMPLE_NOTHING
+                                      : seed > 0 ? SPEY_SAMPLE_DRAW
+                                                 : SPEY_SAMPLE_BEST,
+                              .mask = -1,
+                              .wants_logprob = seed == 0,
+                              .ids = (int32_t)page->n_ids,
+                              .n_banned = seed == 7 };
+    if (seed == 7) page->ids[page->n_ids++] = 3;
+    page->rules[i] = rule;
+}
+
+static void rules_choose_ids_and_bring_the_rows_that_are_wanted(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    static const int seeds[N] = { 0, -1, 9, 7, -1, -1 };
+    static float wanted[LONGEST][VOCAB];
+    int32_t ids[LONGEST];
+    make_ids(13, ids);
+    spey_limits_plan limits = wide;
+    limits.device = "fake:0";
+    limits.outputs_max = N;
+    fixture f = open_runner(&tiny_default, limits);
+    run_alone(&f, ids, N, N, wanted[0]);
+    const spey_step_seq s = { open_sequence(&f), ids, N, N, NULL };
+    spey_rule_page page;
+    assert_true(spey_runner_rule_page(f.runner, &page));
+    assert_true(page.ids_max > N);
+    for (int i = 0; i < N; i++)
+        fill_rule(&page, i, seeds[i]);
+    spey_step_rows rows;
+    spey_alloc_seal(true);
+    assert_int_equal(
+        spey_runner_submit(f.runner, &(spey_submission){ .seqs = &s, .n_seqs = 1, .page = &page }),
+        SPEY_OK);
+    assert_int_equal(spey_runner_wait(f.runner, &rows), SPEY_OK);
+    spey_alloc_seal(false);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(rows.ids[i] == SPEY_ROW_COMES, seeds[i] < 0);
+        if (seeds[i] < 0)
+            assert_memory_equal(rows.logits + (size_t)i * VOCAB, wanted[i], sizeof wanted[i]);
+        else
+            assert_in_range(rows.ids[i], 0, VOCAB - 1);
+        assert_int_equal(isnan(rows.logprobs[i]) != 0 || seeds[i] < 0, seeds[i] != 0);
+    }
+    for (int k = 0; k < VOCAB; k++)
+        assert_true(wanted[0][k] <= wanted[0][rows.ids[0]]);
+    double total = spey_log_sum_exp(wanted[0], VOCAB);
+    assert_true(fabs((double)wanted[0][rows.ids[0]] - total - (double)rows.logprobs[0]) < 1e-5);
+    assert_int_not_equal(rows.ids[3], 3);
+    close_runner(&f);
+    limits.device = NULL;
+    f = open_runner(&tiny_default, limits);
+    assert_false(spey_runner_rule_page(f.runner, &page)); /* logits are in our memory */
+    close_runner(&f);
+}
+
+static void nothing_links_to_a_row_that_comes(void **state)
+{
+    (void)state;
+    spey_limits_plan limits = wide;
+    limits.ahead = true;
+    limits.device = "fake:0";
+    fixture f = open_runner(&tiny_default, limits);
+    int32_t ids[LONGEST];
+    make_ids(23, ids);
+    spey_step_seq a = { .seq = open_sequence(&f), .ids = ids, .n_ids = 4, .n_outputs = 2 };
+    spey_step_link link = { 0, -1 };
+    spey_submission s = { .seqs = &a, .links = &link, .n_seqs = 1 };
+    for (int comes = 0; comes < 2; comes++) {
+        spey_rule_page page;
+        spey_step_rows rows;
+        assert_true(spey_runner_rule_page(f.runner, &page));
+        fill_rule(&page, 0, comes ? -1 : 5);
+        fill_rule(&page, 1, 5);
+        s.page = &page;
+        a.n_ids = 4;
+        a.n_outputs = 2;
+        link = (spey_step_link){ 0, -1 };
+        assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_OK);
+        a.n_ids = a.n_outputs = 1;
+        link = (spey_step_link){ 4, 0 };
+        s.page = NULL;
+        s.best = true;
+        assert_int_equal(spey_runner_submit(f.runner, &s), comes ? SPEY_INVALID : SPEY_OK);
+        s.best = false;
+        for (int i = comes; i < 2; i++)
+            assert_int_equal(spey_runner_wait(f.runner, &rows), SPEY_OK);
+    }
+    close_runner(&f);
+}
+
 /* Greedy: two prompts, then tokens, each step submitted while the last one is under way. wanted[s]: step by step. */
 static void run_greedily(fixture *f, bool ahead, const int32_t (*ids)[LONGEST], int32_t *out)
 {
@@ -749,8 +849,8 @@ static void run_greedily(fixture *f, bool ahead, const int32_t (*ids)[LONGEST], 
         assert_int_equal(spey_runner_under_way(f->runner), 1 + ahead);
         assert_int_equal(spey_runner_wait(f->runner, &rows), SPEY_OK);
         assert_null(rows.logits);
-        tokens[i][0] = rows.best[0];
-        tokens[i][1] = rows.best[i ? 1 : 2];
+        tokens[i][0] = rows.ids[0];
+        tokens[i][1] = rows.ids[i ? 1 : 2];
         for (int s = 0; s < 2; s++)
             spey_kv_advance(kv, seqs[s].seq, i ? &tokens[i - 1][s] : ids[s], i ? 1 : PROMPT + s);
         if (!ahead) assert_int_equal(spey_runner_submit(f->runner, &submission), SPEY_OK);
@@ -832,7 +932,7 @@ static void senseless_links_are_refused(void **state)
     link = (spey_step_link){ 2, -1 };
     assert_int_equal(spey_runner_submit(f.runner, &s), SPEY_INVALID);
     assert_int_equal(spey_runner_wait(f.runner, &rows), SPEY_OK);
-    assert_null(rows.best);
+    assert_null(rows.ids);
     assert_non_null(rows.logits);
     close_runner(&f);
 }
@@ -861,7 +961,7 @@ static void steps_behind_a_failed_one_fail_too(void **state)
         spey_step_rows rows;
         assert_int_equal(spey_runner_wait(f.runner, &rows), SPEY_DEVICE);
         assert_non_null(strstr(spey_last_error(), "run 2 fails"));
-        assert_true(!rows.best && !rows.logits);
+        assert_true(!rows.ids && !rows.logits);
     }
     assert_int_equal(spey_kv_check(spey_runner_kv(f.runner)), SPEY_OK);
     assert_int_equal(spey_kv_length(spey_runner_kv(f.runner), a.seq), 0);
@@ -946,6 +1046,8 @@ int main(void)
         cmocka_unit_test(a_table_needs_room_and_the_hidden_size),
         cmocka_unit_test(rows_and_weights_are_counted),
         cmocka_unit_test(the_best_ids_are_those_of_the_largest_logits),
+        cmocka_unit_test(rules_choose_ids_and_bring_the_rows_that_are_wanted),
+        cmocka_unit_test(nothing_links_to_a_row_that_comes),
         cmocka_unit_test(a_step_takes_ids_from_the_one_that_is_under_way),
         cmocka_unit_test(senseless_links_are_refused),
         cmocka_unit_test(steps_behind_a_failed_one_fail_too),

@@ -1,0 +1,116 @@
+/* What a request asks of its next token, as a rule that a device follows. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/sample/sample_weight.h"
+#include "runtime/request_impl.h"
+
+static bool has_bias_twice(const spey_sampling *p)
+{
+    for (size_t i = 0; i < p->n_logit_bias; i++)
+        for (size_t k = 0; k < i; k++)
+            if (p->logit_bias[i].id == p->logit_bias[k].id) return true;
+    return false;
+}
+
+bool spey_request_may_have_rules(const spey_request *r)
+{
+    const spey_sampling *p = &r->sampling;
+    for (size_t i = 0; i < p->n_bad_words; i++)
+        if (p->bad_words[i].n > 1) return false;
+    return !r->beams && !r->guide && !r->process_logits && !r->context_logits &&
+           !r->generation_logits && p->typical_p >= 1 && p->no_repeat_ngram == 0 &&
+           p->forced_eos_id < 0 && p->logprobs <= 0 && p->n_logit_bias <= SPEY_RULE_BIAS_MAX &&
+           !has_bias_twice(p);
+}
+
+/* ---- ids ---- */
+
+/* What is being added to a page. */
+typedef struct writer {
+    int32_t *ids;
+    int64_t n, max;
+    bool full;
+} writer;
+
+static void add(writer *w, const int32_t *ids, size_t n)
+{
+    w->full = w->full || (int64_t)n > w->max - w->n;
+    if (w->full || !n) return;
+    memcpy(w->ids + w->n, ids, n * sizeof *ids);
+    w->n += (int64_t)n;
+}
+
+/* The last of them is told by the step. */
+static void add_history(writer *w, const spey_request *r, const spey_choice *c, int64_t n,
+                        spey_sample_rule *out)
+{
+    const spey_sampling *p = &r->sampling;
+    bool repeated = p->repetition_penalty != 1;
+    bool counted = p->presence_penalty != 0 || p->frequency_penalty != 0;
+    if (!repeated && !counted) return;
+    static const int32_t last = -1;
+    int64_t begin = repeated ? 0 : r->n_prompt;
+    if (begin == n) return;
+    add(w, c->ids + begin, (size_t)(n - 1 - begin));
+    add(w, &last, 1);
+    out->n_history = (int32_t)(n - begin);
+    out->n_prompt = (int32_t)(r->n_prompt - begin);
+}
+
+static void add_bias(writer *w, const spey_sampling *p, spey_sample_rule *out)
+{
+    for (size_t i = 0; i < p->n_logit_bias; i++)
+        add(w, &p->logit_bias[i].id, 1);
+    for (size_t i = 0; i < p->n_logit_bias; i++) {
+        int32_t bits;
+        memcpy(&bits, &p->logit_bias[i].bias, sizeof bits);
+        add(w, &bits, 1);
+    }
+    out->n_bias = (int32_t)p->n_logit_bias;
+}
+
+static void add_bans(writer *w, const spey_request *r, int64_t n_output, spey_eos eos,
+                     spey_sample_rule *out)
+{
+    const spey_sampling *p = &r->sampling;
+    int64_t begin = w->n;
+    for (size_t i = 0; i < p->n_bad_words; i++)
+        add(w, p->bad_words[i].ids, 1);
+    add(w, p->suppress_ids, p->n_suppress_ids);
+    if (n_output == 0) add(w, p->begin_suppress_ids, p->n_begin_suppress_ids);
+    if (n_output < p->min_tokens) {
+        add(w, eos.ids, (size_t)eos.n);
+        add(w, p->stop_ids, p->n_stop_ids);
+    }
+    out->n_banned = (int32_t)(w->n - begin);
+}
+
+bool spey_request_rule(const spey_request *r, int32_t index, int64_t n, spey_eos eos,
+                       spey_rule_page *page, spey_sample_rule *out)
+{
+    const spey_sampling *p = &r->sampling;
+    bool best = p->temperature == 0 || p->top_k == 1;
+    bool shared = r->width > 1 && n == r->n_prompt; /* all sequences draw from the row */
+    if (!r->device_chooses || shared || (p->prompt_logprobs >= 0 && n <= r->n_prompt)) return false;
+    *out = (spey_sample_rule){ .seed = p->seed + (uint64_t)index,
+                               .index = (uint64_t)(n - r->n_prompt),
+                               .top_p = p->top_p,
+                               .min_p = p->min_p,
+                               .presence = p->presence_penalty,
+                               .frequency = p->frequency_penalty,
+                               .repetition = (float)p->repetition_penalty,
+                               .slope = spey_sample_slope(best ? 1 : p->temperature),
+                               .kind = best ? SPEY_SAMPLE_BEST : SPEY_SAMPLE_DRAW,
+                               .top_k = p->top_k,
+                               .mask = -1,
+                               .wants_logprob = spey_request_scores(r),
+                               .ids = (int32_t)page->n_ids };
+    writer w = { page->ids, page->n_ids, page->ids_max, false };
+    add_history(&w, r, &r->choices[index], n, out);
+    add_bias(&w, p, out);
+    add_bans(&w, r, n - r->n_prompt, eos, out);
+    if (w.full) return false;
+    page->n_ids = w.n;
+    return true;
+}

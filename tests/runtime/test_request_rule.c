@@ -1,0 +1,250 @@
+/* What a device draws by a request's rule is what the host draws from the same logits. */
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+/* clang-format on */
+
+#include <math.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "device/pool.h"
+#include "kernels/rows.h"
+#include "runtime/request.h"
+
+enum { VOCAB = 60, PROMPT = 6, OUTPUT = 8, PAGE = 400, LISTED = 4 };
+
+static const spey_eos eos = { (const int32_t[]){ 55, 56 }, 2 };
+
+typedef struct event {
+    int32_t token;
+    float logprob;
+} event;
+
+static int on_output(void *user, const spey_output *output)
+{
+    *(event *)user = (event){ output->token, output->logprob };
+    return 0;
+}
+
+static int32_t below(spey_rng *rng, uint64_t n)
+{
+    return (int32_t)spey_rng_below(rng, n);
+}
+
+/* The lists of a request's settings; their ids differ within a list. */
+typedef struct lists {
+    int32_t ids[4][LISTED];
+    spey_id_list words[LISTED];
+    spey_logit_bias bias[LISTED];
+} lists;
+
+static void draw_lists(spey_rng *rng, int number, lists *l, spey_sampling *s)
+{
+    for (int i = 0; i < LISTED; i++) {
+        for (int k = 0; k < 4; k++)
+            l->ids[k][i] = i * (VOCAB / LISTED) + below(rng, VOCAB / LISTED);
+        l->words[i] = (spey_id_list){ &l->ids[3][i], 1 };
+        l->bias[i] = (spey_logit_bias){ l->ids[0][i], (float)spey_rng_range(rng, -3, 3) };
+    }
+    s->logit_bias = l->bias;
+    s->n_logit_bias = number % 3 == 0 ? LISTED : 0;
+    s->suppress_ids = l->ids[1];
+    s->n_suppress_ids = number % 4 == 0 ? LISTED : 0;
+    s->begin_suppress_ids = l->ids[2];
+    s->n_begin_suppress_ids = number % 5 == 0 ? LISTED : 0;
+    s->stop_ids = l->ids[2];
+    s->n_stop_ids = LISTED;
+    s->bad_words = l->words;
+    s->n_bad_words = number % 7 == 0 ? LISTED : 0;
+}
+
+static void draw_settings(spey_rng *rng, int number, lists *l, spey_sampling *s)
+{
+    spey_sampling_init(s);
+    s->max_tokens = OUTPUT;
+    s->temperature = number % 6 ? spey_rng_range(rng, 0.3, 3) : 0;
+    s->seed = spey_rng_next(rng);
+    s->top_k = number % 2 ? below(rng, VOCAB) : 0;
+    s->top_p = number % 3 ? spey_rng_range(rng, 0, 1) : 1;
+    s->min_p = number % 4 == 1 ? 0.1 : 0;
+    s->repetition_penalty = number % 2 ? 1 : spey_rng_range(rng, 0.5, 2);
+    s->presence_penalty = number % 3 ? 0 : spey_rng_range(rng, -1, 1);
+    s->frequency_penalty = number % 5 ? 0 : spey_rng_range(rng, -1, 1);
+    s->min_tokens = number % 3 == 1 ? 5 : 0;
+    s->logprobs = number % 2 ? 0 : -1;
+    s->ignore_eos = true;
+    draw_lists(rng, number, l, s);
+}
+
+static spey_request *new_request(const spey_sampling *sampling, const int32_t *prompt,
+                                 spey_request_options *options)
+{
+    options->prompt = prompt;
+    options->n_prompt = PROMPT;
+    const spey_request_setup setup = { .options = options,
+                                       .sampling = sampling,
+                                       .sequence_tokens_max = PROMPT + OUTPUT,
+                                       .vocab_size = VOCAB,
+                                       .eos = eos };
+    spey_request *r;
+    assert_int_equal(spey_request_new(&setup, &r), SPEY_OK);
+    return r;
+}
+
+/* The step has read the sequence's newest token, which the page does not have. */
+static event choose_by_rule(const spey_request *r, float *logits)
+{
+    static int32_t ids[PAGE];
+    static char workspace[VOCAB * 32];
+    spey_rule_page page = { .ids = ids, .n_ids = 3, .ids_max = PAGE };
+    spey_sample_rule rule;
+    const spey_choice *c = &r->choices[0];
+    assert_true(spey_request_rule(r, 0, c->n, eos, &page, &rule));
+    event e;
+    const int32_t row = 0;
+    const spey_ragged batch = { .ids = &c->ids[c->n - 1], .output_rows = &row };
+    const spey_sample_args args = { .rows = 1,
+                                    .cols = VOCAB,
+                                    .x = logits,
+                                    .x_pitch = VOCAB,
+                                    .rules = &rule,
+                                    .ids = ids,
+                                    .n_ids = page.n_ids,
+                                    .batch = &batch,
+                                    .out = &e.token,
+                                    .logprobs = &e.logprob,
+                                    .workspace = workspace };
+    int64_t counter = 0;
+    spey_lane lane = spey_lane_solo(&counter);
+    assert_true(spey_sample_ref.workspace(&args) <= sizeof workspace);
+    spey_sample_ref.run(&args, &lane);
+    return e;
+}
+
+static void a_rule_chooses_what_the_host_does(void **state)
+{
+    (void)state;
+    spey_sampler *sampler;
+    assert_int_equal(spey_sampler_new(VOCAB, &sampler), SPEY_OK);
+    const spey_choosing choosing = { sampler, VOCAB, eos };
+    for (int number = 0; number < 420; number++) {
+        spey_rng rng = { .seed = 300 + (uint64_t)number };
+        spey_sampling sampling;
+        lists l;
+        event by_host;
+        draw_settings(&rng, number, &l, &sampling);
+        int32_t prompt[PROMPT];
+        for (int i = 0; i < PROMPT; i++)
+            prompt[i] = below(&rng, VOCAB);
+        spey_request_options options;
+        spey_request_options_init(&options);
+        options.on_output = on_output;
+        options.user = &by_host;
+        spey_request *r = new_request(&sampling, prompt, &options);
+        while (!r->ended) {
+            float logits[VOCAB];
+            for (int i = 0; i < VOCAB; i++)
+                logits[i] = (float)(2 * spey_rng_normal(&rng));
+            event by_rule = choose_by_rule(r, logits);
+            spey_request_grow(r, &choosing, &(spey_row){ .logits = logits });
+            if (by_rule.token != by_host.token) fail_msg("request %d", number);
+            assert_memory_equal(&by_rule.logprob, &by_host.logprob, sizeof(float));
+        }
+        spey_request_free(r);
+    }
+    spey_sampler_free(sampler);
+}
+
+static int process(void *user, uint64_t request, int32_t sequence, const int32_t *ids, size_t n,
+                   float *logits, size_t vocab_size)
+{
+    (void)user, (void)request, (void)sequence, (void)ids, (void)n, (void)logits, (void)vocab_size;
+    return 0;
+}
+
+static void on_logits(void *user, const spey_logits_row *row)
+{
+    (void)user, (void)row;
+}
+
+static bool has_rule(const spey_sampling *sampling, spey_request_options *options, int64_t n,
+                     int64_t ids_max)
+{
+    static const int32_t prompt[PROMPT] = { 1, 2, 3, 4, 5, 6 };
+    int32_t ids[PAGE];
+    spey_rule_page page = { .ids = ids, .ids_max = ids_max };
+    spey_sample_rule rule;
+    spey_request *r = new_request(sampling, prompt, options);
+    bool has = spey_request_rule(r, 0, n, eos, &page, &rule);
+    assert_true(page.n_ids <= ids_max);
+    if (!has) assert_int_equal(page.n_ids, 0);
+    spey_request_free(r);
+    return has;
+}
+
+static void what_a_rule_cannot_say_is_left_to_the_host(void **state)
+{
+    (void)state;
+    static const int32_t two[] = { 4, 5 };
+    static const spey_id_list words = { two, 2 };
+    static const spey_logit_bias twice[] = { { 7, 1 }, { 7, 1 } };
+    spey_request_options plain, other;
+    spey_request_options_init(&plain);
+    spey_sampling s[9];
+    for (int i = 0; i < 9; i++) {
+        spey_sampling_init(&s[i]);
+        s[i].temperature = 1;
+    }
+    assert_true(has_rule(&s[0], &plain, PROMPT, PAGE));
+    s[0].typical_p = 0.9;
+    s[1].no_repeat_ngram = 2;
+    s[2].forced_eos_id = 3;
+    s[3].logprobs = 1;
+    s[4].bad_words = &words, s[4].n_bad_words = 1;
+    s[5].logit_bias = twice, s[5].n_logit_bias = 2;
+    s[6].temperature = 0, s[6].beams = 2;
+    for (int i = 0; i < 7; i++)
+        if (has_rule(&s[i], &plain, PROMPT, PAGE)) fail_msg("settings %d", i);
+    other = plain;
+    other.process_logits = process;
+    assert_false(has_rule(&s[7], &other, PROMPT, PAGE));
+    other = plain;
+    other.on_logits = on_logits;
+    other.generation_logits = true;
+    assert_false(has_rule(&s[7], &other, PROMPT, PAGE));
+    /* Of the prompt's last row the host wants more, or several sequences begin with it. */
+    s[7].prompt_logprobs = 0;
+    s[8].n = 2;
+    for (int i = 7; i < 9; i++) {
+        assert_false(has_rule(&s[i], &plain, PROMPT, PAGE));
+        assert_true(has_rule(&s[i], &plain, PROMPT + 1, PAGE));
+    }
+}
+
+static void a_full_page_leaves_the_rest_to_the_host(void **state)
+{
+    (void)state;
+    spey_request_options options;
+    spey_request_options_init(&options);
+    spey_sampling s;
+    spey_sampling_init(&s);
+    s.repetition_penalty = 1.5;
+    s.min_tokens = 3;
+    assert_true(has_rule(&s, &options, PROMPT, PROMPT + 2)); /* two ids end a text */
+    for (int64_t max = 0; max < PROMPT + 2; max++)
+        assert_false(has_rule(&s, &options, PROMPT, max));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_rule_chooses_what_the_host_does),
+        cmocka_unit_test(what_a_rule_cannot_say_is_left_to_the_host),
+        cmocka_unit_test(a_full_page_leaves_the_rest_to_the_host),
+    };
+    return cmocka_run_group_tests_name("request_rule", tests, NULL, NULL);
+}
