@@ -91,7 +91,7 @@ static void chunks_change_no_bit(void **state)
 /* ---- perplexity ---- */
 
 /* Tokens of the text; on a device, which is faster, more of it counts. */
-enum { WINDOW = 256, WINDOWS_CPU = 16, WINDOWS_DEVICE = 40 };
+enum { WINDOW = 256, WINDOWS_CPU = 12, WINDOWS_DEVICE = 40 };
 
 static int32_t text_ids[WINDOWS_DEVICE * WINDOW + 1];
 
@@ -172,7 +172,8 @@ static void perplexity_changes_by_less_than_a_hundredth(void **state)
     };
     const spey_build_options bf16 = { .quiet = true };
     double before = perplexity(&bf16);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    /* The CPU, and sanitizers on it, look at the costliest alone. */
+    for (size_t i = e2e_device ? 0 : 2; i < sizeof cases / sizeof *cases; i++) {
         double after = perplexity(&cases[i].options);
         print_message("%s: %.3f, %+.2f %%\n", cases[i].what, after, 100 * (after / before - 1));
         assert_true(fabs(after / before - 1) > 1e-5); /* it is another model */
