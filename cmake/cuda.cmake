@@ -127,5 +127,8 @@ if(Python3_FOUND)
 endif()
 add_test(NAME cuda/exports COMMAND ${CMAKE_NM} -D --defined-only --format=posix $<TARGET_FILE:spey_cuda>)
 set_tests_properties(cuda/exports PROPERTIES PASS_REGULAR_EXPRESSION "^spey_backend_plugin T [^\n]*\n$")
+# 30 MiB for all targets is what a plug-in may have.
+add_test(NAME cuda/size COMMAND find $<TARGET_FILE:spey_cuda> -size -31457281c)
+set_tests_properties(cuda/size PROPERTIES PASS_REGULAR_EXPRESSION "libspey-cuda")
 add_test(NAME cuda/plugin COMMAND checkcuda $<TARGET_FILE:spey_cuda>)
 add_test(NAME cuda/faults COMMAND checkfaults $<TARGET_FILE:spey_fault>)
