@@ -1,7 +1,7 @@
 /* glu on sm_80 and later, for F32, F16 and BF16.
  *
- * who       A thread takes 8 columns of a row: two loads in flight, one store. Out of E4M3: a CTA takes a row and keeps it
- *           in registers until it knows the largest magnitude; rows that are longer than that are read twice.
+ * who       A thread takes 8 columns of a row: two loads in flight, one store. Out of E4M3: a CTA, on Hopper a cluster, takes
+ *           a row and keeps it in registers until it knows the largest magnitude; longer rows are read twice.
  * bound by  memory. */
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/cuda_device.h"
@@ -59,45 +59,80 @@ static __global__ void __launch_bounds__(UNIT_THREADS) glu_rows(const spey_glu_a
     }
 }
 
-template <int THREADS>
-static __device__ __forceinline__ spey_e4m3_scale find_scale(const spey_glu_args &a, float largest)
+/* The largest of what CTAS CTAs of a cluster found, each in all its threads; `mine` is a float in shared memory. They may
+ * leave after cluster_leave. */
+template <int CTAS> static __device__ __forceinline__ float cluster_max(float x, float *mine)
 {
-    __shared__ float shared[THREADS / 32];
-    if (a.out_quant == SPEY_INPUT_STATIC) return e4m3_static_scale(a.out_scale);
-    const spey_e4m3_scale scale = e4m3_scale_of(thread_max<THREADS>(largest, shared));
-    if (threadIdx.x == 0) a.out_scale[blockIdx.x] = scale.scale;
-    return scale;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if constexpr (CTAS > 1) {
+        if (threadIdx.x == 0) *mine = x;
+        asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                     "barrier.cluster.wait.acquire.aligned;" ::
+                         : "memory");
+        const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(mine));
+#pragma unroll
+        for (int rank = 0; rank < CTAS; rank++) {
+            uint32_t there;
+            float other;
+            asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(rank));
+            asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(other) : "r"(there) : "memory");
+            x = fmaxf(x, other);
+        }
+        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    }
+#endif
+    return x;
 }
 
-/* Of 16 bits, in aligned packs, PACKS of the row in each thread's registers. All loads come first. */
-template <int THREADS, int PACKS>
+template <int CTAS> static __device__ __forceinline__ void cluster_leave()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if constexpr (CTAS > 1) asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+template <int THREADS, int CTAS>
+static __device__ __forceinline__ float find_inverse(const spey_glu_args &a, float largest)
+{
+    __shared__ float shared[THREADS / 32], mine;
+    if (a.out_quant == SPEY_INPUT_STATIC) return e4m3_static_scale(a.out_scale).inverse;
+    largest = cluster_max<CTAS>(thread_max<THREADS>(largest, shared), &mine);
+    const spey_e4m3_scale scale = e4m3_scale_of(largest);
+    if (threadIdx.x == 0 && blockIdx.x % CTAS == 0) a.out_scale[blockIdx.x / CTAS] = scale.scale;
+    cluster_leave<CTAS>();
+    return scale.inverse;
+}
+
+/* Of 16 bits, in aligned packs, PACKS of the row in the registers of each thread of CTAS CTAs, so that several rows are on
+ * an SM. All loads come first. PLAIN: SwiGLU without limit and offset, which then costs no branches. */
+template <int THREADS, int PACKS, int CTAS, bool PLAIN>
 static __global__ void __launch_bounds__(THREADS, 1024 / THREADS) glu_held(const spey_glu_args a)
 {
-    const int64_t row = blockIdx.x;
+    const int64_t row = blockIdx.x / CTAS;
+    const int first = static_cast<int>(blockIdx.x % CTAS * THREADS + threadIdx.x) * 8;
     uint8_t *out = static_cast<uint8_t *>(a.out) + row * a.out_pitch;
     raw8 gate[PACKS], up[PACKS];
     float kept[PACKS][8], largest = 0.0f;
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
-        const int c = (i * THREADS + static_cast<int>(threadIdx.x)) * 8;
+        const int c = i * CTAS * THREADS * 8 + first;
         gate[i] = load_raw8(a.gate, SPEY_BF16, row * a.gate_pitch + c, c < a.cols);
         up[i] = load_raw8(a.up, SPEY_BF16, row * a.up_pitch + c, c < a.cols);
     }
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
-        const int c = (i * THREADS + static_cast<int>(threadIdx.x)) * 8;
         float by[8];
         widen8(gate[i], a.dtype, kept[i]);
         widen8(up[i], a.dtype, by);
 #pragma unroll
         for (int j = 0; j < 8; j++)
-            kept[i][j] = gated(kept[i][j], by[j], a);
-        if (c < a.cols) largest = largest_of8(kept[i], largest);
+            kept[i][j] = PLAIN ? silu_f32(kept[i][j]) * by[j] : gated(kept[i][j], by[j], a);
+        if (i * CTAS * THREADS * 8 + first < a.cols) largest = largest_of8(kept[i], largest);
     }
-    const float inverse = find_scale<THREADS>(a, largest).inverse;
+    const float inverse = find_inverse<THREADS, CTAS>(a, largest);
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
-        const int c = (i * THREADS + static_cast<int>(threadIdx.x)) * 8;
+        const int c = i * CTAS * THREADS * 8 + first;
         if (c < a.cols) *reinterpret_cast<uint2 *>(out + c) = round8(kept[i], inverse);
     }
 }
@@ -112,30 +147,55 @@ static __global__ void __launch_bounds__(UNIT_THREADS) glu_twice(const spey_glu_
         load_gated<false>(a, row, c, v);
         largest = largest_of8(v, largest);
     }
-    const float inverse = find_scale<UNIT_THREADS>(a, largest).inverse;
+    const float inverse = find_inverse<UNIT_THREADS, 1>(a, largest);
     for (int64_t c = threadIdx.x * 8; c < a.cols; c += UNIT_THREADS * 8) {
         load_gated<false>(a, row, c, v);
         *reinterpret_cast<uint2 *>(out + c) = round8(v, inverse);
     }
 }
 
-static void launch_e4m3(const spey_glu_args *a, bool packed, cudaStream_t stream)
+template <int THREADS, int PACKS, int CTAS>
+static void launch_held(const spey_glu_args *a, cudaStream_t stream)
 {
-    const unsigned grid = static_cast<unsigned>(a->rows);
-    if (!packed || a->dtype == SPEY_F32 || a->cols > 1024 * 8 * 4)
-        glu_twice<<<grid, UNIT_THREADS, 0, stream>>>(*a);
-    else if (a->cols <= 256 * 8 * 2)
-        glu_held<256, 2><<<grid, 256, 0, stream>>>(*a);
-    else if (a->cols <= 512 * 8 * 4)
-        glu_held<512, 4><<<grid, 512, 0, stream>>>(*a);
+    const bool plain = a->activation == SPEY_ACT_SILU && !(a->limit > 0.0f) && a->up_offset == 0.0f;
+    cudaLaunchAttribute cluster = {};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = { CTAS, 1, 1 };
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(a->rows * CTAS));
+    config.blockDim = dim3(THREADS);
+    config.stream = stream;
+    config.attrs = &cluster;
+    config.numAttrs = CTAS > 1 ? 1 : 0;
+    if (plain)
+        cudaLaunchKernelEx(&config, glu_held<THREADS, PACKS, CTAS, true>, *a);
     else
-        glu_held<1024, 4><<<grid, 1024, 0, stream>>>(*a);
+        cudaLaunchKernelEx(&config, glu_held<THREADS, PACKS, CTAS, false>, *a);
+}
+
+static void launch_e4m3(const spey_glu_args *a, bool packed, const spey_device *device)
+{
+    int clusters = 0;
+    cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device->index);
+    const cudaStream_t stream = device->stream;
+    if (!packed || a->dtype == SPEY_F32 || a->cols > 1024 * 8 * 4)
+        glu_twice<<<static_cast<unsigned>(a->rows), UNIT_THREADS, 0, stream>>>(*a);
+    else if (a->cols <= 256 * 8 * 2)
+        launch_held<256, 2, 1>(a, stream);
+    else if (clusters && a->cols <= 224 * 8 * 4 * 2)
+        launch_held<224, 4, 2>(a, stream);
+    else if (clusters && a->cols <= 224 * 8 * 4 * 4)
+        launch_held<224, 4, 4>(a, stream);
+    else if (a->cols <= 512 * 8 * 4)
+        launch_held<512, 4, 1>(a, stream);
+    else
+        launch_held<1024, 4, 1>(a, stream);
 }
 
 static bool supports(const void *args)
 {
     const auto *a = static_cast<const spey_glu_args *>(args);
-    const bool rounds = a->out_dtype == SPEY_E4M3 && a->cols % 8 == 0 && a->rows <= INT32_MAX &&
+    const bool rounds = a->out_dtype == SPEY_E4M3 && a->cols % 8 == 0 && a->rows <= INT32_MAX / 4 &&
                         is_packed_e4m3(a->out, a->out_pitch);
     return is_float_16_or_32(a->dtype) && (rounds || a->out_dtype == a->dtype);
 }
@@ -148,7 +208,7 @@ static void run(const void *args, const spey_lane *lane)
                         is_packed8(a->up, a->dtype, a->up_pitch);
     const unit_grid g = grid_of_units(a->rows, (a->cols + 7) / 8);
     if (a->out_dtype == SPEY_E4M3)
-        launch_e4m3(a, packed, spey_cuda_stream(lane));
+        launch_e4m3(a, packed, spey_cuda_device(lane));
     else if (packed && is_packed8(a->out, a->dtype, a->out_pitch))
         glu_rows<true><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);
     else
