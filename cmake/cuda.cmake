@@ -90,7 +90,7 @@ endforeach()
 add_library(spey_cuda SHARED ${spey_cuda_objects}
     src/base/alloc.c src/base/status.c
     src/kernels/cuda/cublaslt.c src/kernels/cuda/cuda_backend.c src/kernels/cuda/cuda_memory.c
-    src/kernels/gemm/gemm_cublaslt.c)
+    src/kernels/gemm/gemm_cublaslt.c src/kernels/gemm/gemm_plans.c src/kernels/gemm/gemm_tune.c)
 target_include_directories(spey_cuda SYSTEM PRIVATE ${SPEY_CUDA_INCLUDE} ${SPEY_CUBLASLT_INCLUDE})
 target_link_libraries(spey_cuda PRIVATE spey_flags ${SPEY_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
 set(spey_cuda_map ${CMAKE_SOURCE_DIR}/src/kernels/cuda/plugin.map)

@@ -105,6 +105,10 @@ typedef struct spey_context_options {
     bool ahead;
     int64_t prompt_table_tokens_max; /* rows of a request's prompt table; 0: requests bring none */
     uint64_t guide_bytes;            /* for guides, shared by requests; 0: 512 MiB */
+    /* Measure first which of the device's algorithms is fastest for each product of the engine at each number of rows (some
+     * seconds), and record it beside the engine, or in the cache folder. Contexts use a record where there is one. The CPU
+     * has nothing to measure. */
+    bool tune;
 } spey_context_options;
 
 void spey_context_options_init(spey_context_options *options);

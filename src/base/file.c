@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/env.h"
 #include "base/limits.h"
 
 static spey_status fail_errno(const char *path, const char *doing)
@@ -277,4 +278,14 @@ void spey_file_writer_abort(spey_file_writer *writer)
     if (writer->temporary[0]) unlink(writer->temporary);
     if (writer->slot >= 0) pending_used[writer->slot] = 0;
     spey_free(writer);
+}
+
+spey_status spey_cache_dir(char *out)
+{
+    const char *cache = spey_env("XDG_CACHE_HOME"), *home = spey_env("HOME");
+    char base[SPEY_PATH_BYTES_MAX];
+    if (cache && cache[0] == '/') return spey_path_join(out, cache, "spey");
+    if (!home) return SPEY_FAIL(SPEY_NOT_FOUND, "neither XDG_CACHE_HOME nor HOME is set");
+    SPEY_TRY(spey_path_join(base, home, ".cache"));
+    return spey_path_join(out, base, "spey");
 }

@@ -30,6 +30,10 @@ spey_status spey_dir_make(const char *path);
 /* "dir/name" into out[SPEY_PATH_BYTES_MAX]; too long is SPEY_LIMIT. */
 spey_status spey_path_join(char *out, const char *dir, const char *name);
 
+/* Where what can be made again is kept, $XDG_CACHE_HOME/spey or ~/.cache/spey (XDG Base Directory Specification), into
+ * out[SPEY_PATH_BYTES_MAX]. SPEY_NOT_FOUND: neither is set. */
+spey_status spey_cache_dir(char *out);
+
 /* A file that appears under its name only when complete: bytes go to a temporary name beside it, commit
  * syncs and renames, abort removes. SIGINT and SIGTERM between open and commit must leave nothing: see
  * spey_file_cleanup_on_signal. */

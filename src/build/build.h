@@ -18,6 +18,8 @@ typedef struct spey_input_range {
 typedef struct spey_calibration {
     const spey_input_range *ranges;
     int n;
+    float
+        every; /* without ranges: the largest input of every matrix, for engines without weights */
     const char *text_sha256;  /* of the text it ran on */
     int64_t n_tokens, window; /* how much of it */
     /* The largest magnitudes in K and V of each cache group, [layers, 2, heads]; NULL: it keeps none, or none was seen. */

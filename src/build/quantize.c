@@ -75,6 +75,8 @@ static int32_t matrix_of(const spey_graph *graph, const spey_node *node)
 
 static spey_status find_range(const spey_quant_plan *plan, const char *weight, float *out)
 {
+    *out = plan->calibration->every;
+    if (!plan->calibration->ranges) return SPEY_OK;
     for (int i = 0; i < plan->calibration->n; i++)
         if (!strcmp(plan->calibration->ranges[i].weight, weight)) {
             *out = plan->calibration->ranges[i].largest;

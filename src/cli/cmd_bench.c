@@ -332,6 +332,10 @@ int spey_cmd_bench(int argc, char **argv)
           "runs, the median counts (default: 3 for latency, 1 for throughput)", 1, 1000 },
         { "warmup", SPEY_OPTION_INT, &o.warmup, "N", "runs that do not count (default: 1)", 0,
           1000 },
+        { "quant-scales", SPEY_OPTION_TEXT, &o.runtime.quant_scales, "NAME",
+          "of a shape in fp8: one for each channel and token (channel,\n"
+          "default), or one for each matrix and all of its inputs (tensor)",
+          0, 0 },
         { "profile", SPEY_OPTION_FLAG, &o.profile, NULL,
           "time every kernel of the counted runs, which are slower for it", 0, 0 },
         { "json", SPEY_OPTION_FLAG, &o.json, NULL, "print one JSON object", 0, 0 },

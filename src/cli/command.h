@@ -40,8 +40,8 @@ bool spey_command_begin(const spey_command *command, int argc, char **argv, spey
 typedef struct spey_runtime_flags {
     int64_t threads, context, block, sequences, step_tokens, step_prefill;
     uint64_t kv_bytes, kv_host_bytes, kv_file_bytes, memory;
-    const char *kv_file, *kv_dtype, *device, *dtype, *quant;
-    bool ahead, batch_invariant;
+    const char *kv_file, *kv_dtype, *device, *dtype, *quant, *quant_scales;
+    bool ahead, batch_invariant, tune;
 } spey_runtime_flags;
 
 /* clang-format off */
@@ -71,7 +71,9 @@ typedef struct spey_runtime_flags {
     { "ahead", SPEY_OPTION_FLAG, &(f)->ahead, NULL,                                                         \
       "begin a step before the last one's results are there:\ndocs/scheduling.md", 0, 0 },               \
     { "batch-invariant", SPEY_OPTION_FLAG, &(f)->batch_invariant, NULL,                                     \
-      "the same bits whatever runs beside a request\n(the CPU always does that)", 0, 0 }
+      "the same bits whatever runs beside a request\n(the CPU always does that)", 0, 0 },                  \
+    { "tune", SPEY_OPTION_FLAG, &(f)->tune, NULL,                                                           \
+      "find the device's fastest products for this model first,\nand keep them beside the engine: docs/performance.md", 0, 0 }
 /* clang-format on */
 
 void spey_context_options_from(const spey_runtime_flags *flags, spey_context_options *out);

@@ -2,7 +2,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/env.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -11,28 +10,13 @@
 #include "engine/engine_file.h"
 #include "runtime/engine_handle.h"
 
-/* $XDG_CACHE_HOME/spey or ~/.cache/spey (XDG Base Directory Specification). */
-static spey_status cache_folder(char *out)
-{
-    const char *cache = spey_env("XDG_CACHE_HOME"), *home = spey_env("HOME");
-    char base[SPEY_PATH_BYTES_MAX];
-    if (cache && cache[0] == '/') return spey_path_join(out, cache, "spey");
-    if (!home)
-        return SPEY_FAIL(
-            SPEY_NOT_FOUND,
-            "neither XDG_CACHE_HOME nor HOME is set: build an engine with \"spey build\" "
-            "and give that");
-    SPEY_TRY(spey_path_join(base, home, ".cache"));
-    return spey_path_join(out, base, "spey");
-}
-
 /* The engine of this checkpoint in the cache: its name is the key of the content, so a changed checkpoint is built anew. */
 static spey_status cached_engine(const char *checkpoint, const spey_build_options *options,
                                  char *path)
 {
     char key[65], folder[SPEY_PATH_BYTES_MAX], name[128];
     SPEY_TRY(spey_build_key(checkpoint, options, key));
-    SPEY_TRY(cache_folder(folder));
+    SPEY_TRY_CTX(spey_cache_dir(folder), "no place for the engine; \"spey build\" takes one");
     snprintf(name, sizeof name, "%.32s.spey", key);
     SPEY_TRY(spey_path_join(path, folder, name));
     if (spey_file_exists(path)) {
@@ -53,6 +37,9 @@ static spey_status cached_engine(const char *checkpoint, const spey_build_option
 spey_status spey_open_model(const char *path, const spey_runtime_flags *flags, spey_engine **out)
 {
     *out = NULL;
+    if (flags->quant_scales)
+        return SPEY_FAIL(SPEY_INVALID,
+                         "--quant-scales is for --shape: \"spey build\" takes it for a checkpoint");
     if (!spey_file_is_dir(path)) {
         if (flags->dtype || flags->quant)
             return SPEY_FAIL(
@@ -71,7 +58,13 @@ spey_status spey_open_model(const char *path, const spey_runtime_flags *flags, s
 spey_status spey_open_shape(const char *name, const spey_runtime_flags *flags, spey_engine **out)
 {
     *out = NULL;
-    spey_build_options options = { .dtype = flags->dtype, .quant = flags->quant };
+    /* One scale for all goes with inputs that are not looked at. */
+    static const spey_calibration static_inputs = { .every = 16.0f };
+    const bool one_scale = flags->quant_scales && !strcmp(flags->quant_scales, "tensor");
+    spey_build_options options = { .dtype = flags->dtype,
+                                   .quant = flags->quant,
+                                   .quant_scales = flags->quant_scales,
+                                   .calibration = one_scale ? &static_inputs : NULL };
     spey_engine_file *file;
     SPEY_TRY(spey_build_shape(name, &options, &file));
     spey_status status = spey_engine_from_file(file, out);
@@ -96,6 +89,7 @@ void spey_context_options_from(const spey_runtime_flags *flags, spey_context_opt
     out->device = flags->device;
     out->ahead = flags->ahead;
     out->batch_invariant = flags->batch_invariant;
+    out->tune = flags->tune;
     out->memory_bytes_max = flags->memory;
 }
 

@@ -13,7 +13,8 @@
 #include "base/status.h"
 #include "device/kernel.h"
 
-enum { SPEY_BACKEND_ABI = 2 };
+enum { SPEY_TACTICS_SUBJECT_BYTES = 192 };
+enum { SPEY_BACKEND_ABI = 3 };
 
 /* What spey gives a plug-in. */
 typedef struct spey_backend_host {
@@ -70,6 +71,16 @@ typedef struct spey_backend {
     void (*event_free)(spey_device *device, void *event);
     spey_status (*event_record)(spey_device *device, void *event);
     spey_status (*event_elapsed_ns)(spey_device *device, void *begin, void *end, uint64_t *out);
+
+    /* Find out how these steps run fastest with up to as many rows as their args have, by running them: what they write to is
+     * undefined afterwards. What is known already stays. NULL: there is nothing to find. */
+    spey_status (*tune)(spey_device *device, const spey_step *steps, int n_steps);
+    /* What is known, as bytes for a record: how many, of which as many as `capacity` are written. */
+    size_t (*tactics_read)(spey_device *device, void *out, size_t capacity);
+    /* Know what a record says; false: it is not sound, nothing changed. Its bytes may come from anywhere. */
+    bool (*tactics_write)(spey_device *device, const void *bytes, size_t n);
+    /* What a record is good for: the device and the libraries, by name and version. */
+    void (*tactics_subject)(const spey_device *device, char out[SPEY_TACTICS_SUBJECT_BYTES]);
 
     /* The rows of this backend, best first within an op. */
     const spey_kernel *const *(*kernels)(int *n);

@@ -148,6 +148,7 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
                                 .no_kv_reuse = o->no_kv_reuse,
                                 .ahead = o->ahead,
                                 .batch_invariant = o->batch_invariant,
+                                .tune = o->tune,
                                 .prompt_table_tokens_max = o->prompt_table_tokens_max,
                                 .memory_bytes_max = o->memory_bytes_max };
     if (o->kv_fraction != 0) SPEY_TRY(choose_kv_bytes(c->engine, o, &limits));

@@ -37,6 +37,7 @@ typedef struct spey_limits_plan {
     uint64_t memory_bytes_max;       /* cap for the counted lines [what is free] */
     bool ahead;                      /* a step may be submitted while another is under way */
     bool batch_invariant;            /* no rows whose bits depend on what else is in the batch */
+    bool tune;                       /* measure which kernels are fastest, and record it */
     bool no_in_place;                /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;
 

@@ -8,6 +8,7 @@
 #include "kernels/registry.h"
 #include "runtime/kv_file.h"
 #include "runtime/runner_body.h"
+#include "runtime/tactics.h"
 #include "runtime/weights.h"
 #include "spey/spey.h"
 
@@ -148,6 +149,8 @@ static spey_status load(spey_runner *r, const spey_engine_file *engine,
     point_batch(r);
     SPEY_TRY(load_and_bind(r));
     SPEY_TRY(spey_runner_prepare_find(r));
+    spey_tactics_load(&r->program);
+    if (limits->tune) SPEY_TRY(spey_tactics_tune(&r->program, &r->binding));
     if (limits->ahead) SPEY_TRY(spey_driver_new(spey_runner_carry_out, r, &r->driver));
     spey_program_drop_graph(&r->program);
     spey_memplan_free(r->layout.memplan);

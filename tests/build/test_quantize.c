@@ -211,6 +211,16 @@ static void shapes_quantize_too(void **state)
     assert_int_equal(get(file, "layer.79.mlp.gate_up.scale")->dims[0], 2 * 28672);
     assert_int_equal(get(file, "lm_head")->dtype, SPEY_F16);
     spey_engine_file_close(file);
+    /* Without a checkpoint there is nothing to calibrate on: all inputs have one range. */
+    const spey_calibration calibration = { .every = 448 };
+    const spey_build_options tensors = { .quant = "fp8",
+                                         .quant_scales = "tensor",
+                                         .calibration = &calibration };
+    assert_int_equal(spey_build_shape("llama-2-70b", &tensors, &file), SPEY_OK);
+    assert_int_equal(get(file, "layer.79.mlp.gate_up.scale")->dims[0], 1);
+    const spey_engine_tensor *input = get(file, "layer.79.mlp.gate_up.input_scale");
+    assert_true(*(const float *)input->data == 1.0f);
+    spey_engine_file_close(file);
 }
 
 /* ---- E4M3 checkpoints ---- */

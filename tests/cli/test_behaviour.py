@@ -58,6 +58,9 @@ class Behaviour(SpeyTest):
                        "--json")
         whole = run_json("bench", "latency", "--shape", "demo", "--isl", 8, "--osl", 2, "--iterations", 1, "--json")
         self.assertLess(out["weight_bytes_per_step"], 0.8 * whole["weight_bytes_per_step"])
+        one = run_json("bench", "latency", "--shape", "demo", "--quant", "fp8", "--quant-scales", "tensor", "--isl", 8,
+                       "--osl", 2, "--iterations", 1, "--json")
+        self.assertLess(one["weight_bytes_per_step"], out["weight_bytes_per_step"])
 
     def test_stop_strings_end_the_text_before_them(self):
         whole = run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 40)["text"]

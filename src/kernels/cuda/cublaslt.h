@@ -14,6 +14,7 @@
     X(GetVersion)                    \
     X(GetStatusName)                 \
     X(Matmul)                        \
+    X(MatmulAlgoCheck)               \
     X(MatmulAlgoGetHeuristic)        \
     X(MatmulDescInit_internal)       \
     X(MatmulDescSetAttribute)        \
@@ -26,24 +27,33 @@
 typedef struct spey_cublaslt_key {
     int64_t n;
     int64_t k;
-    int64_t rows;           /* a bucket, see gemm_cublaslt.c */
+    int64_t rows;           /* a bucket, see gemm_plans.h */
     int32_t x_type, y_type; /* cudaDataType_t */
     int32_t epilogue;       /* cublasLtEpilogue_t */
     int32_t alignment;      /* bytes that divide every pointer and pitch, at most 16 */
-    int32_t scale_mode;     /* of E4M3 matrices, see gemm_cublaslt.c */
+    int32_t scale_mode;     /* of E4M3 matrices, see gemm_plans.h */
     int32_t fast;           /* E4M3: sums with few bits */
 } spey_cublaslt_key;
+
+typedef enum spey_plan_origin {
+    SPEY_PLAN_GUESSED,  /* the library's heuristics */
+    SPEY_PLAN_MEASURED, /* was the fastest */
+    SPEY_PLAN_RECORDED, /* in a record; not yet checked */
+} spey_plan_origin;
 
 typedef struct spey_cublaslt_plan {
     spey_cublaslt_key key;
     cublasStatus_t status; /* SUCCESS: what follows can be used; NOT_SUPPORTED: nothing can */
     cublasLtMatmulAlgo_t algo;
     size_t workspace_bytes;
+    spey_plan_origin origin;
+    int32_t pieces; /* of rows, a call for each: 1 for all at once */
+    bool slow;      /* E4M3 scaled by rows and columns: better scaled afterwards */
 } spey_cublaslt_plan;
 
 enum {
-    SPEY_CUBLASLT_PLANS = 1024
-}; /* about 40 row buckets times the distinct GEMMs of a model; power of 2 */
+    SPEY_CUBLASLT_PLANS = 4096
+}; /* about 40 row buckets times the distinct GEMMs of a model, E4M3 in two ways; power of 2 */
 
 /* A device's share: handle, workspace and the plans made so far (n == 0: free). */
 struct spey_cublaslt {

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "kernels/cuda/cublaslt.h"
+#include "kernels/gemm/gemm_plans.h"
 
 const spey_backend_host *spey_cuda_host;
 
@@ -235,6 +236,22 @@ static spey_status event_elapsed_ns(spey_device *device, void *begin, void *end,
     return SPEY_OK;
 }
 
+/* ---- tuning ---- */
+
+static spey_status tune(spey_device *device, const spey_step *steps, int n_steps)
+{
+    SPEY_CUDA_TRY(cudaSetDevice(device->index));
+    return spey_gemm_tune(device, steps, n_steps);
+}
+
+static void tactics_subject(const spey_device *device, char out[SPEY_TACTICS_SUBJECT_BYTES])
+{
+    spey_device_info info;
+    device_info(device, &info);
+    snprintf(out, SPEY_TACTICS_SUBJECT_BYTES, "%s, %d SMs, cuBLASLt %zu", info.name,
+             info.compute_units, device->cublaslt->GetVersion());
+}
+
 /* ---- the plug-in ---- */
 
 #define X(symbol) extern const spey_kernel spey_##symbol;
@@ -274,6 +291,10 @@ static const spey_backend backend = {
     .event_free = event_free,
     .event_record = event_record,
     .event_elapsed_ns = event_elapsed_ns,
+    .tune = tune,
+    .tactics_read = spey_gemm_tactics_read,
+    .tactics_write = spey_gemm_tactics_write,
+    .tactics_subject = tactics_subject,
     .kernels = kernels,
 };
 
