@@ -131,8 +131,9 @@ static float tune_pieces(const tuner *t, const spey_cublaslt_plan *whole, float 
 static float tune_matmul(const tuner *t, const spey_matmul *m)
 {
     spey_cublaslt_plan plans[SPEY_MATMUL_CANDIDATES];
-    float ms[SPEY_MATMUL_CANDIDATES], least = INFINITY;
+    float ms[SPEY_MATMUL_CANDIDATES] = { 0 }, least = INFINITY;
     const int n = spey_matmul_candidates(t->device, m, plans);
+    if (n == 0) return INFINITY;
     for (int i = 0; i < n; i++) {
         spey_matmul_use(t->device, &plans[i]);
         run_layer(t, 0);
@@ -147,7 +148,7 @@ static float tune_matmul(const tuner *t, const spey_matmul *m)
     }
     for (int i = 1; i < n; i++)
         if (ms[i] < ms[best] * (best == 0 ? 0.98f : 1.0f)) best = i;
-    if (n == 0 || isinf(ms[best])) return INFINITY;
+    if (isinf(ms[best])) return INFINITY;
     return tune_pieces(t, &plans[best], ms[best]);
 }
 
