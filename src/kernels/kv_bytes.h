@@ -11,8 +11,6 @@
 #include "kernels/paged.h"
 #include "kernels/scalar.h"
 
-#define SPEY_KV_I8_SMALLEST 0x1p-100f
-
 static inline bool spey_kv_in_bytes(spey_dtype dtype)
 {
     return dtype == SPEY_E4M3 || dtype == SPEY_I8;

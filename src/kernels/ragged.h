@@ -42,6 +42,8 @@ typedef struct spey_ragged {
  *   E4M3  one scale of each KV head, k_scale[h] and v_scale[h]; NULL: 1
  *   I8    one scale of each token and KV head, FP32, written with it: block b's lie at token_scales + b * scale_block, in
  *         floats, K's of head h, token t at k_scales + h * block_tokens + t from there, V's likewise */
+#define SPEY_KV_I8_SMALLEST 0x1p-100f /* a head without a larger number is all zeros */
+
 typedef struct spey_kv_view {
     uint8_t *base;
     spey_dtype dtype; /* F32, F16, BF16, E4M3, I8 */
