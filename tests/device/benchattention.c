@@ -25,45 +25,56 @@ typedef struct shape {
     int n_seqs, n_tokens, kv_len; /* of each sequence */
     int more_seqs, more_tokens, more_len;
     spey_dtype kv;
+    int v_dim; /* 0: head_dim */
 } shape;
 
 static const shape shapes[] = {
-    { "decode", 32, 8, 128, 1, 1, 1024, 0, 0, 0, SPEY_BF16 },
-    { "decode", 32, 8, 128, 1, 1, 8192, 0, 0, 0, SPEY_BF16 },
-    { "decode", 32, 8, 128, 16, 1, 2048, 0, 0, 0, SPEY_BF16 },
-    { "decode", 64, 8, 128, 64, 1, 1024, 0, 0, 0, SPEY_BF16 },
-    { "decode", 64, 8, 128, 64, 1, 2048, 0, 0, 0, SPEY_BF16 },
-    { "decode", 64, 8, 128, 64, 1, 8192, 0, 0, 0, SPEY_BF16 },
-    { "decode", 64, 8, 128, 128, 1, 2048, 0, 0, 0, SPEY_BF16 },
-    { "decode", 64, 8, 128, 256, 1, 1024, 0, 0, 0, SPEY_BF16 },
-    { "decode", 64, 8, 128, 256, 1, 4096, 0, 0, 0, SPEY_BF16 },
-    { "decode", 32, 32, 128, 64, 1, 1024, 0, 0, 0, SPEY_BF16 },
-    { "decode", 16, 16, 256, 64, 1, 1024, 0, 0, 0, SPEY_BF16 },
-    { "decode", 232, 8, 64, 64, 1, 2048, 0, 0, 0, SPEY_BF16 },
-    { "decode", 32, 8, 128, 255, 1, 300, 1, 1, 32768, SPEY_BF16 },
-    { "decode", 64, 8, 128, 64, 1, 1024, 0, 0, 0, SPEY_E4M3 },
-    { "decode", 64, 8, 128, 64, 1, 8192, 0, 0, 0, SPEY_E4M3 },
-    { "decode", 64, 8, 128, 128, 1, 2048, 0, 0, 0, SPEY_E4M3 },
-    { "decode", 64, 8, 128, 256, 1, 1024, 0, 0, 0, SPEY_E4M3 },
-    { "decode", 64, 8, 128, 256, 1, 4096, 0, 0, 0, SPEY_E4M3 },
-    { "prefill", 32, 8, 128, 1, 2048, 2048, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 32, 8, 128, 4, 2048, 2048, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 32, 8, 128, 1, 4096, 4096, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 32, 8, 128, 1, 8192, 8192, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 32, 32, 128, 2, 4096, 4096, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 32, 8, 64, 2, 4096, 4096, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 16, 16, 256, 1, 4096, 4096, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 64, 8, 128, 1, 512, 8192, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 32, 8, 128, 16, 128, 128, 0, 0, 0, SPEY_BF16 },
-    { "prefill", 32, 8, 128, 1, 4096, 4096, 0, 0, 0, SPEY_E4M3 },
-    { "mixed", 64, 8, 128, 128, 1, 2048, 2, 1024, 2048, SPEY_BF16 },
+    { "decode", 32, 8, 128, 1, 1, 1024, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 32, 8, 128, 1, 1, 8192, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 32, 8, 128, 16, 1, 2048, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 64, 8, 128, 64, 1, 1024, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 64, 8, 128, 64, 1, 2048, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 64, 8, 128, 64, 1, 8192, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 64, 8, 128, 128, 1, 2048, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 64, 8, 128, 256, 1, 1024, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 64, 8, 128, 256, 1, 4096, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 32, 32, 128, 64, 1, 1024, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 16, 16, 256, 64, 1, 1024, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 232, 8, 64, 64, 1, 2048, 0, 0, 0, SPEY_BF16, 0 },
+    { "decode", 32, 8, 128, 255, 1, 300, 1, 1, 32768, SPEY_BF16, 0 },
+    { "decode", 64, 8, 128, 64, 1, 1024, 0, 0, 0, SPEY_E4M3, 0 },
+    { "decode", 64, 8, 128, 64, 1, 8192, 0, 0, 0, SPEY_E4M3, 0 },
+    { "decode", 64, 8, 128, 128, 1, 2048, 0, 0, 0, SPEY_E4M3, 0 },
+    { "decode", 64, 8, 128, 256, 1, 1024, 0, 0, 0, SPEY_E4M3, 0 },
+    { "decode", 64, 8, 128, 256, 1, 4096, 0, 0, 0, SPEY_E4M3, 0 },
+    { "decode", 64, 8, 128, 64, 1, 1024, 0, 0, 0, SPEY_I8, 0 },
+    { "decode", 64, 8, 128, 64, 1, 8192, 0, 0, 0, SPEY_I8, 0 },
+    { "decode", 64, 8, 128, 256, 1, 1024, 0, 0, 0, SPEY_I8, 0 },
+    { "decode", 64, 8, 128, 256, 1, 4096, 0, 0, 0, SPEY_I8, 0 },
+    { "prefill", 32, 8, 128, 1, 2048, 2048, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 32, 8, 128, 4, 2048, 2048, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 32, 8, 128, 1, 4096, 4096, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 32, 8, 128, 1, 8192, 8192, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 32, 32, 128, 2, 4096, 4096, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 32, 8, 64, 2, 4096, 4096, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 16, 16, 256, 1, 4096, 4096, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 64, 8, 128, 1, 512, 8192, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 32, 8, 128, 16, 128, 128, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 32, 8, 128, 1, 4096, 4096, 0, 0, 0, SPEY_E4M3, 0 },
+    { "prefill", 32, 8, 128, 1, 4096, 4096, 0, 0, 0, SPEY_I8, 0 },
+    { "latent", 16, 1, 576, 1, 1, 4096, 0, 0, 0, SPEY_BF16, 512 },
+    { "latent", 16, 1, 576, 64, 1, 4096, 0, 0, 0, SPEY_BF16, 512 },
+    { "latent", 128, 1, 576, 64, 1, 4096, 0, 0, 0, SPEY_BF16, 512 },
+    { "latent", 128, 1, 576, 1, 512, 2048, 0, 0, 0, SPEY_BF16, 512 },
+    { "mixed", 64, 8, 128, 128, 1, 2048, 2, 1024, 2048, SPEY_BF16, 0 },
 };
 
 static const spey_backend *cuda;
 static spey_device *device;
 /* The contents of q and of the pool, again and again. */
 static uint16_t *stretch;
-static uint8_t *stretch_e4m3;
+static uint8_t *stretch_e4m3, *stretch_i8;
+static float *stretch_scales; /* of I8, STRETCH / 4 of them */
 static double copy_gb_s;
 
 static void log_line(int level, const char *format, ...) SPEY_PRINTF(2, 3);
@@ -98,6 +109,7 @@ static void fill(uint8_t *to, size_t n, const void *from)
 
 static double value_at(spey_dtype dtype, size_t byte)
 {
+    if (dtype == SPEY_I8) return (int8_t)stretch_i8[byte % STRETCH];
     if (dtype == SPEY_E4M3) return (double)spey_e4m3_to_f32(stretch_e4m3[byte % STRETCH]);
     return (double)spey_bf16_to_f32(stretch[byte % STRETCH / 2]);
 }
@@ -109,7 +121,7 @@ typedef struct problem {
     spey_ragged batch;
     int32_t kv_len[SEQS_MAX], seq_start[SEQS_MAX + 1];
     int32_t *table; /* on the host */
-    size_t pool_bytes, q_bytes;
+    size_t pool_bytes, q_bytes, scale_bytes;
     double pairs, kv_tokens; /* visible, and read */
 } problem;
 
@@ -168,21 +180,37 @@ static void make_batch(problem *p)
     free(token_seq);
 }
 
+static size_t element_bytes(spey_dtype dtype)
+{
+    return dtype == SPEY_BF16 ? 2 : 1;
+}
+
+static void make_scales(problem *p)
+{
+    spey_kv_view *kv = &p->args.kv;
+    kv->v_scales = p->args.n_kv_heads * BLOCK;
+    kv->scale_block = 2 * kv->v_scales;
+    p->scale_bytes = p->pool_bytes / (size_t)kv->block_bytes * (size_t)kv->scale_block * 4;
+    kv->token_scales = memory(p->scale_bytes);
+    fill((uint8_t *)kv->token_scales, p->scale_bytes, stretch_scales);
+}
+
 static void make_problem(const shape *k, problem *p)
 {
     spey_attention_args *a = &p->args;
     *a = (spey_attention_args){ .n_heads = k->n_heads,
                                 .n_kv_heads = k->n_kv_heads,
                                 .k_dim = k->head_dim,
-                                .v_dim = k->head_dim,
+                                .v_dim = k->v_dim ? k->v_dim : k->head_dim,
                                 .scale = (float)(1 / sqrt(k->head_dim)),
                                 .causal = true,
                                 .batch = &p->batch,
                                 .dtype = SPEY_BF16,
+                                .out_dtype = SPEY_BF16,
                                 .precision = SPEY_PRECISION_16 };
     a->q_pitch = a->out_pitch = (int64_t)k->n_heads * k->head_dim;
     a->kv = (spey_kv_view){ .dtype = k->kv, .block_tokens = BLOCK };
-    a->kv.k_token_bytes = a->kv.v_token_bytes = k->head_dim * (k->kv == SPEY_E4M3 ? 1 : 2);
+    a->kv.k_token_bytes = a->kv.v_token_bytes = k->head_dim * (int64_t)element_bytes(k->kv);
     a->kv.k_head_bytes = a->kv.v_head_bytes = BLOCK * a->kv.k_token_bytes;
     a->kv.v_offset = k->n_kv_heads * a->kv.k_head_bytes;
     a->kv.block_bytes = 2 * a->kv.v_offset;
@@ -195,7 +223,10 @@ static void make_problem(const shape *k, problem *p)
     p->q_bytes = (size_t)(a->rows * a->q_pitch) * 2;
     a->kv.base = memory(p->pool_bytes);
     fill(a->kv.base, p->pool_bytes,
-         k->kv == SPEY_E4M3 ? (const void *)stretch_e4m3 : (const void *)stretch);
+         k->kv == SPEY_BF16   ? (const void *)stretch
+         : k->kv == SPEY_E4M3 ? (const void *)stretch_e4m3
+                              : (const void *)stretch_i8);
+    if (k->kv == SPEY_I8) make_scales(p);
     a->q = memory(p->q_bytes);
     fill((uint8_t *)(uintptr_t)a->q, p->q_bytes, stretch);
     a->out = memory(p->q_bytes);
@@ -207,6 +238,7 @@ static void free_problem(problem *p, size_t workspace_bytes)
     cuda->memory_free(device, (void *)(uintptr_t)p->args.q, p->q_bytes);
     cuda->memory_free(device, p->args.out, p->q_bytes);
     cuda->memory_free(device, p->args.workspace, workspace_bytes);
+    if (p->scale_bytes) cuda->memory_free(device, p->args.kv.token_scales, p->scale_bytes);
     free(p->table);
     free(p);
 }
@@ -220,30 +252,41 @@ static size_t slot_byte(const problem *p, int s, int64_t j)
     return (size_t)(block * kv->block_bytes + j % BLOCK * kv->k_token_bytes);
 }
 
+/* What elements of K (or V) of that token and head are multiplied with. */
+static double factor_at(const problem *p, int s, int64_t j, int64_t h, bool is_v)
+{
+    const spey_kv_view *kv = &p->args.kv;
+    if (kv->dtype != SPEY_I8) return 1;
+    int64_t block = p->table[s * p->batch.groups[0].pitch + j / BLOCK];
+    int64_t at = block * kv->scale_block + (is_v ? kv->v_scales : 0) + h * BLOCK + j % BLOCK;
+    return (double)stretch_scales[at % (STRETCH / 4)];
+}
+
 /* Largest error of one head of one token, over the largest output. */
 static double row_error(const problem *p, int s, int64_t r, int64_t h, const uint16_t *out)
 {
     const spey_attention_args *a = &p->args;
     int64_t n = p->kv_len[s] - p->seq_start[s + 1] + r + 1, d_max = a->k_dim;
-    size_t size = a->kv.dtype == SPEY_E4M3 ? 1 : 2;
-    size_t head = (size_t)(h / (a->n_heads / a->n_kv_heads) * a->kv.k_head_bytes);
+    int64_t kv_head = h / (a->n_heads / a->n_kv_heads);
+    size_t size = element_bytes(a->kv.dtype), head = (size_t)(kv_head * a->kv.k_head_bytes);
     double *weight = malloc((size_t)n * sizeof(double)), max = -1e300, sum = 0, worst = 0, most = 0;
     for (int64_t j = 0; j < n; j++) {
         double dot = 0;
         for (int64_t d = 0; d < d_max; d++)
             dot += value_at(SPEY_BF16, (size_t)(r * a->q_pitch + h * d_max + d) * 2) *
                    value_at(a->kv.dtype, slot_byte(p, s, j) + head + (size_t)d * size);
-        weight[j] = dot * (double)a->scale;
+        weight[j] = dot * (double)a->scale * factor_at(p, s, j, kv_head, false);
         max = fmax(max, weight[j]);
     }
     for (int64_t j = 0; j < n; j++)
         sum += weight[j] = exp(weight[j] - max);
-    for (int64_t d = 0; d < d_max; d++) {
+    for (int64_t d = 0; d < a->v_dim; d++) {
         double x = 0;
         for (int64_t j = 0; j < n; j++)
-            x += weight[j] * value_at(a->kv.dtype, (size_t)a->kv.v_offset + slot_byte(p, s, j) +
-                                                       head + (size_t)d * size);
-        worst = fmax(worst, fabs(x / sum - (double)spey_bf16_to_f32(out[h * d_max + d])));
+            x += weight[j] * factor_at(p, s, j, kv_head, true) *
+                 value_at(a->kv.dtype,
+                          (size_t)a->kv.v_offset + slot_byte(p, s, j) + head + (size_t)d * size);
+        worst = fmax(worst, fabs(x / sum - (double)spey_bf16_to_f32(out[h * a->v_dim + d])));
         most = fmax(most, fabs(x / sum));
     }
     free(weight);
@@ -342,15 +385,19 @@ static bool bench(const shape *k, const spey_kernel *row, int runs)
     const spey_step step = { row, a };
     double us = median_us(&step, runs);
     double error = spot_error(p);
-    double bytes =
-        p->kv_tokens * (double)(2 * a->n_kv_heads * a->kv.k_token_bytes) + 2 * (double)p->q_bytes;
-    double flops = 4 * p->pairs * (double)(a->n_heads * a->k_dim);
+    int64_t dims = a->k_dim + a->v_dim;
+    double bytes = p->kv_tokens * (double)(a->n_kv_heads * dims) * (double)element_bytes(k->kv) +
+                   (double)p->q_bytes * (1 + (double)a->v_dim / (double)a->k_dim);
+    double flops = 2 * p->pairs * (double)(a->n_heads * dims);
     bool good = error < 0.02;
     printf("%s %-8s %3d x %4d/%-5d", good ? "ok  " : "FAIL", k->what, k->n_seqs, k->n_tokens,
            k->kv_len);
     if (k->more_seqs) printf(" + %d x %d/%d", k->more_seqs, k->more_tokens, k->more_len);
     printf(" heads %d/%d x %d, %s: %.1f us, %.0f GB/s", k->n_heads, k->n_kv_heads, k->head_dim,
-           k->kv == SPEY_E4M3 ? "e4m3" : "bf16", us, bytes / us * 1e-3);
+           k->kv == SPEY_BF16   ? "bf16"
+           : k->kv == SPEY_E4M3 ? "e4m3"
+                                : "i8",
+           us, bytes / us * 1e-3);
     if (copy_gb_s > 0) printf(" (%.0f %%)", bytes / us * 1e-1 / copy_gb_s);
     printf(", %.1f TFLOP/s, error %.4f, workspace %.1f MB\n", flops / us * 1e-6, error,
            (double)workspace_bytes * 1e-6);
@@ -397,6 +444,13 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < STRETCH; i++)
         stretch_e4m3[i] =
             i < 100003 ? spey_f32_to_e4m3((float)spey_rng_normal(&rng)) : stretch_e4m3[i - 100003];
+    stretch_i8 = malloc(STRETCH);
+    for (size_t i = 0; i < STRETCH; i++)
+        stretch_i8[i] =
+            i < 100003 ? (uint8_t)(spey_rng_below(&rng, 255) - 127) : stretch_i8[i - 100003];
+    stretch_scales = malloc(STRETCH);
+    for (size_t i = 0; i < STRETCH / 4; i++)
+        stretch_scales[i] = (float)spey_rng_range(&rng, 0.01, 0.03);
     measure_copy();
     bool good = true;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
@@ -404,5 +458,7 @@ int main(int argc, char **argv)
     cuda->device_close(device);
     free(stretch);
     free(stretch_e4m3);
+    free(stretch_i8);
+    free(stretch_scales);
     return good ? 0 : 1;
 }

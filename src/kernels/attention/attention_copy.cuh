@@ -1,7 +1,8 @@
 /* How attention on tensor cores brings the cache and q to shared memory, and how elements lie there.
  *
  *   strips of 16 tokens: token t's row has D elements in chunks of 16 bytes, chunk c at place c ^ (t & 7), so that the 8
- *   rows which ldmatrix reads at once lie in different banks */
+ *   rows which ldmatrix reads at once lie in different banks
+ *   scales (I8): 16 floats for each strip, in a place of their own */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_COPY_CUH
 #define SPEY_KERNELS_ATTENTION_ATTENTION_COPY_CUH
 
@@ -17,7 +18,9 @@ template <typename T_, int D_, spey_dtype KV_> struct tile_traits {
     using T = T_;
     static constexpr int D = D_;
     static constexpr spey_dtype KV = KV_;
-    static constexpr int BYTES = KV == SPEY_E4M3 ? 1 : 2;
+    static constexpr bool SCALED = KV == SPEY_I8; /* each token has scales of its own */
+    static constexpr int BYTES = KV == SPEY_E4M3 || SCALED ? 1 : 2;
+    static constexpr int SCALES = SCALED ? STRIP_TOKENS * 4 : 0;
     static constexpr int PITCH = D * BYTES, CHUNKS = PITCH / 16, STRIP = STRIP_TOKENS * PITCH;
     using Q = tile_traits<T, D, SPEY_BF16>; /* rows of q: always of 16 bits */
 };
@@ -36,17 +39,43 @@ struct cache_range {
     int begin, end;
 };
 
+/* A block of the pool, and a token's place in it. */
+struct token_slot {
+    int64_t block;
+    int inside;
+};
+
+static __device__ __forceinline__ token_slot find_slot(const attention_problem &p,
+                                                       const cache_range &range, int token)
+{
+    const int nth = p.block_shift >= 0 ? token >> p.block_shift : token / p.a.kv.block_tokens;
+    return { p.blocks[range.seq * p.table_pitch + nth], token - nth * p.a.kv.block_tokens };
+}
+
 /* Where cache index `first` lies in the pool, K or V. */
 static __device__ __forceinline__ const uint8_t *
 find_token(const attention_problem &p, const cache_range &range, int first, bool is_v)
 {
     const spey_kv_view &kv = p.a.kv;
-    const int nth = p.block_shift >= 0 ? first >> p.block_shift : first / kv.block_tokens;
-    const int64_t block = p.blocks[range.seq * p.table_pitch + nth];
-    const int inside = first - nth * kv.block_tokens;
-    return kv.base + block * kv.block_bytes +
-           (is_v ? kv.v_offset + range.kv_head * kv.v_head_bytes + inside * kv.v_token_bytes
-                 : kv.k_offset + range.kv_head * kv.k_head_bytes + inside * kv.k_token_bytes);
+    const token_slot slot = find_slot(p, range, first);
+    return kv.base + slot.block * kv.block_bytes +
+           (is_v ? kv.v_offset + range.kv_head * kv.v_head_bytes + slot.inside * kv.v_token_bytes
+                 : kv.k_offset + range.kv_head * kv.k_head_bytes + slot.inside * kv.k_token_bytes);
+}
+
+/* The scale of one token; 0 for one outside of the range. */
+static __device__ __forceinline__ void copy_scale(uint32_t to, const attention_problem &p,
+                                                  const cache_range &range, int token, bool is_v)
+{
+    const spey_kv_view &kv = p.a.kv;
+    const float *from = kv.token_scales + (is_v ? kv.v_scales : kv.k_scales) +
+                        int64_t{ range.kv_head } * kv.block_tokens;
+    const bool there = token >= range.begin && token < range.end;
+    if (there) {
+        const token_slot slot = find_slot(p, range, token);
+        from += slot.block * kv.scale_block + slot.inside;
+    }
+    copy_async4(to, from, there);
 }
 
 /* TOKENS tokens from cache index `first` on, all in one block, by THREADS threads: thread t takes chunk t % CHUNKS of every
@@ -146,9 +175,26 @@ static __device__ __forceinline__ uint32_t convert_pair(uint32_t pair, spey_dtyp
                  __half());
 }
 
-static __device__ __forceinline__ uint32_t convert_pair(uint32_t pair, spey_dtype, __nv_bfloat16)
+static __device__ __forceinline__ uint32_t convert_pair(uint32_t pair, spey_dtype dtype,
+                                                        __nv_bfloat16)
 {
-    return pair;
+    if (dtype == SPEY_BF16) return pair;
+    const float2 two = __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+    return pack2(two.x, two.y, __nv_bfloat16());
+}
+
+/* Two of four bytes, chosen by two digits of a selector of PRMT, as numbers of the products' type, which holds them
+ * exactly. I8 in BF16: with exponent 7 the low seven bits are that much over 128, and the sign is 128 to be taken off. */
+template <typename X>
+static __device__ __forceinline__ uint32_t widen(uint32_t four, uint32_t selector)
+{
+    if constexpr (!X::SCALED) return widen_e4m3(four, selector);
+    const uint32_t two =
+        __byte_perm(four, 0x43, (selector & 0xfu) | (selector & 0xf0u) << 4 | 0x4040u);
+    const uint32_t low = two & 0xff7fff7fu, sign = two & 0xff80ff80u;
+    const __nv_bfloat162 x = __hsub2(*reinterpret_cast<const __nv_bfloat162 *>(&low),
+                                     *reinterpret_cast<const __nv_bfloat162 *>(&sign));
+    return *reinterpret_cast<const uint32_t *>(&x);
 }
 
 /* Chunk `chunk` of row `row` of q, 8 elements of the activations' type; zeros when not there. */

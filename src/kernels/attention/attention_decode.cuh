@@ -1,4 +1,4 @@
-/* The decode kernel of attention on tensor cores, and the one that puts splits together. attention_mma.cuh explains both. */
+/* The decode kernel of attention on tensor cores. attention_mma.cuh explains it. */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_DECODE_CUH
 #define SPEY_KERNELS_ATTENTION_ATTENTION_DECODE_CUH
 
@@ -6,13 +6,13 @@
 #include "kernels/attention/attention_work.cuh"
 
 /* DECODE_CTAS only says how many registers a thread may have: all. */
-enum { COMBINE_THREADS = 64, DECODE_CTAS = 8, SHARED_BYTES = 227 << 10 };
+enum { DECODE_CTAS = 8, SHARED_BYTES = 227 << 10 };
 
 template <typename X> struct decode_shape {
     static constexpr int WANTED = ((X::D <= 64 ? 24 : 16) << 10) / X::STRIP;
     static constexpr int SLOTS = WANTED < 4 ? 4 : WANTED > 12 ? 12 : WANTED;
     static constexpr int Q = DECODE_ROWS * X::Q::PITCH;
-    static constexpr int BYTES = Q + SLOTS * X::STRIP;
+    static constexpr int BYTES = Q + SLOTS * (X::STRIP + X::SCALES);
     static constexpr int PER_SM = SHARED_BYTES / (BYTES + 1024);
 };
 
@@ -69,16 +69,26 @@ static __device__ __forceinline__ void copy_queries(uint32_t to, const attention
 /* Strips go through the ring in the order in which they are needed: four of K and four of V for each tile. */
 template <typename X> struct strip_ring {
     uint32_t address;
-    int put, take; /* slots */
-    int next;      /* strip to be copied */
+    int put, take;   /* slots */
+    int next;        /* strip to be copied */
+    uint32_t scales; /* of the strip that was turned to last */
+
+    __device__ __forceinline__ uint32_t scales_at(int slot) const
+    {
+        return address + decode_shape<X>::SLOTS * X::STRIP + slot * X::SCALES;
+    }
 
     __device__ __forceinline__ void copy(const attention_problem &p, const cache_range &range,
                                          int tile, int tiles_end)
     {
         const int first = tile + next / 8 * TILE_TOKENS + next % 4 * STRIP_TOKENS;
-        if (tile + next / 8 * TILE_TOKENS < tiles_end)
+        const int lane = threadIdx.x % 32;
+        if (tile + next / 8 * TILE_TOKENS < tiles_end) {
             copy_stretch<X, 32, STRIP_TOKENS>(address + put * X::STRIP, p, range, first,
-                                              next % 8 >= 4, threadIdx.x % 32);
+                                              next % 8 >= 4, lane);
+            if (X::SCALED && lane < STRIP_TOKENS)
+                copy_scale(scales_at(put) + lane * 4, p, range, first + lane, next % 8 >= 4);
+        }
         copy_commit();
         put = put + 1 == decode_shape<X>::SLOTS ? 0 : put + 1;
         next++;
@@ -92,6 +102,7 @@ template <typename X> struct strip_ring {
         __syncwarp();
         copy(p, range, tile, tiles_end);
         const uint32_t at = address + take * X::STRIP;
+        scales = scales_at(take);
         take = take + 1 == decode_shape<X>::SLOTS ? 0 : take + 1;
         return at;
     }
@@ -147,7 +158,7 @@ static __device__ __forceinline__ void decode(const attention_problem &p,
     const int first = range.begin / TILE_TOKENS * TILE_TOKENS;
 
     copy_queries<X>(shared, p, item); /* in the first strip's group */
-    strip_ring<X> ring = { shared + decode_shape<X>::Q, 0, 0, 0 };
+    strip_ring<X> ring = { shared + decode_shape<X>::Q, 0, 0, 0, 0 };
     for (int i = 0; i < decode_shape<X>::SLOTS - 1; i++)
         ring.copy(p, range, first, range.end);
     const auto place = [&](int, int half) -> row_place {
@@ -159,15 +170,20 @@ static __device__ __forceinline__ void decode(const attention_problem &p,
     for (int tile = first; tile < range.end; tile += TILE_TOKENS) {
         float s[1][8][4] = {};
 #pragma unroll
-        for (int strip = 0; strip < TILE_STRIPS; strip++)
+        for (int strip = 0; strip < TILE_STRIPS; strip++) {
             score_strips<X, 1, 1>(s, strip, shared, ring.turn(p, range, first, range.end), lane);
+            if constexpr (X::SCALED) scale_strip<1>(s, strip, ring.scales);
+        }
         if (scale.bent) bend_scores<1>(p.a, s, scale.scale, tile, place);
         if (tile < range.begin || tile + TILE_TOKENS > range.end)
             mask_range(s[0], range.begin - tile, range.end - tile);
         softmax<1, X::D / 8>(s, o, state.max, state.sum, scale.factor);
 #pragma unroll
-        for (int strip = 0; strip < TILE_STRIPS; strip++)
-            weigh_strip<X, 1>(o, s, strip, ring.turn(p, range, first, range.end), lane);
+        for (int strip = 0; strip < TILE_STRIPS; strip++) {
+            const uint32_t at = ring.turn(p, range, first, range.end);
+            if constexpr (X::SCALED) scale_strip<1>(s, strip, ring.scales);
+            weigh_strip<X, 1>(o, s, strip, at, lane);
+        }
     }
     copy_wait<0>();
     __syncwarp(); /* the next item's copies write where this one read */
@@ -187,50 +203,6 @@ static __global__ void __launch_bounds__(32, DECODE_CTAS)
         decode_item item;
         if (decode_item_at(p, plan, seq, inside, &item))
             decode<X>(p, plan, item, shared_address(shared));
-    }
-}
-
-/* One CTA per decoded row; those that were cut into splits are put together here, in the order of the splits. */
-static __global__ void __launch_bounds__(COMBINE_THREADS)
-    combine(const attention_problem p, const attention_plan plan)
-{
-    __shared__ float weights[COMBINE_THREADS];
-    const int64_t slot = blockIdx.x, head = blockIdx.y;
-    const int t = threadIdx.x, v_dim = static_cast<int>(p.a.v_dim);
-    const int64_t seq = plan.all_decode ? p.token_seq[slot] : slot;
-    const int first = p.seq_start[seq];
-    if (!plan.all_decode && p.seq_start[seq + 1] - first != 1) return;
-    const int64_t r = plan.all_decode ? slot : first;
-    const int n = view_token(p, plan, seq, static_cast<int>(r)).n_splits;
-    if (n <= 1) return;
-    const int64_t at = (slot * p.a.n_heads + head) * plan.splits_max;
-    float max = -INFINITY, sum = 0.0f, low[2] = {}, high[2] = {};
-    for (int i = 0; i < n; i++)
-        max = fmaxf(max, plan.partial_max[at + i]);
-    for (int begin = 0; begin < n; begin += COMBINE_THREADS) {
-        const int end = min(n, begin + COMBINE_THREADS);
-        __syncthreads();
-        if (begin + t < end) weights[t] = exp2_fast(plan.partial_max[at + begin + t] - max);
-        __syncthreads();
-        for (int i = begin; i < end; i++) {
-            sum = fmaf(plan.partial_sum[at + i], weights[i - begin], sum);
-#pragma unroll
-            for (int k = 0; k < 2; k++) {
-                const int d = 2 * t + k * 2 * COMBINE_THREADS;
-                if (d >= v_dim) continue;
-                const float2 o =
-                    *reinterpret_cast<const float2 *>(plan.partial + (at + i) * v_dim + d);
-                low[k] = fmaf(o.x, weights[i - begin], low[k]);
-                high[k] = fmaf(o.y, weights[i - begin], high[k]);
-            }
-        }
-    }
-    const float scale = finish_row(p.a, head, max, sum);
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        const int d = 2 * t + k * 2 * COMBINE_THREADS;
-        if (d < v_dim)
-            store2(p.a, r * p.a.out_pitch + head * v_dim + d, low[k] * scale, high[k] * scale);
     }
 }
 

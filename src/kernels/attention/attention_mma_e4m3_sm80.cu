@@ -4,7 +4,7 @@
 static bool supports(const void *args)
 {
     const spey_attention_args *a = static_cast<const spey_attention_args *>(args);
-    return a->kv.dtype == SPEY_E4M3 && supports_mma(a, 1);
+    return a->kv.dtype == SPEY_E4M3 && supports_mma(a, 1, 256, 256);
 }
 
 static void run(const void *args, const spey_lane *lane)

@@ -8,14 +8,22 @@
 enum { PREFILL_THREADS = 128 };
 
 template <typename X> struct prefill_shape {
-    static constexpr int MT = X::D <= 128 ? 2 : 1, ROWS = 64 * MT;
+    /* As many rows as registers can hold; scaling needs some. */
+    static constexpr int MT = X::D <= 128 && !X::SCALED ? 2 : 1, ROWS = 64 * MT;
     static constexpr int Q = ROWS * X::Q::PITCH, TILE = TILE_STRIPS * X::STRIP;
-    static constexpr int BYTES = Q + 4 * TILE; /* two stages of K and V */
+    static constexpr int SCALES = TILE_STRIPS * X::SCALES;
+    static constexpr int BYTES = Q + 4 * (TILE + SCALES); /* two stages of K and V */
 
     /* Where the tile at cache index `tile` lies: K, then V. */
     static __device__ __forceinline__ uint32_t stage(uint32_t shared, int tile)
     {
         return shared + Q + tile / TILE_TOKENS % 2 * 2 * TILE;
+    }
+
+    /* Of that tile. */
+    static __device__ __forceinline__ uint32_t scales(uint32_t shared, int tile)
+    {
+        return shared + Q + 4 * TILE + tile / TILE_TOKENS % 2 * 2 * SCALES;
     }
 };
 
@@ -121,14 +129,15 @@ static __device__ __forceinline__ void copy_rows(uint32_t to, const attention_pr
 }
 
 template <typename X>
-static __device__ __forceinline__ void copy_tile(uint32_t to, const attention_problem &p,
+static __device__ __forceinline__ void copy_tile(uint32_t shared, const attention_problem &p,
                                                  const cache_range &range, int tile)
 {
+    using S = prefill_shape<X>;
+    const uint32_t to = S::stage(shared, tile);
     const int thread = static_cast<int>(threadIdx.x);
     if (p.a.kv.block_tokens % TILE_TOKENS == 0) {
         copy_stretch<X, PREFILL_THREADS, TILE_TOKENS>(to, p, range, tile, false, thread);
-        copy_stretch<X, PREFILL_THREADS, TILE_TOKENS>(to + prefill_shape<X>::TILE, p, range, tile,
-                                                      true, thread);
+        copy_stretch<X, PREFILL_THREADS, TILE_TOKENS>(to + S::TILE, p, range, tile, true, thread);
     } else {
 #pragma unroll 1
         for (int i = 0; i < 2 * TILE_STRIPS; i++)
@@ -136,6 +145,10 @@ static __device__ __forceinline__ void copy_tile(uint32_t to, const attention_pr
                                                            tile + i % TILE_STRIPS * STRIP_TOKENS,
                                                            i >= TILE_STRIPS, thread);
     }
+    static_assert(PREFILL_THREADS == 2 * TILE_TOKENS, "a thread has one scale");
+    if constexpr (X::SCALED)
+        copy_scale(S::scales(shared, tile) + thread * 4, p, range, tile + thread % TILE_TOKENS,
+                   thread >= TILE_TOKENS);
     copy_commit();
 }
 
@@ -187,6 +200,14 @@ prefill_results(const attention_problem &p, const prefill_shared<ROWS> &x,
     }
 }
 
+template <typename X, int MT>
+static __device__ __forceinline__ void scale_tile(float (*s)[8][4], uint32_t scales)
+{
+#pragma unroll
+    for (int strip = 0; strip < TILE_STRIPS; strip++)
+        scale_strip<MT>(s, strip, scales + strip * X::SCALES);
+}
+
 /* A warp passes over tiles that none of its rows sees, which changes nothing but time. */
 template <typename X, int ROWS>
 static __device__ __forceinline__ void prefill(const attention_problem &p, prefill_shared<ROWS> *x,
@@ -200,14 +221,14 @@ static __device__ __forceinline__ void prefill(const attention_problem &p, prefi
     };
     int tile = x->range.begin / TILE_TOKENS * TILE_TOKENS;
     copy_rows<X>(shared, p, *x);
-    copy_tile<X>(S::stage(shared, tile), p, x->range, tile);
+    copy_tile<X>(shared, p, x->range, tile);
     save_state<MT>(x, no_rows<MT>());
     float o[MT][X::D / 8][4] = {};
     for (; tile < x->range.end; tile += TILE_TOKENS) {
         copy_wait<0>();
         __syncthreads();
         if (tile + TILE_TOKENS < x->range.end)
-            copy_tile<X>(S::stage(shared, tile + TILE_TOKENS), p, x->range, tile + TILE_TOKENS);
+            copy_tile<X>(shared, p, x->range, tile + TILE_TOKENS);
         const warp_view view = x->views[warp];
         if (tile >= view.some_end || tile + TILE_TOKENS <= view.some_begin) continue;
         const bool masked = tile < view.all_begin || tile + TILE_TOKENS > view.all_end;
@@ -215,11 +236,13 @@ static __device__ __forceinline__ void prefill(const attention_problem &p, prefi
         const uint32_t stage = S::stage(shared, tile);
         float s[MT][8][4] = {};
         score_strips<X, MT, TILE_STRIPS>(s, 0, shared + first_row * X::Q::PITCH, stage, lane);
+        if constexpr (X::SCALED) scale_tile<X, MT>(s, S::scales(shared, tile));
         if (scale.bent) bend_scores<MT>(p.a, s, scale.scale, tile, place);
         if (masked) mask_scores<MT>(p.a, s, tile, x->cache_len, place);
         row_state<MT> state = load_state<MT>(*x);
         softmax<MT, X::D / 8>(s, o, state.max, state.sum, scale.factor);
         save_state<MT>(x, state);
+        if constexpr (X::SCALED) scale_tile<X, MT>(s, S::scales(shared, tile) + S::SCALES);
 #pragma unroll
         for (int strip = 0; strip < TILE_STRIPS; strip++)
             weigh_strip<X, MT>(o, s, strip, stage + S::TILE + strip * X::STRIP, lane);

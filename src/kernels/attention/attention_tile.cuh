@@ -52,13 +52,25 @@ static __device__ __forceinline__ void score_strips(float s[MT][8][4], int first
             if constexpr (X::BYTES == 2) {
                 score_step<T, MT>(s, n, q[0], b[0], b[1], b[2], b[3]);
             } else {
-                score_step<T, MT>(s, n, q[0], widen_e4m3(b[0], 0x10), widen_e4m3(b[0], 0x32),
-                                  widen_e4m3(b[2], 0x10), widen_e4m3(b[2], 0x32));
-                score_step<T, MT>(s, n, q[2 - X::BYTES], widen_e4m3(b[1], 0x10),
-                                  widen_e4m3(b[1], 0x32), widen_e4m3(b[3], 0x10),
-                                  widen_e4m3(b[3], 0x32));
+                score_step<T, MT>(s, n, q[0], widen<X>(b[0], 0x10), widen<X>(b[0], 0x32),
+                                  widen<X>(b[2], 0x10), widen<X>(b[2], 0x32));
+                score_step<T, MT>(s, n, q[2 - X::BYTES], widen<X>(b[1], 0x10), widen<X>(b[1], 0x32),
+                                  widen<X>(b[3], 0x10), widen<X>(b[3], 0x32));
             }
         }
+    }
+}
+
+/* Columns of a strip times its scales (I8). */
+template <int MT>
+static __device__ __forceinline__ void scale_strip(float (*s)[8][4], int strip, uint32_t scales)
+{
+#pragma unroll
+    for (int n = 2 * strip; n < 2 * strip + 2; n++) {
+        const float2 x = load_shared2(scales + (n % 2 * 8 + threadIdx.x % 4 * 2) * 4);
+#pragma unroll
+        for (int i = 0; i < 4 * MT; i++)
+            s[i / 4][n][i % 4] *= i % 2 ? x.y : x.x;
     }
 }
 
@@ -107,38 +119,46 @@ static __device__ __forceinline__ float tanh_fast(float x)
     return 1.0f - __fdividef(2.0f, 1.0f + exp2_fast(2.0f * LOG2_E * x));
 }
 
+/* Scores of one row (half 0 or 1 of 16). `first`: cache index of their first column. */
+template <int NT>
+static __device__ __forceinline__ void bend_row(const spey_attention_args &a, float (&s)[NT][4],
+                                                int half, float scale, int first,
+                                                const row_place &place)
+{
+    const float slope = a.alibi_slopes ? a.alibi_slopes[place.head] * LOG2_E : 0.0f;
+    const int ahead = first + static_cast<int>(threadIdx.x) % 4 * 2 - place.index;
+#pragma unroll
+    for (int i = 0; i < 2 * NT; i++) {
+        float *x = &s[i / 2][half * 2 + i % 2];
+        float y = *x * scale;
+        if (a.softcap > 0.0f) y = a.softcap * tanh_fast(y / a.softcap);
+        *x = fmaf(slope, static_cast<float>(ahead + i / 2 * 8 + i % 2), y * LOG2_E);
+    }
+}
+
 /* PLACE(m, half): the row_place of row half · 8 + g of 16 rows m. `first`: cache index of the tile. */
 template <int MT, typename PLACE>
 static __device__ __forceinline__ void bend_scores(const spey_attention_args &a, float s[MT][8][4],
                                                    float scale, int first, PLACE place_of)
 {
 #pragma unroll
-    for (int r = 0; r < 2 * MT; r++) {
-        const row_place place = place_of(r / 2, r % 2);
-        const float slope = a.alibi_slopes ? a.alibi_slopes[place.head] * LOG2_E : 0.0f;
-        const int ahead = first + static_cast<int>(threadIdx.x) % 4 * 2 - place.index;
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-            float *x = &s[r / 2][i / 2][r % 2 * 2 + i % 2];
-            float y = *x * scale;
-            if (a.softcap > 0.0f) y = a.softcap * tanh_fast(y / a.softcap);
-            *x = fmaf(slope, static_cast<float>(ahead + i / 2 * 8 + i % 2), y * LOG2_E);
-        }
-    }
+    for (int r = 0; r < 2 * MT; r++)
+        bend_row(a, s[r / 2], r % 2, scale, first, place_of(r / 2, r % 2));
 }
 
 /* The row sees columns [begin, end) of the tile. */
-static __device__ __forceinline__ void mask_row(float s[8][4], int half, int begin, int end)
+template <int NT>
+static __device__ __forceinline__ void mask_row(float (&s)[NT][4], int half, int begin, int end)
 {
     const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 2 * NT; i++) {
         const int j = column + i / 2 * 8 + i % 2;
         if (j < begin || j >= end) s[i / 2][half * 2 + i % 2] = -INFINITY;
     }
 }
 
-static __device__ __forceinline__ void mask_range(float s[8][4], int begin, int end)
+static __device__ __forceinline__ void mask_range(float (&s)[8][4], int begin, int end)
 {
     mask_row(s, 0, begin, end);
     mask_row(s, 1, begin, end);
@@ -171,19 +191,20 @@ static __device__ __forceinline__ float quad_sum(float x)
 
 /* Scores of one row (half 0 or 1 of 16) become weights. Returns what earlier sums are to be multiplied with. A tile that
  * the row does not see changes nothing: weights 0, factor 1. */
-static __device__ __forceinline__ float softmax_row(float s[8][4], int half, float *row_max,
+template <int NT>
+static __device__ __forceinline__ float softmax_row(float (&s)[NT][4], int half, float *row_max,
                                                     float *row_sum, float factor)
 {
     float max = *row_max;
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int n = 0; n < NT; n++)
         max = fmaxf(max, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
     max = quad_max(max);
     const float base = max == -INFINITY ? 0.0f : max * factor;
     const float rescale = max == *row_max ? 1.0f : exp2_fast(*row_max * factor - base);
     float sum = 0.0f;
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
+    for (int n = 0; n < NT; n++) {
         s[n][2 * half] = exp2_fast(fmaf(s[n][2 * half], factor, -base));
         s[n][2 * half + 1] = exp2_fast(fmaf(s[n][2 * half + 1], factor, -base));
         sum += s[n][2 * half] + s[n][2 * half + 1];
@@ -216,8 +237,9 @@ static __device__ __forceinline__ void softmax(float s[MT][8][4], float o[MT][NT
 /* ---- weigh ---- */
 
 /* Weights of strip `strip` of the tile, as a fragment of A. */
-template <typename T>
-static __device__ __forceinline__ void weights_of(uint32_t a[4], const float s[8][4], int strip)
+template <typename T, int NT>
+static __device__ __forceinline__ void weights_of(uint32_t (&a)[4], const float (&s)[NT][4],
+                                                  int strip)
 {
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -248,8 +270,8 @@ weigh_strip(float o[MT][X::D / 8][4], const float s[MT][8][4], int strip, uint32
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     mma16816<typename X::T>(o[m][4 * n + i], a[m],
-                                            widen_e4m3(b[i / 2 * 2], i % 2 ? 0x31 : 0x20),
-                                            widen_e4m3(b[i / 2 * 2 + 1], i % 2 ? 0x31 : 0x20));
+                                            widen<X>(b[i / 2 * 2], i % 2 ? 0x31 : 0x20),
+                                            widen<X>(b[i / 2 * 2 + 1], i % 2 ? 0x31 : 0x20));
             }
         }
     }

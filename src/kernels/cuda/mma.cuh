@@ -20,6 +20,14 @@ static __device__ __forceinline__ void copy_async16(uint32_t dst, const void *sr
                  : "memory");
 }
 
+/* 4 bytes likewise. */
+static __device__ __forceinline__ void copy_async4(uint32_t dst, const void *src, bool inside)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(dst), "l"(src),
+                 "r"(inside ? 4 : 0)
+                 : "memory");
+}
+
 static __device__ __forceinline__ void copy_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -34,6 +42,16 @@ template <int N> static __device__ __forceinline__ void copy_wait()
 static __device__ __forceinline__ void store_shared(uint32_t address, uint32_t x)
 {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(x) : "memory");
+}
+
+static __device__ __forceinline__ float2 load_shared2(uint32_t address)
+{
+    float2 x;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(x.x), "=f"(x.y)
+                 : "r"(address)
+                 : "memory");
+    return x;
 }
 
 /* Four 8×8 matrices of 16-bit elements; lane 8i + r gives the address of row r of matrix i. out[i] holds row g, columns 2t

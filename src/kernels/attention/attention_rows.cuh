@@ -1,0 +1,83 @@
+/* What the rows of attention on tensor cores share on the host: whom they serve, how they cut the work, and the parts
+ * that one row borrows from another's file. */
+#ifndef SPEY_KERNELS_ATTENTION_ATTENTION_ROWS_CUH
+#define SPEY_KERNELS_ATTENTION_ATTENTION_ROWS_CUH
+
+#include "kernels/attention/attention_copy.cuh"
+#include "kernels/attention/attention_work.cuh"
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/element.cuh"
+
+static inline size_t partials(const spey_attention_args *a)
+{
+    const int64_t split =
+        split_tokens_of(a->seqs_max, a->n_heads, a->n_kv_heads, a->v_dim, a->kv_len_max);
+    if (a->kv_len_max <= split) return 0; /* no row is cut */
+    return static_cast<size_t>(a->seqs_max * a->n_heads * ((a->kv_len_max - 1) / split + 1));
+}
+
+static inline size_t workspace(const void *args)
+{
+    const spey_attention_args *a = static_cast<const spey_attention_args *>(args);
+    return partials(a) * static_cast<size_t>(a->v_dim + 2) * sizeof(float);
+}
+
+static inline attention_plan plan_of(const spey_attention_args *a)
+{
+    attention_plan plan;
+    plan.split_tokens =
+        split_tokens_of(a->seqs_max, a->n_heads, a->n_kv_heads, a->v_dim, a->kv_len_max);
+    plan.splits_max = static_cast<int>((a->kv_len_max - 1) / plan.split_tokens + 1);
+    plan.group = static_cast<int>(a->n_heads / a->n_kv_heads);
+    plan.chunks = (plan.group + DECODE_ROWS - 1) / DECODE_ROWS;
+    plan.all_decode = a->rows <= a->batch->n_seqs;
+    plan.partial = static_cast<float *>(a->workspace);
+    plan.partial_max = plan.partial + partials(a) * static_cast<size_t>(a->v_dim);
+    plan.partial_sum = plan.partial_max + partials(a);
+    return plan;
+}
+
+static inline int device_attribute(cudaDeviceAttr attribute)
+{
+    int device = 0, n = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&n, attribute, device);
+    return n;
+}
+
+static inline int sm_count()
+{
+    return device_attribute(cudaDevAttrMultiProcessorCount);
+}
+
+static inline bool is_hopper()
+{
+    return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9;
+}
+
+static inline unsigned least_of(int64_t a, int64_t b)
+{
+    return static_cast<unsigned>(a < b ? a : b);
+}
+
+/* Whole chunks of 16 bytes everywhere, whole strips in a block, heads of at most these sizes. */
+static inline bool supports_mma(const spey_attention_args *a, int element_bytes, int64_t k_max,
+                                int64_t v_max)
+{
+    const spey_kv_view &kv = a->kv;
+    if (a->dtype != SPEY_F16 && a->dtype != SPEY_BF16) return false;
+    if (a->out_dtype != a->dtype) return false;
+    if (a->relative.bias || a->scale <= 0.0f || a->precision != SPEY_PRECISION_16) return false;
+    const int64_t bytes = kv.block_bytes | kv.k_offset | kv.v_offset | kv.k_head_bytes |
+                          kv.v_head_bytes | kv.k_token_bytes | kv.v_token_bytes |
+                          (a->k_dim | a->v_dim) * element_bytes;
+    if (bytes % 16 != 0 || (a->q_pitch | a->out_pitch) % 8 != 0) return false;
+    if (kv.block_tokens % STRIP_TOKENS != 0 || !is_aligned16(kv.base)) return false;
+    if (!is_aligned16(a->q) || !is_aligned16(a->out)) return false;
+    return a->k_dim <= k_max && a->v_dim <= v_max && a->n_heads <= UINT16_MAX;
+}
+
+/* The decode part of attention/mma_sm80: sequences with one token in the step. */
+extern "C" void spey_attention_mma_decode(const spey_attention_args *a, const spey_lane *lane);
+
+#endif
