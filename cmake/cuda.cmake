@@ -62,6 +62,7 @@ set(spey_cuda_sources
     src/kernels/attention/attention_mma_i8_sm80.cu
     src/kernels/attention/attention_mma_sm80.cu
     src/kernels/attention/attention_sm80.cu
+    src/kernels/attention/attention_wgmma_sm90.cu
     src/kernels/causal_conv/causal_conv_sm80.cu
     src/kernels/concat/concat_sm80.cu
     src/kernels/elementwise/add_sm80.cu

@@ -81,6 +81,9 @@ static const struct attention_case {
     { "tiles, i8",       58, 2,  64,  64, SPEY_F16,  SPEY_I8,   16, 1, false, 8, 0.125f, 0, 40, true, false, true,  1, { { 19, 70 }, { 1, 100 } } },
     { "tiles, i8, wide",  4, 2, 192, 256, SPEY_BF16, SPEY_I8,   16, 0, false, 0, 0.07f,  5.0f, 0, true, true, false, 1, { { 40, 130 }, { 1, 70 } } },
     { "tiles, i8, splits",8, 1, 128, 112, SPEY_BF16, SPEY_I8,   32, 0, false, 0, 0.088f, 0, 0, true, false, true, 1, { { 1, 1500 }, { 1, 257 } } },
+    { "tiles, long",      2, 1, 128, 128, SPEY_BF16, SPEY_BF16, 32, 0, false, 8, 0.088f, 0, 0, true,  false, true,  1, { { 9, 700 }, { 20, 385 } } },
+    { "tiles, long window",4, 1, 24,  16, SPEY_F16,  SPEY_F16,  48, 0, false, 8, 0.2f,   0, 200, true, false, false, 1, { { 150, 700 } } },
+    { "tiles, many items",24, 24, 8,   8, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.3f,   0, 60, true, false, false, 1, { { 640, 640 }, { 1, 50 }, { 330, 500 } } },
     { "tiles, sharp",     4, 2,  64,  64, SPEY_F16,  SPEY_F16,  16, 0, false, 0, 0.125f, 0, 0, true,  false, false, 60, { { 70, 70 }, { 1, 600 } } },
 };
 

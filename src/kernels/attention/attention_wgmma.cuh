@@ -1,0 +1,262 @@
+/* The prefill kernel of attention on Hopper's tensor cores: consumers, and the kernel. attention_wgmma_sm90.cu explains it. */
+#ifndef SPEY_KERNELS_ATTENTION_ATTENTION_WGMMA_CUH
+#define SPEY_KERNELS_ATTENTION_ATTENTION_WGMMA_CUH
+
+#include "kernels/attention/attention_wgmma_produce.cuh"
+
+/* The row of the item, of a thread's two (g and g + 8 of its warp's 16), that is in half `half`. */
+static __device__ __forceinline__ int consumer_row(int consumer, int half)
+{
+    const int thread = threadIdx.x % WARPGROUP_THREADS;
+    return consumer * CONSUMER_ROWS + thread / 32 * 16 + half * 8 + thread % 32 / 4;
+}
+
+static __device__ __forceinline__ row_place place_of_row(const wgmma_item &item, int group, int row)
+{
+    const int at = min(item.rows.row + row, item.rows.n_rows - 1), token = at / group;
+    return { item.rows.past + token, item.rows.kv_head * group + at - token * group };
+}
+
+template <typename X>
+static __device__ __forceinline__ void score_panels(float (&s)[X::S_TILES][4], uint64_t q,
+                                                    uint64_t k)
+{
+#pragma unroll
+    for (int i = 0; i < X::D / 16; i++)
+        wgmma_rows(s, descriptor_at(q, i / 4 * WGMMA_ROWS * PANEL_ROW_BYTES + i % 4 * 32),
+                   descriptor_at(k, i / 4 * X::TOKENS * PANEL_ROW_BYTES + i % 4 * 32), i > 0,
+                   typename X::T());
+    wgmma_commit();
+}
+
+template <typename X>
+static __device__ __forceinline__ void weigh_panels(float (&o)[X::PARTS][X::O_TILES][4],
+                                                    const uint32_t (&weights)[X::TOKENS / 16][4],
+                                                    uint64_t v)
+{
+#pragma unroll
+    for (int i = 0; i < X::TOKENS / 16; i++)
+#pragma unroll
+        for (int part = 0; part < X::PARTS; part++)
+            wgmma_weigh(o[part], weights[i],
+                        descriptor_at(v, (part * 2 * X::TOKENS + i * 16) * PANEL_ROW_BYTES),
+                        typename X::T());
+    wgmma_commit();
+}
+
+/* Sums so far of a thread's two rows. */
+struct consumer_state {
+    float max[2], sum[2], rescale[2];
+};
+
+/* Scores of a tile become weights. */
+template <typename X>
+static __device__ __forceinline__ void
+weigh_scores(const attention_problem &p, int group, const wgmma_item &item, int consumer,
+             float factor, int tile, float (&s)[X::S_TILES][4], consumer_state *state)
+{
+    const int first = tile * X::TOKENS;
+    if (first < item.all[consumer].begin || first + X::TOKENS > item.all[consumer].end) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int index = place_of_row(item, group, consumer_row(consumer, half)).index;
+            mask_row(s, half, first_visible(p.a, index) - first,
+                     end_visible(p.a, index, item.cache_len) - first);
+        }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+        state->rescale[half] = softmax_row(s, half, &state->max[half], &state->sum[half], factor);
+}
+
+template <typename X>
+static __device__ __forceinline__ void rescale_sums(float (&o)[X::PARTS][X::O_TILES][4],
+                                                    const consumer_state &state)
+{
+    if (!__any_sync(0xffffffffu, state.rescale[0] != 1.0f || state.rescale[1] != 1.0f)) return;
+#pragma unroll
+    for (int i = 0; i < X::PARTS * X::O_TILES * 4; i++)
+        o[i / 4 / X::O_TILES][i / 4 % X::O_TILES][i % 4] *= state.rescale[i % 4 / 2];
+}
+
+template <typename X>
+static __device__ __forceinline__ void pack_weights(uint32_t (&weights)[X::TOKENS / 16][4],
+                                                    const float (&s)[X::S_TILES][4])
+{
+#pragma unroll
+    for (int i = 0; i < X::TOKENS / 16; i++)
+        weights_of<typename X::T>(weights[i], s, i);
+}
+
+template <typename X>
+static __device__ __forceinline__ void hold_sums(float (&o)[X::PARTS][X::O_TILES][4])
+{
+#pragma unroll
+    for (int part = 0; part < X::PARTS; part++)
+        hold_registers(o[part]);
+}
+
+/* One arrival of each warp, when it has read what it needs. */
+static __device__ __forceinline__ void release(uint32_t barrier)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
+}
+
+/* Of four tiles of 8 columns each thread of a quad has one pair of each; it gets all of the tile that has its number. */
+static __device__ __forceinline__ uint4 transpose_quad(const uint32_t pairs[4])
+{
+    const bool odd = threadIdx.x % 2, upper = threadIdx.x % 4 >= 2;
+    uint32_t x[4]; /* two pairs of tile 0 or 1, two of 2 or 3 */
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const uint32_t kept = odd ? pairs[i + 1] : pairs[i];
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? pairs[i] : pairs[i + 1], 1);
+        x[i] = odd ? got : kept;
+        x[i + 1] = odd ? kept : got;
+    }
+    const uint32_t low = __shfl_xor_sync(0xffffffffu, upper ? x[0] : x[2], 2);
+    const uint32_t high = __shfl_xor_sync(0xffffffffu, upper ? x[1] : x[3], 2);
+    return upper ? make_uint4(low, high, x[2], x[3]) : make_uint4(x[0], x[1], low, high);
+}
+
+/* A row's output, in chunks of 16 bytes: tile by tile four stores of its quad are 64 bytes. */
+template <typename X>
+static __device__ __forceinline__ void consumer_results(const attention_problem &p, int group,
+                                                        const wgmma_item &item, int consumer,
+                                                        const float (&o)[X::PARTS][X::O_TILES][4],
+                                                        const consumer_state &state, float factor)
+{
+    const int v_dim = static_cast<int>(p.a.v_dim);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float sum = quad_sum(state.sum[half]);
+        const int row = consumer_row(consumer, half);
+        const row_place place = place_of_row(item, group, row);
+        const float scale = finish_row(p.a, place.head, state.max[half] * factor, sum);
+        const int64_t token = item.rows.first_token - item.rows.past + place.index;
+        typename X::T *out = static_cast<typename X::T *>(p.a.out) + token * p.a.out_pitch +
+                             int64_t{ place.head } * v_dim;
+#pragma unroll
+        for (int n = 0; n < X::D / 8; n += 4) {
+            uint32_t pairs[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float *pair = &o[(n + i) / X::O_TILES][(n + i) % X::O_TILES][2 * half];
+                pairs[i] = pack2(pair[0] * scale, pair[1] * scale, typename X::T());
+            }
+            const uint4 chunk = transpose_quad(pairs);
+            const int d = (n + static_cast<int>(threadIdx.x) % 4) * 8;
+            if (item.rows.row + row < item.rows.n_rows && d < v_dim)
+                *reinterpret_cast<uint4 *>(out + d) = chunk;
+        }
+    }
+}
+
+/* The tiles of one item; *n counts them over all. */
+template <typename X>
+static __device__ __forceinline__ void
+consume_item(const attention_problem &p, int group, const wgmma_item &item,
+             const wgmma_shared<X> &shared, int consumer, uint32_t *n)
+{
+    using S = wgmma_shared<X>;
+    const float factor = score_scale_of(p.a, item.rows.kv_head).factor;
+    const uint64_t q =
+        panel_descriptor(shared.base + consumer * CONSUMER_ROWS * PANEL_ROW_BYTES, WGMMA_ROWS);
+    const auto tile_of = [&](bool is_v, uint32_t at) {
+        return panel_descriptor(shared.tile(is_v, at), X::TOKENS);
+    };
+    const int last = item.tile, tiles = item.tiles;
+    float o[X::PARTS][X::O_TILES][4] = {}, s[X::S_TILES][4];
+    uint32_t weights[X::TOKENS / 16][4];
+    consumer_state state = { { -INFINITY, -INFINITY }, { 0.0f, 0.0f }, { 1.0f, 1.0f } };
+
+    if (tiles > 0) {
+        barrier_wait(shared.full(false, *n), S::phase(*n));
+        fence_for_wgmma();
+        wgmma_begin();
+        score_panels<X>(s, q, tile_of(false, *n));
+        wgmma_wait<0>();
+        hold_registers(s);
+        release(shared.empty(false, *n));
+        if (tiles == 1) release(shared.q_empty());
+        weigh_scores<X>(p, group, item, consumer, factor, last, s, &state);
+        pack_weights<X>(weights, s);
+#pragma unroll 1
+        for (int i = 1; i < tiles; i++, *n += 1) {
+            barrier_wait(shared.full(false, *n + 1), S::phase(*n + 1));
+            barrier_wait(shared.full(true, *n), S::phase(*n));
+            fence_for_wgmma();
+            named_sync(1 + consumer, CONSUMERS * WARPGROUP_THREADS);
+            wgmma_begin();
+            score_panels<X>(s, q, tile_of(false, *n + 1));
+            weigh_panels<X>(o, weights, tile_of(true, *n));
+            named_arrive(2 - consumer, CONSUMERS * WARPGROUP_THREADS);
+            wgmma_wait<1>();
+            hold_registers(s);
+            release(shared.empty(false, *n + 1));
+            if (i + 1 == tiles) release(shared.q_empty());
+            weigh_scores<X>(p, group, item, consumer, factor, last - i, s, &state);
+            wgmma_wait<0>();
+            hold_sums<X>(o);
+            release(shared.empty(true, *n));
+            rescale_sums<X>(o, state);
+            pack_weights<X>(weights, s);
+        }
+        barrier_wait(shared.full(true, *n), S::phase(*n));
+        fence_for_wgmma();
+        wgmma_begin();
+        weigh_panels<X>(o, weights, tile_of(true, *n));
+        wgmma_wait<0>();
+        hold_sums<X>(o);
+        release(shared.empty(true, *n));
+        *n += 1;
+    } else {
+        release(shared.q_empty());
+    }
+    consumer_results<X>(p, group, item, consumer, o, state, factor);
+}
+
+/* Consumers take turns at the tensor cores: while one has its products computed, the other weighs its scores. */
+template <typename X>
+static __device__ __forceinline__ void
+consume(const attention_problem &p, const attention_plan &plan, const wgmma_shared<X> &shared,
+        const wgmma_item slots[2], int consumer)
+{
+    uint32_t n = 0;
+    if (consumer == 1) named_arrive(1, CONSUMERS * WARPGROUP_THREADS);
+    for (uint32_t items = 0;; items++) {
+        barrier_wait(shared.q_full(), items % 2);
+        const wgmma_item &item = slots[items % 2];
+        if (item.tiles < 0) break;
+        consume_item<X>(p, plan.group, item, shared, consumer, &n);
+    }
+}
+
+template <typename X>
+static __global__ void __launch_bounds__(WGMMA_THREADS, 1)
+    attend_prefill_wgmma(const attention_problem p, const attention_plan plan)
+{
+    extern __shared__ __align__(1024) uint8_t dynamic[];
+    __shared__ wgmma_item slots[2];
+    const wgmma_shared<X> shared = { (shared_address(dynamic) + 1023) / 1024 * 1024 };
+    const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / WARPGROUP_THREADS, 0);
+    if (threadIdx.x < X::N_BARRIERS) {
+        const int i = static_cast<int>(threadIdx.x);
+        const int arrivals = i < 2 * X::STAGES    ? int{ WARPGROUP_THREADS }
+                             : i == 4 * X::STAGES ? WARPGROUP_THREADS + 1
+                                                  : int{ CONSUMER_WARPS };
+        barrier_init(shared.base + X::BARRIERS + i * 8, arrivals);
+        barrier_init_done();
+    }
+    __syncthreads();
+    if (warpgroup == 0) {
+        fewer_registers<PRODUCER_REGISTERS>();
+        produce<X>(p, plan, shared, slots);
+    } else {
+        more_registers<CONSUMER_REGISTERS>();
+        consume<X>(p, plan, shared, slots, warpgroup - 1);
+    }
+}
+
+#endif

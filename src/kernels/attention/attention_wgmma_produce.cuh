@@ -1,0 +1,232 @@
+/* The producer of attention on Hopper's tensor cores: what it and the consumers share, items, and copies.
+ * attention_wgmma_sm90.cu explains it. */
+#ifndef SPEY_KERNELS_ATTENTION_ATTENTION_WGMMA_PRODUCE_CUH
+#define SPEY_KERNELS_ATTENTION_ATTENTION_WGMMA_PRODUCE_CUH
+
+#include "kernels/attention/attention_prefill.cuh"
+#include "kernels/cuda/sm90.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+enum {
+    CONSUMERS = 2, /* warpgroups, of 64 rows each */
+    CONSUMER_ROWS = 64,
+    WGMMA_ROWS = CONSUMERS * CONSUMER_ROWS,
+    WGMMA_THREADS = (1 + CONSUMERS) * WARPGROUP_THREADS,
+    CONSUMER_WARPS = CONSUMERS * WARPGROUP_THREADS / 32,
+    PRODUCER_REGISTERS = 88,
+    CONSUMER_REGISTERS = 208
+};
+
+/* T: of q, K, V and the products. D: largest head size. Shared memory: Q, then stages of K, then of V, all in panels, then
+ * barriers. */
+template <typename T_, int D_> struct wgmma_traits {
+    using T = T_;
+    static constexpr int D = D_, TOKENS = D <= 128 ? 128 : 64, STAGES = 2, CHUNKS = D / 8;
+    static constexpr int PARTS = D <= 128 ? 1 : 2; /* of the output, as wide as an instruction */
+    static constexpr int S_TILES = TOKENS / 8, O_TILES = D / 8 / PARTS;
+    static constexpr int Q = WGMMA_ROWS * D * 2, TILE = TOKENS * D * 2;
+    static constexpr int BARRIERS = Q + 2 * STAGES * TILE, N_BARRIERS = 4 * STAGES + 2;
+    static constexpr int BYTES =
+        BARRIERS + N_BARRIERS * 8 + 1024; /* to begin at a multiple of 1024 */
+};
+
+/* Where things lie. Barriers: a tile of K or V has come (`full`) or is no longer read (`empty`). */
+template <typename X> struct wgmma_shared {
+    uint32_t base;
+
+    __device__ __forceinline__ uint32_t tile(bool is_v, uint32_t n) const
+    {
+        return base + X::Q + ((is_v ? X::STAGES : 0) + n % X::STAGES) * X::TILE;
+    }
+    __device__ __forceinline__ uint32_t full(bool is_v, uint32_t n) const
+    {
+        return base + X::BARRIERS + ((is_v ? X::STAGES : 0) + n % X::STAGES) * 8;
+    }
+    __device__ __forceinline__ uint32_t empty(bool is_v, uint32_t n) const
+    {
+        return full(is_v, n) + 2 * X::STAGES * 8;
+    }
+    __device__ __forceinline__ uint32_t q_full() const
+    {
+        return base + X::BARRIERS + 4 * X::STAGES * 8;
+    }
+    __device__ __forceinline__ uint32_t q_empty() const
+    {
+        return q_full() + 8;
+    }
+    /* Of the barriers of the nth tile. */
+    static __device__ __forceinline__ uint32_t phase(uint32_t n)
+    {
+        return n / X::STAGES % 2;
+    }
+};
+
+/* ---- items ---- */
+
+/* The rows of an item and the tiles that they see, the last one first. The producer finds it and puts it into shared memory,
+ * where consumers read it when they need it: their registers are full. */
+struct wgmma_item {
+    prefill_item rows;
+    int cache_len;
+    cache_range range;
+    int tile, tiles; /* the last tile, and how many; -1: there are no more items */
+    struct {
+        int begin, end;
+    } all[CONSUMERS]; /* what all rows of a consumer see */
+};
+
+static __device__ __forceinline__ int row_index(const prefill_item &item, int group, int row)
+{
+    return item.past + min(item.row + row, item.n_rows - 1) / group;
+}
+
+/* CTAs take items by turns, in every other round from the other end: the long ones come first. */
+template <typename X>
+static __device__ __forceinline__ wgmma_item next_item(const attention_problem &p,
+                                                       const attention_plan &plan,
+                                                       item_cursor *cursor, int *round)
+{
+    const int ctas = static_cast<int>(gridDim.x), cta = static_cast<int>(blockIdx.x);
+    const int nth = *round * ctas + (*round % 2 ? ctas - 1 - cta : cta);
+    const auto count = [&](int seq) { return prefill_items<WGMMA_ROWS>(p, plan, seq); };
+    int seq, inside;
+    wgmma_item item;
+    item.tiles = -1;
+    *round += 1;
+    if (!find_item(cursor, p.n_seqs, nth, count, &seq, &inside)) return item;
+    item.rows = prefill_item_at<WGMMA_ROWS>(p, plan, seq, inside);
+    item.cache_len = p.cache_len[seq];
+    int begin = 0, end = 0;
+#pragma unroll
+    for (int i = 0; i < CONSUMERS; i++) {
+        const warp_view view =
+            view_of(p, row_index(item.rows, plan.group, i * CONSUMER_ROWS),
+                    row_index(item.rows, plan.group, (i + 1) * CONSUMER_ROWS - 1), item.cache_len);
+        item.all[i] = { view.all_begin, view.all_end };
+        if (i == 0) begin = view.some_begin;
+        end = view.some_end;
+    }
+    item.range = { seq, item.rows.kv_head, begin, end };
+    item.tile = (end - 1) / X::TOKENS;
+    item.tiles = end > begin ? item.tile - begin / X::TOKENS + 1 : 0;
+    return item;
+}
+
+/* ---- the producer ---- */
+
+/* Where the strips of a tile are, one a lane. */
+struct strip_places {
+    int block, inside;
+};
+
+template <typename X>
+static __device__ __forceinline__ strip_places find_strips(const attention_problem &p,
+                                                           const cache_range &range, int tile)
+{
+    const int lane = threadIdx.x % 32, first = tile * X::TOKENS + lane * STRIP_TOKENS;
+    const int nth = p.block_shift >= 0 ? first >> p.block_shift : first / p.a.kv.block_tokens;
+    const bool some =
+        lane < X::TOKENS / STRIP_TOKENS && first + STRIP_TOKENS > range.begin && first < range.end;
+    return { some ? p.blocks[range.seq * p.table_pitch + nth] : 0,
+             first - nth * p.a.kv.block_tokens };
+}
+
+/* A tile of K or V; tokens outside of the range become zeros, unread. */
+template <typename X>
+static __device__ __forceinline__ void copy_panels(uint32_t to, const attention_problem &p,
+                                                   const cache_range &range, int tile,
+                                                   const strip_places &places, bool is_v)
+{
+    constexpr int PASS = WARPGROUP_THREADS / X::CHUNKS; /* tokens at once */
+    const spey_kv_view &kv = p.a.kv;
+    const int thread = threadIdx.x % WARPGROUP_THREADS;
+    const int row = thread / X::CHUNKS, chunk = thread % X::CHUNKS;
+    const int token_bytes = static_cast<int>(is_v ? kv.v_token_bytes : kv.k_token_bytes);
+    const bool mine = chunk < static_cast<int>(is_v ? p.a.v_dim : p.a.k_dim) / 8;
+    const uint8_t *head = kv.base + row * token_bytes + chunk * 16 +
+                          (is_v ? kv.v_offset + range.kv_head * kv.v_head_bytes
+                                : kv.k_offset + range.kv_head * kv.k_head_bytes);
+#pragma unroll
+    for (int s = 0; s < X::TOKENS / STRIP_TOKENS; s++) {
+        const int64_t block = __shfl_sync(0xffffffffu, places.block, s);
+        const int inside = __shfl_sync(0xffffffffu, places.inside, s);
+        const uint8_t *from = head + block * kv.block_bytes + inside * token_bytes;
+#pragma unroll
+        for (int i = 0; i < STRIP_TOKENS; i += PASS) {
+            const int token = tile * X::TOKENS + s * STRIP_TOKENS + i + row;
+            copy_async16(to + panel_place(X::TOKENS, s * STRIP_TOKENS + i + row, chunk),
+                         from + i * token_bytes, mine && token >= range.begin && token < range.end);
+        }
+    }
+}
+
+template <typename X>
+static __device__ __forceinline__ void copy_query_panels(uint32_t to, const attention_problem &p,
+                                                         const attention_plan &plan,
+                                                         const prefill_item &item)
+{
+    constexpr int PASS = WARPGROUP_THREADS / X::CHUNKS;
+    const int thread = threadIdx.x % WARPGROUP_THREADS, chunk = thread % X::CHUNKS;
+    const bool mine = chunk < static_cast<int>(p.a.k_dim) / 8;
+    const uint16_t *q = static_cast<const uint16_t *>(p.a.q) + chunk * 8;
+#pragma unroll 4
+    for (int row = thread / X::CHUNKS; row < WGMMA_ROWS; row += PASS) {
+        const bool there = mine && item.row + row < item.n_rows;
+        const int at = there ? item.row + row : 0, token = at / plan.group;
+        const int head = item.kv_head * plan.group + at - token * plan.group;
+        copy_async16(to + panel_place(WGMMA_ROWS, row, chunk),
+                     q + (item.first_token + token) * p.a.q_pitch + head * p.a.k_dim, there);
+    }
+}
+
+/* In the order in which consumers need them: K of the first tile, then of each tile before V of the one before. */
+template <typename X>
+static __device__ __forceinline__ void produce_tiles(const attention_problem &p,
+                                                     const wgmma_shared<X> &shared,
+                                                     const wgmma_item &item, uint32_t n)
+{
+    using S = wgmma_shared<X>;
+    strip_places places = find_strips<X>(p, item.range, item.tile), before = places;
+#pragma unroll 1
+    for (int i = 0; i <= item.tiles; i++, n++) {
+        if (i < item.tiles) {
+            barrier_wait(shared.empty(false, n), S::phase(n) ^ 1);
+            copy_panels<X>(shared.tile(false, n), p, item.range, item.tile - i, places, false);
+            barrier_arrive_copied(shared.full(false, n));
+        }
+        if (i > 0) {
+            barrier_wait(shared.empty(true, n - 1), S::phase(n - 1) ^ 1);
+            copy_panels<X>(shared.tile(true, n - 1), p, item.range, item.tile - i + 1, before,
+                           true);
+            barrier_arrive_copied(shared.full(true, n - 1));
+        }
+        before = places;
+        if (i + 1 < item.tiles) places = find_strips<X>(p, item.range, item.tile - i - 1);
+    }
+}
+
+template <typename X>
+static __device__ __forceinline__ void produce(const attention_problem &p,
+                                               const attention_plan &plan,
+                                               const wgmma_shared<X> &shared, wgmma_item slots[2])
+{
+    item_cursor cursor = no_items();
+    uint32_t n = 0;
+    int round = 0;
+    for (uint32_t items = 0;; items++) {
+        const wgmma_item item = next_item<X>(p, plan, &cursor, &round);
+        barrier_wait(shared.q_empty(), items % 2 ^ 1);
+        if (threadIdx.x % WARPGROUP_THREADS == 0) {
+            slots[items % 2] = item;
+            barrier_arrive(shared.q_full());
+        }
+        if (item.tiles > 0) copy_query_panels<X>(shared.base, p, plan, item.rows);
+        barrier_arrive_copied(shared.q_full());
+        if (item.tiles < 0) break;
+        if (item.tiles > 0) produce_tiles<X>(p, shared, item, n);
+        n += item.tiles;
+    }
+    copy_wait<0>();
+}
+
+#endif
