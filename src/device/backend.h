@@ -13,8 +13,12 @@
 #include "base/status.h"
 #include "device/kernel.h"
 
-enum { SPEY_TACTICS_SUBJECT_BYTES = 192 };
-enum { SPEY_BACKEND_ABI = 3 };
+enum {
+    SPEY_BACKEND_ABI = 4,
+    SPEY_TACTICS_SUBJECT_BYTES = 192,
+    SPEY_FETCHES_MAX = 2, /* under way */
+    SPEY_FETCH_BYTES_MAX = 1 << 20,
+};
 
 /* What spey gives a plug-in. */
 typedef struct spey_backend_host {
@@ -53,6 +57,10 @@ typedef struct spey_backend {
     /* Ordered with run(); `host` may be reused when upload returns; after download returns it holds the bytes. */
     spey_status (*upload)(spey_device *device, void *dst, const void *host, size_t bytes);
     spey_status (*download)(spey_device *device, void *host, const void *src, size_t bytes);
+    /* A download in two halves: begin queues it, in order with run(), and end waits for it, not for what was queued behind, and
+     * writes `host`. They end in the order in which they began. NULL: no such thing. */
+    spey_status (*fetch_begin)(spey_device *device, const void *src, size_t bytes);
+    spey_status (*fetch_end)(spey_device *device, void *host, size_t bytes);
     /* Within device memory, ordered with run(); they may not overlap. */
     spey_status (*copy)(spey_device *device, void *dst, const void *src, size_t bytes);
 

@@ -151,7 +151,8 @@ static spey_status load(spey_runner *r, const spey_engine_file *engine,
     SPEY_TRY(spey_runner_prepare_find(r));
     spey_tactics_load(&r->program);
     if (limits->tune) SPEY_TRY(spey_tactics_tune(&r->program, &r->binding));
-    if (limits->ahead) SPEY_TRY(spey_driver_new(spey_runner_carry_out, r, &r->driver));
+    if (limits->ahead && !r->queues)
+        SPEY_TRY(spey_driver_new(spey_runner_carry_out, r, &r->driver));
     spey_program_drop_graph(&r->program);
     spey_memplan_free(r->layout.memplan);
     r->layout.memplan = NULL;

@@ -4,8 +4,9 @@
  * decode mixed), runs the graph once and gives logits; nothing on the step path allocates. One thread at a time.
  *
  * A step has two halves. submit checks it, reserves its blocks and copies all that it needs; wait brings the results. With
- * `ahead` in the limits a thread of the runner's has the device and carries steps out in their order, and two may be under way;
- * otherwise submit carries the step out itself, and one may be. */
+ * `ahead` in the limits two may be under way: submit queues the second one behind the first where the device has a queue;
+ * where it has none a thread of the runner's carries them out in their order. Otherwise submit carries the step out itself,
+ * and one may be under way. */
 #ifndef SPEY_RUNTIME_RUNNER_H
 #define SPEY_RUNTIME_RUNNER_H
 

@@ -37,7 +37,7 @@ typedef struct step_flight {
     /* Its results: */
     spey_status status;
     char error[SPEY_ERROR_BYTES_MAX];
-    uint64_t busy_ns, idle_ns; /* it took, after so long without a step */
+    uint64_t begin_ns, busy_ns, idle_ns; /* it took, after so long without a step */
 } step_flight;
 
 enum { FLIGHTS_MAX = 2 };
@@ -52,9 +52,11 @@ struct spey_runner {
     float *host_logits; /* what `logits` gives; the same memory when the device writes ours */
     step_flight flights[FLIGHTS_MAX];
     uint64_t n_submitted, n_waited;
+    bool queues; /* steps are queued on the device, each behind the one under way */
     spey_driver
         *driver; /* has the device, the batch and the binding from submit to wait; NULL: none */
-    spey_status failed; /* of the first step that failed; the driver's */
+    spey_status failed; /* of the first step that failed; the driver's, if there is one, as its */
+    uint64_t n_failed;  /* number is, counted from 1 */
     spey_ragged batch;  /* its arrays lie in `tables` */
     spey_kv_cache *kv;
     spey_binding binding;
@@ -119,8 +121,10 @@ spey_status spey_runner_upload_tables(spey_runner *r, const step_flight *f);
 spey_status spey_runner_prepare_find(spey_runner *r);
 /* Queue what puts the ids of the step before in place. */
 spey_status spey_runner_link(spey_runner *r, const step_flight *f);
-/* Queue what chooses the ids of a step; bring them, and the rows that are wanted. */
+/* Queue what chooses the ids of a step. */
 spey_status spey_runner_find(spey_runner *r, const step_flight *f);
+/* Bring them, and the rows that are wanted. Where steps are queued this waits for the step, and for it alone. */
+spey_status spey_runner_bring(spey_runner *r, const step_flight *f);
 /* Bring all rows. */
 spey_status spey_runner_fetch_logits(spey_runner *r, const step_flight *f);
 

@@ -42,7 +42,12 @@ spey_status spey_runner_prepare_find(spey_runner *r)
                                 .ids = device_table(r, tables->ids) };
     SPEY_TRY(spey_kernel_choose(r->program.backend, "argmax", &r->argmax, &r->argmax_row));
     SPEY_TRY(spey_kernel_choose(r->program.backend, "link", &r->link, &r->link_row));
-    return prepare_sample(r);
+    SPEY_TRY(prepare_sample(r));
+    const size_t most = tables->logprobs - tables->found +
+                        (size_t)r->layout.plan.limits.outputs_max * sizeof(float);
+    r->queues = r->layout.plan.limits.ahead && r->program.backend->fetch_begin &&
+                most <= SPEY_FETCH_BYTES_MAX;
+    return SPEY_OK;
 }
 
 spey_status spey_runner_link(spey_runner *r, const step_flight *f)
@@ -66,28 +71,31 @@ spey_status spey_runner_fetch_logits(spey_runner *r, const step_flight *f)
     return fetch_rows(r, 0, f->n_outputs);
 }
 
-static spey_status find_best(spey_runner *r, const step_flight *f)
-{
-    const spey_step step = { .kernel = r->argmax_row, .args = &r->argmax };
-    int32_t *found = runner_table(f, r->layout.tables.found);
-    size_t bytes = (size_t)f->n_outputs * sizeof(*found);
-    r->argmax.rows = f->n_outputs;
-    SPEY_TRY(r->program.backend->run(r->program.device, &step, 1));
-    if (found == r->argmax.out || !bytes) return SPEY_OK;
-    return r->program.backend->download(r->program.device, found, r->argmax.out, bytes);
-}
-
-/* Ids and log-probabilities lie one behind the other. Rows that come are fetched in pieces as long as they go. */
-static spey_status find_by_rules(spey_runner *r, const step_flight *f)
+/* Ids, and behind them log-probabilities. At least one id, so that there is something to wait for. */
+static size_t found_bytes(const spey_runner *r, const step_flight *f)
 {
     const spey_table_layout *tables = &r->layout.tables;
-    const spey_step step = { .kernel = r->sample_row, .args = &r->sample };
-    int32_t *found = runner_table(f, tables->found);
-    size_t bytes = tables->logprobs - tables->found + (size_t)f->n_outputs * sizeof(float);
-    r->sample.rows = f->n_outputs;
-    if (!f->n_outputs) return SPEY_OK;
-    SPEY_TRY(r->program.backend->run(r->program.device, &step, 1));
-    SPEY_TRY(r->program.backend->download(r->program.device, found, r->sample.out, bytes));
+    size_t n = f->n_outputs > 0 ? (size_t)f->n_outputs : 1;
+    return n * sizeof(int32_t) + (f->has_rules ? tables->logprobs - tables->found : 0);
+}
+
+spey_status spey_runner_find(spey_runner *r, const step_flight *f)
+{
+    const spey_step by_rules = { .kernel = r->sample_row, .args = &r->sample };
+    const spey_step best = { .kernel = r->argmax_row, .args = &r->argmax };
+    const spey_backend *backend = r->program.backend;
+    r->sample.rows = r->argmax.rows = f->n_outputs;
+    if (f->has_rules) SPEY_TRY(backend->run(r->program.device, &by_rules, 1));
+    if (f->wants_best) SPEY_TRY(backend->run(r->program.device, &best, 1));
+    return r->queues ? backend->fetch_begin(r->program.device, r->argmax.out, found_bytes(r, f))
+                     : SPEY_OK;
+}
+
+/* Rows that come are fetched in pieces as long as they go. */
+static spey_status bring_rows(spey_runner *r, const step_flight *f)
+{
+    int32_t *found = runner_table(f, r->layout.tables.found);
+    if (!f->has_rules && !f->wants_best) return spey_runner_fetch_logits(r, f);
     for (int32_t row = 0, end; row < f->n_outputs; row = end + 1) {
         for (end = row; end < f->n_outputs && runner_brings_row(r, f, end); end++)
             found[end] = SPEY_ROW_COMES;
@@ -96,8 +104,14 @@ static spey_status find_by_rules(spey_runner *r, const step_flight *f)
     return SPEY_OK;
 }
 
-spey_status spey_runner_find(spey_runner *r, const step_flight *f)
+spey_status spey_runner_bring(spey_runner *r, const step_flight *f)
 {
-    if (f->has_rules) return find_by_rules(r, f);
-    return f->wants_best ? find_best(r, f) : spey_runner_fetch_logits(r, f);
+    const spey_backend *backend = r->program.backend;
+    int32_t *found = runner_table(f, r->layout.tables.found);
+    bool has_ids = f->n_outputs > 0 && (f->has_rules || f->wants_best);
+    if (r->queues)
+        SPEY_TRY(backend->fetch_end(r->program.device, found, found_bytes(r, f)));
+    else if (has_ids && found != r->argmax.out)
+        SPEY_TRY(backend->download(r->program.device, found, r->argmax.out, found_bytes(r, f)));
+    return bring_rows(r, f);
 }

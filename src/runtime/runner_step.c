@@ -102,34 +102,50 @@ static spey_status run_bound(spey_runner *r, const step_flight *f, int begin, in
                            binding->steps + begin, end - begin);
 }
 
-/* All of a step that is the device's. */
-static spey_status run_flight(spey_runner *r, step_flight *f)
+static spey_status begin_flight(spey_runner *r, step_flight *f)
 {
     const spey_binding *binding = &r->binding;
-    uint64_t begin_ns = spey_clock_ns();
+    f->begin_ns = spey_clock_ns();
     SPEY_TRY(run_bound(r, f, binding->n_source_steps,
                        f->n_outputs ? binding->sizes.n_steps : binding->n_token_steps));
-    SPEY_TRY(spey_runner_find(r, f));
-    SPEY_TRY(r->program.backend->sync(r->program.device));
-    f->idle_ns = r->last_end_ns ? begin_ns - r->last_end_ns : 0;
+    return spey_runner_find(r, f);
+}
+
+/* A step that was queued behind another one began when that ended. */
+static spey_status end_flight(spey_runner *r, step_flight *f)
+{
+    SPEY_TRY(spey_runner_bring(r, f));
+    if (!r->queues) SPEY_TRY(r->program.backend->sync(r->program.device));
+    const uint64_t last_ns = r->last_end_ns, begin_ns = f->begin_ns;
     r->last_end_ns = spey_clock_ns();
-    f->busy_ns = r->last_end_ns - begin_ns;
+    f->idle_ns = last_ns && begin_ns > last_ns ? begin_ns - last_ns : 0;
+    f->busy_ns = r->last_end_ns - (begin_ns > last_ns ? begin_ns : last_ns);
     return SPEY_OK;
+}
+
+/* A half of step `number`, unless it or one before it has failed: then the cache lacks what that was to write. */
+static void carry_out(spey_runner *r, uint64_t number,
+                      spey_status (*half)(spey_runner *r, step_flight *f))
+{
+    step_flight *f = &r->flights[(number - 1) % FLIGHTS_MAX];
+    const step_flight *failed = &r->flights[(r->n_failed - 1) % FLIGHTS_MAX];
+    if (f->status) return;
+    if (r->failed && number > r->n_failed) {
+        f->status = r->failed;
+        memmove(f->error, failed->error, sizeof(f->error));
+        return;
+    }
+    f->status = half(r, f);
+    if (!f->status) return;
+    r->failed = f->status;
+    r->n_failed = number;
+    snprintf(f->error, sizeof(f->error), "%s", spey_last_error());
 }
 
 void spey_runner_carry_out(void *user, uint64_t number)
 {
-    spey_runner *r = user;
-    step_flight *f = &r->flights[(number - 1) % FLIGHTS_MAX];
-    const step_flight *before = &r->flights[number % FLIGHTS_MAX];
-    f->busy_ns = f->idle_ns = 0;
-    if (r->failed) { /* the cache lacks what that step was to write */
-        f->status = r->failed;
-        memcpy(f->error, before->error, sizeof(f->error));
-        return;
-    }
-    r->failed = f->status = run_flight(r, f);
-    if (f->status) snprintf(f->error, sizeof(f->error), "%s", spey_last_error());
+    carry_out(user, number, begin_flight);
+    carry_out(user, number, end_flight);
 }
 
 int spey_runner_under_way(const spey_runner *r)
@@ -173,10 +189,16 @@ spey_status spey_runner_submit(spey_runner *r, const spey_submission *submission
                                  spey_runner_length_after(r, submission, s)));
     spey_runner_fill_tables(r, f, submission, false);
     spey_runner_take_copies(r, f);
-    if (r->driver)
+    f->status = SPEY_OK;
+    f->busy_ns = f->idle_ns = 0;
+    if (r->driver) {
         spey_driver_start(r->driver);
-    else
-        SPEY_TRY(run_flight(r, f));
+    } else if (r->queues) {
+        carry_out(r, r->n_submitted + 1, begin_flight);
+    } else {
+        SPEY_TRY(begin_flight(r, f));
+        SPEY_TRY(end_flight(r, f));
+    }
     spey_kv_copies_done(r->kv);
     r->n_submitted++;
     return SPEY_OK;
@@ -188,6 +210,7 @@ spey_status spey_runner_wait(spey_runner *r, spey_step_rows *out)
     SPEY_ASSERT(spey_runner_under_way(r) > 0);
     const step_flight *f = flight_of(r, r->n_waited++);
     if (r->driver) spey_driver_wait(r->driver, r->n_waited);
+    if (r->queues) carry_out(r, r->n_waited, end_flight);
     r->busy_ns += f->busy_ns;
     r->idle_ns += f->idle_ns;
     if (f->status) return SPEY_FAIL(f->status, "%s", f->error);

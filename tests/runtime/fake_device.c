@@ -8,6 +8,10 @@
 static const spey_backend_host *spey;
 static int n_runs, fails_at; /* of the device that was opened last */
 
+/* Of downloads in two halves: two buffers, as if what was queued had been done at once. */
+static uint8_t fetches[SPEY_FETCHES_MAX][SPEY_FETCH_BYTES_MAX];
+static int n_fetches, n_fetched;
+
 static int fake_device_count(void)
 {
     return 1000;
@@ -16,7 +20,7 @@ static int fake_device_count(void)
 static spey_status fake_device_open(int index, const spey_device_options *options,
                                     spey_device **out)
 {
-    n_runs = 0;
+    n_runs = n_fetches = n_fetched = 0;
     fails_at = index;
     return spey_cpu_backend()->device_open(0, options, out);
 }
@@ -25,6 +29,22 @@ static void fake_device_info(const spey_device *device, spey_device_info *out)
 {
     spey_cpu_backend()->device_info(device, out);
     out->host_memory = false;
+}
+
+static spey_status fake_fetch_begin(spey_device *device, const void *src, size_t bytes)
+{
+    (void)device;
+    if (n_fetches - n_fetched >= SPEY_FETCHES_MAX) return spey->fail(SPEY_INTERNAL, "a fetch more");
+    memcpy(fetches[n_fetches++ % SPEY_FETCHES_MAX], src, bytes);
+    return SPEY_OK;
+}
+
+static spey_status fake_fetch_end(spey_device *device, void *host, size_t bytes)
+{
+    (void)device;
+    if (n_fetched >= n_fetches) return spey->fail(SPEY_INTERNAL, "a fetch that did not begin");
+    memcpy(host, fetches[n_fetched++ % SPEY_FETCHES_MAX], bytes);
+    return SPEY_OK;
 }
 
 static spey_status fake_run(spey_device *device, const spey_step *steps, int n_steps)
@@ -49,5 +69,7 @@ const spey_backend *spey_backend_plugin(const spey_backend_host *host)
     backend.device_open = fake_device_open;
     backend.device_info = fake_device_info;
     backend.run = fake_run;
+    backend.fetch_begin = fake_fetch_begin;
+    backend.fetch_end = fake_fetch_end;
     return &backend;
 }

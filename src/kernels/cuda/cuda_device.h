@@ -37,9 +37,11 @@ struct spey_device {
     cudaStream_t stream; /* everything runs on it, in order */
     bool capturing;
 
-    uint8_t *staging; /* pinned; cut into the slots */
+    uint8_t *staging; /* pinned; cut into the slots, and those of fetches */
     spey_cuda_slot slots[SPEY_CUDA_COPY_WORKERS][SPEY_CUDA_SLOTS];
     int next_slot[SPEY_CUDA_COPY_WORKERS];
+    spey_cuda_slot fetches[SPEY_FETCHES_MAX];
+    uint64_t n_fetches, n_fetched; /* begun and ended */
 
     spey_cublaslt *cublaslt;
 
@@ -85,6 +87,8 @@ void spey_cuda_memory_free(spey_device *device, void *memory, size_t bytes);
 spey_status spey_cuda_upload(spey_device *device, void *dst, const void *host, size_t bytes);
 spey_status spey_cuda_copy(spey_device *device, void *dst, const void *src, size_t bytes);
 spey_status spey_cuda_download(spey_device *device, void *host, const void *src, size_t bytes);
+spey_status spey_cuda_fetch_begin(spey_device *device, const void *src, size_t bytes);
+spey_status spey_cuda_fetch_end(spey_device *device, void *host, size_t bytes);
 
 #ifdef __cplusplus
 }

@@ -150,6 +150,28 @@ spey_status spey_cuda_download(spey_device *device, void *host, const void *src,
     return error == cudaSuccess ? SPEY_OK : spey_cuda_failed(error, "download");
 }
 
+spey_status spey_cuda_fetch_begin(spey_device *device, const void *src, size_t bytes)
+{
+    SPEY_TRY(refuse_in_capture(device, "fetch"));
+    SPEY_ASSERT(device->n_fetches - device->n_fetched < SPEY_FETCHES_MAX);
+    SPEY_ASSERT(bytes <= SPEY_CUDA_SLOT_BYTES);
+    spey_cuda_slot *slot = &device->fetches[device->n_fetches % SPEY_FETCHES_MAX];
+    SPEY_CUDA_TRY(cudaSetDevice(device->index));
+    SPEY_CUDA_TRY(cudaMemcpyAsync(slot->bytes, src, bytes, cudaMemcpyDeviceToHost, device->stream));
+    SPEY_CUDA_TRY(cudaEventRecord(slot->done, device->stream));
+    device->n_fetches++;
+    return SPEY_OK;
+}
+
+spey_status spey_cuda_fetch_end(spey_device *device, void *host, size_t bytes)
+{
+    SPEY_ASSERT(device->n_fetched < device->n_fetches);
+    const spey_cuda_slot *slot = &device->fetches[device->n_fetched++ % SPEY_FETCHES_MAX];
+    SPEY_CUDA_TRY(cudaEventSynchronize(slot->done));
+    memcpy(host, slot->bytes, bytes);
+    return SPEY_OK;
+}
+
 spey_status spey_cuda_copy(spey_device *device, void *dst, const void *src, size_t bytes)
 {
     SPEY_TRY(refuse_in_capture(device, "copy"));
@@ -190,25 +212,31 @@ void spey_cuda_memory_free(spey_device *device, void *memory, size_t bytes)
     cudaFree(memory);
 }
 
+static spey_status open_slot(spey_device *device, size_t number, spey_cuda_slot *slot)
+{
+    slot->bytes = device->staging + number * SPEY_CUDA_SLOT_BYTES;
+    SPEY_CUDA_TRY(cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming));
+    return SPEY_OK;
+}
+
 spey_status spey_cuda_staging_open(spey_device *device)
 {
-    size_t bytes = (size_t)SPEY_CUDA_COPY_WORKERS * SPEY_CUDA_SLOTS * SPEY_CUDA_SLOT_BYTES;
+    size_t n = (size_t)SPEY_CUDA_COPY_WORKERS * SPEY_CUDA_SLOTS + SPEY_FETCHES_MAX;
     void *staging;
-    SPEY_CUDA_TRY(cudaHostAlloc(&staging, bytes, cudaHostAllocDefault));
+    SPEY_CUDA_TRY(cudaHostAlloc(&staging, n * SPEY_CUDA_SLOT_BYTES, cudaHostAllocDefault));
     device->staging = staging;
-    for (int w = 0; w < SPEY_CUDA_COPY_WORKERS; w++) {
-        for (int s = 0; s < SPEY_CUDA_SLOTS; s++) {
-            spey_cuda_slot *slot = &device->slots[w][s];
-            slot->bytes =
-                device->staging + (size_t)(w * SPEY_CUDA_SLOTS + s) * SPEY_CUDA_SLOT_BYTES;
-            SPEY_CUDA_TRY(cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming));
-        }
-    }
+    for (size_t f = 0; f < SPEY_FETCHES_MAX; f++)
+        SPEY_TRY(open_slot(device, --n, &device->fetches[f]));
+    for (int w = 0; w < SPEY_CUDA_COPY_WORKERS; w++)
+        for (int s = 0; s < SPEY_CUDA_SLOTS; s++)
+            SPEY_TRY(open_slot(device, --n, &device->slots[w][s]));
     return SPEY_OK;
 }
 
 void spey_cuda_staging_close(spey_device *device)
 {
+    for (int f = 0; f < SPEY_FETCHES_MAX; f++)
+        if (device->fetches[f].done) cudaEventDestroy(device->fetches[f].done);
     for (int w = 0; w < SPEY_CUDA_COPY_WORKERS; w++)
         for (int s = 0; s < SPEY_CUDA_SLOTS; s++)
             if (device->slots[w][s].done) cudaEventDestroy(device->slots[w][s].done);
