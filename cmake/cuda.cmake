@@ -58,6 +58,7 @@ endfunction()
 
 set(spey_cuda_sources
     src/kernels/argmax/argmax_sm80.cu
+    src/kernels/attention/attention_latent_sm90.cu
     src/kernels/attention/attention_mma_e4m3_sm80.cu
     src/kernels/attention/attention_mma_i8_sm80.cu
     src/kernels/attention/attention_mma_sm80.cu

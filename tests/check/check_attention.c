@@ -84,6 +84,11 @@ static const struct attention_case {
     { "tiles, long",      2, 1, 128, 128, SPEY_BF16, SPEY_BF16, 32, 0, false, 8, 0.088f, 0, 0, true,  false, true,  1, { { 9, 700 }, { 20, 385 } } },
     { "tiles, long window",4, 1, 24,  16, SPEY_F16,  SPEY_F16,  48, 0, false, 8, 0.2f,   0, 200, true, false, false, 1, { { 150, 700 } } },
     { "tiles, many items",24, 24, 8,   8, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.3f,   0, 60, true, false, false, 1, { { 640, 640 }, { 1, 50 }, { 330, 500 } } },
+    { "latent",           9, 1, 576, 512, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.04f,   0, 0, true,  false, false, 1, { { 1, 70 }, { 2, 17 }, { 1, 1 } } },
+    { "latent, splits",   2, 1, 576, 512, SPEY_F16,  SPEY_F16,  32, 0, false, 0, 0.04f,   0, 0, true,  false, true,  1, { { 1, 300 }, { 1, 128 } } },
+    { "latent, many heads",80, 1, 576, 512, SPEY_BF16, SPEY_BF16, 16, 1, false, 8, 0.04f, 0, 0, true,  false, false, 1, { { 1, 5 } } },
+    { "latent, chunk",   12, 1, 264,  40, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.06f,   0, 0, true,  false, true,  1, { { 13, 100 }, { 1, 30 }, { 40, 40 } } },
+    { "latent, all options", 6, 2, 320, 72, SPEY_F16, SPEY_F16, 16, 0, false, 8, 0.06f, 9.0f, 50, true, true, true, 2, { { 9, 80 }, { 1, 130 } } },
     { "tiles, sharp",     4, 2,  64,  64, SPEY_F16,  SPEY_F16,  16, 0, false, 0, 0.125f, 0, 0, true,  false, false, 60, { { 70, 70 }, { 1, 600 } } },
 };
 
