@@ -536,7 +536,7 @@ static spey_submission ask(const spey_context *c, const spey_schedule *s, spey_r
         const spey_request *r = s->items[i].owner;
         if (!s->items[i].n_outputs) continue;
         best = best && spey_request_takes_best(r);
-        alone = alone && r->width == 1;
+        alone = alone && r->width == 1 && !r->guide; /* a mask is of the token before */
     }
     bool rules = !best && spey_runner_rule_page(c->runner, page);
     int32_t row = 0;

@@ -321,8 +321,8 @@ static size_t take(size_t *offset, uint64_t n)
     return at;
 }
 
-/* Ids that the rules of a step may point to: histories of everyone, as far as they are not longer than that. */
-enum { RULE_IDS_MAX = 1 << 20, RULE_IDS_MORE = 256 };
+/* What the rules of a step may point to: histories and masks of everyone, as far as they are not more than that. */
+enum { RULE_IDS_MAX = 1 << 20, RULE_IDS_MORE = 256, MASK_WORDS_MAX = 4 << 20 };
 
 static int64_t rule_ids_max(const spey_limits_plan *limits, const spey_program *program)
 {
@@ -340,6 +340,9 @@ static void lay_out_tables(spey_layout *layout, const spey_program *program)
     size_t offset = 0;
     tables->rule_ids_max = rule_ids_max(limits, program);
     const uint64_t n_rules = tables->rule_ids_max > 0; /* of a row */
+    tables->mask_words = 2 * div_up(program->info->vocab_size, 64);
+    if (n_rules)
+        tables->masks_max = min64(MASK_WORDS_MAX / tables->mask_words, limits->outputs_max);
     tables->ids = take(&offset, tokens);
     tables->positions = take(&offset, tokens);
     tables->token_seq = take(&offset, tokens);
@@ -357,6 +360,7 @@ static void lay_out_tables(spey_layout *layout, const spey_program *program)
         tables->groups[g] = take(&offset, mul_sat(seqs, (uint64_t)tables->pitch));
     tables->rules = take(&offset, mul_sat(outputs, n_rules * sizeof(spey_sample_rule) / 4));
     tables->rule_ids = take(&offset, (uint64_t)tables->rule_ids_max);
+    tables->masks = take(&offset, (uint64_t)(tables->masks_max * tables->mask_words));
     tables->found = take(&offset, outputs);
     tables->logprobs = take(&offset, mul_sat(outputs, n_rules));
     tables->bytes = offset;

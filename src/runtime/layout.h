@@ -33,6 +33,8 @@ typedef struct spey_table_layout {
     int64_t pitch;          /* of the block tables */
     size_t rules, rule_ids; /* [outputs_max] spey_sample_rule, and the ids that they point to */
     int64_t rule_ids_max;   /* 0: the host samples */
+    size_t masks;           /* [masks_max][mask_words] that rules point to */
+    int64_t masks_max, mask_words;
     size_t found, logprobs; /* [outputs_max] written by the device, behind all that it reads */
     size_t bytes;
 } spey_table_layout;

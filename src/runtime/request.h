@@ -139,9 +139,10 @@ typedef struct spey_row {
 /* Nothing but the largest logit of every row is asked for. */
 bool spey_request_takes_best(const spey_request *request);
 
-/* How a device chooses the token behind the first n of sequence `index`, of which the host may not know the last one yet; the
- * page gets the ids that the rule points to. False, and nothing was added: the host must choose, or the page is full. */
-bool spey_request_rule(const spey_request *request, int32_t index, int64_t n, spey_eos eos,
+/* How a device chooses the token behind the first n of sequence `index`, of which the host may not know the last one yet but
+ * for a request with a guide; the page gets what the rule points to. False, and nothing was added: the host must choose, or
+ * the page is full. */
+bool spey_request_rule(spey_request *request, int32_t index, int64_t n, spey_eos eos,
                        spey_rule_page *page, spey_sample_rule *out);
 
 /* Choose the next token of every live sequence, decide which end, send their events. rows[i] is that of sequence i;

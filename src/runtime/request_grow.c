@@ -244,6 +244,14 @@ static spey_status draw(spey_request *r, const spey_choosing *choosing, const sp
                              id);
 }
 
+/* The guide goes on with the token. */
+static spey_status follow_guide(spey_request *r, const spey_choosing *choosing, spey_choice *c,
+                                int32_t id)
+{
+    if (!r->matcher || is_eos(r, choosing->eos, id)) return SPEY_OK;
+    return spey_guide_matcher_advance(r->matcher, &c->guide_state, id);
+}
+
 static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_choice *c,
                           spey_row row)
 {
@@ -252,6 +260,7 @@ static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_c
         if (row.id < 0)
             return SPEY_FAIL(SPEY_INVALID, "no token can be chosen: the model gave a logit that is "
                                            "not a number, or every token is banned");
+        SPEY_TRY(follow_guide(r, choosing, c, row.id));
         append(r, c, choosing->eos, row.id, row.logprob);
         return SPEY_OK;
     }
@@ -265,8 +274,7 @@ static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_c
                         : logits;
     int32_t id;
     SPEY_TRY(draw(r, choosing, c, scores, &id));
-    if (r->matcher && !is_eos(r, choosing->eos, id))
-        SPEY_TRY(spey_guide_matcher_advance(r->matcher, &c->guide_state, id));
+    SPEY_TRY(follow_guide(r, choosing, c, id));
     float logprob = spey_request_scores(r) ? (float)((double)logits[id] - total) : NAN;
     append(r, c, choosing->eos, id, logprob);
     return SPEY_OK;
@@ -299,7 +307,7 @@ static spey_status replay(spey_request *r)
     return status;
 }
 
-static spey_status begin_guide(spey_request *r)
+spey_status spey_request_begin_guide(spey_request *r)
 {
     uint64_t generation;
     if (!r->guide) return SPEY_OK;
@@ -309,7 +317,7 @@ static spey_status begin_guide(spey_request *r)
     return replay(r);
 }
 
-static void end_guide(spey_request *r)
+void spey_request_end_guide(spey_request *r)
 {
     if (r->matcher) spey_guide_table_end(r->guides, r->guide);
     r->matcher = NULL;
@@ -334,9 +342,9 @@ void spey_request_grow(spey_request *r, const spey_choosing *choosing, const spe
         return;
     }
     if (r->generation_logits) tell_logits(r, choosing, rows);
-    spey_status status = begin_guide(r);
+    spey_status status = spey_request_begin_guide(r);
     if (!status) status = grow(r, choosing, rows);
-    end_guide(r);
+    spey_request_end_guide(r);
     if (status) spey_request_end(r, SPEY_FINISH_ERROR, spey_last_error());
 }
 

@@ -15,6 +15,10 @@ enum { SPEY_RULE_BIAS_MAX = 1024 };
 /* Its tokens can be chosen by a device, as far as settings go. */
 bool spey_request_may_have_rules(const spey_request *request);
 
+/* The guide's matcher, until end, with the states of all sequences; nothing without a guide. */
+spey_status spey_request_begin_guide(spey_request *request);
+void spey_request_end_guide(spey_request *request);
+
 /* Keep the event of the newest token, with its text unless it is what ended the sequence. */
 void spey_request_keep(spey_request *request, spey_choice *choice, float logprob);
 /* Send what the best sequences kept. */

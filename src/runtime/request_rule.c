@@ -18,10 +18,9 @@ bool spey_request_may_have_rules(const spey_request *r)
     const spey_sampling *p = &r->sampling;
     for (size_t i = 0; i < p->n_bad_words; i++)
         if (p->bad_words[i].n > 1) return false;
-    return !r->beams && !r->guide && !r->process_logits && !r->context_logits &&
-           !r->generation_logits && p->typical_p >= 1 && p->no_repeat_ngram == 0 &&
-           p->forced_eos_id < 0 && p->logprobs <= 0 && p->n_logit_bias <= SPEY_RULE_BIAS_MAX &&
-           !has_bias_twice(p);
+    return !r->beams && !r->process_logits && !r->context_logits && !r->generation_logits &&
+           p->typical_p >= 1 && p->no_repeat_ngram == 0 && p->forced_eos_id < 0 &&
+           p->logprobs <= 0 && p->n_logit_bias <= SPEY_RULE_BIAS_MAX && !has_bias_twice(p);
 }
 
 /* ---- ids ---- */
@@ -86,14 +85,29 @@ static void add_bans(writer *w, const spey_request *r, int64_t n_output, spey_eo
     out->n_banned = (int32_t)(w->n - begin);
 }
 
-bool spey_request_rule(const spey_request *r, int32_t index, int64_t n, spey_eos eos,
-                       spey_rule_page *page, spey_sample_rule *out)
+/* ---- guides ---- */
+
+/* *over: the output can only end, so that nothing else is asked of it. */
+static bool add_mask(spey_request *r, const spey_choice *c, spey_rule_page *page, bool *over)
+{
+    const uint64_t *mask;
+    if (page->n_masks == page->masks_max || spey_request_begin_guide(r)) return false;
+    *over = spey_guide_matcher_must_end(r->matcher, c->guide_state);
+    spey_status status = spey_guide_matcher_mask(r->matcher, c->guide_state, &mask);
+    if (!status)
+        memcpy(page->masks + page->n_masks++ * page->mask_words, mask,
+               (size_t)page->mask_words * sizeof *page->masks);
+    spey_request_end_guide(r);
+    return !status; /* what is wrong the host will find, too */
+}
+
+/* ---- the rule ---- */
+
+static spey_sample_rule draw_rule(const spey_request *r, int32_t index, int64_t n)
 {
     const spey_sampling *p = &r->sampling;
     bool best = p->temperature == 0 || p->top_k == 1;
-    bool shared = r->width > 1 && n == r->n_prompt; /* all sequences draw from the row */
-    if (!r->device_chooses || shared || (p->prompt_logprobs >= 0 && n <= r->n_prompt)) return false;
-    *out = (spey_sample_rule){ .seed = p->seed + (uint64_t)index,
+    return (spey_sample_rule){ .seed = p->seed + (uint64_t)index,
                                .index = (uint64_t)(n - r->n_prompt),
                                .top_p = p->top_p,
                                .min_p = p->min_p,
@@ -104,13 +118,26 @@ bool spey_request_rule(const spey_request *r, int32_t index, int64_t n, spey_eos
                                .kind = best ? SPEY_SAMPLE_BEST : SPEY_SAMPLE_DRAW,
                                .top_k = p->top_k,
                                .mask = -1,
-                               .wants_logprob = spey_request_scores(r),
-                               .ids = (int32_t)page->n_ids };
+                               .wants_logprob = spey_request_scores(r) };
+}
+
+bool spey_request_rule(spey_request *r, int32_t index, int64_t n, spey_eos eos,
+                       spey_rule_page *page, spey_sample_rule *out)
+{
+    const spey_choice *c = &r->choices[index];
+    bool shared = r->width > 1 && n == r->n_prompt; /* all sequences draw from the row */
+    bool over = false, wanted = r->sampling.prompt_logprobs >= 0 && n <= r->n_prompt;
+    if (!r->device_chooses || shared || wanted) return false;
+    *out = draw_rule(r, index, n);
+    out->ids = (int32_t)page->n_ids;
+    out->mask = r->guide ? page->n_masks : -1;
+    if (r->guide && !add_mask(r, c, page, &over)) return false;
+    if (over) return true;
     writer w = { page->ids, page->n_ids, page->ids_max, false };
-    add_history(&w, r, &r->choices[index], n, out);
-    add_bias(&w, p, out);
+    add_history(&w, r, c, n, out);
+    add_bias(&w, &r->sampling, out);
     add_bans(&w, r, n - r->n_prompt, eos, out);
-    if (w.full) return false;
-    page->n_ids = w.n;
-    return true;
+    if (w.full) page->n_masks -= r->guide != NULL;
+    if (!w.full) page->n_ids = w.n;
+    return !w.full;
 }

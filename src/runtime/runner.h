@@ -70,10 +70,12 @@ typedef struct spey_step_link {
 
 /* How the ids of a step's rows are chosen on the device: what the next submit reads, filled in by its caller. */
 typedef struct spey_rule_page {
-    spey_sample_rule
-        *rules; /* [outputs_max] by row, without masks; of kind NOTHING: the row itself is wanted */
-    int32_t *ids; /* [ids_max] what they point to */
+    spey_sample_rule *rules; /* [outputs_max] by row; of kind NOTHING: the row itself is wanted */
+    int32_t *ids;            /* [ids_max] what they point to */
     int64_t n_ids, ids_max;
+    uint32_t *masks; /* [masks_max][mask_words] likewise */
+    int32_t n_masks, masks_max;
+    int64_t mask_words; /* even, for words of 64 bits */
 } spey_rule_page;
 
 /* False: ids are not chosen on this device. */

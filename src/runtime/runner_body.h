@@ -33,7 +33,7 @@ typedef struct step_flight {
     int32_t n_links; /* ids that the step before gives */
     int32_t n_tokens, n_seqs, n_outputs;
     bool wants_best, has_rules; /* neither: its logits */
-    int64_t n_rule_ids;
+    int64_t n_rule_ids, n_masks;
     /* Its results: */
     spey_status status;
     char error[SPEY_ERROR_BYTES_MAX];

@@ -20,6 +20,8 @@ static spey_status prepare_sample(spey_runner *r)
                                     .rules = (const void *)device_table(r, tables->rules),
                                     .ids = device_table(r, tables->rule_ids),
                                     .n_ids = tables->rule_ids_max,
+                                    .masks = (const void *)device_table(r, tables->masks),
+                                    .mask_pitch = tables->mask_words,
                                     .batch = &r->batch,
                                     .out = device_table(r, tables->found),
                                     .logprobs = (float *)device_table(r, tables->logprobs),

@@ -169,10 +169,14 @@ static bool brings_logits(const spey_runner *r, const step_flight *f)
 bool spey_runner_rule_page(spey_runner *r, spey_rule_page *out)
 {
     const step_flight *f = flight_of(r, r->n_submitted);
+    const spey_table_layout *tables = &r->layout.tables;
     if (!r->sample_row) return false;
     *out = (spey_rule_page){ .rules = runner_rules(r, f),
-                             .ids = runner_table(f, r->layout.tables.rule_ids),
-                             .ids_max = r->layout.tables.rule_ids_max };
+                             .ids = runner_table(f, tables->rule_ids),
+                             .ids_max = tables->rule_ids_max,
+                             .masks = (uint32_t *)runner_table(f, tables->masks),
+                             .masks_max = (int32_t)tables->masks_max,
+                             .mask_words = tables->mask_words };
     return true;
 }
 

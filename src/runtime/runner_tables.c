@@ -114,6 +114,7 @@ spey_status spey_runner_check_step(spey_runner *r, const spey_submission *submis
     f->wants_best = submission->best;
     f->has_rules = submission->page != NULL;
     f->n_rule_ids = f->has_rules ? submission->page->n_ids : 0;
+    f->n_masks = f->has_rules ? submission->page->n_masks : 0;
     return SPEY_OK;
 }
 
@@ -209,7 +210,8 @@ static spey_status upload_rules(spey_runner *r, const step_flight *f)
     const int64_t words = sizeof(spey_sample_rule) / sizeof(int32_t);
     if (!f->has_rules) return SPEY_OK;
     SPEY_TRY(upload(r, f, tables->rules, f->n_outputs * words));
-    return upload(r, f, tables->rule_ids, f->n_rule_ids);
+    SPEY_TRY(upload(r, f, tables->rule_ids, f->n_rule_ids));
+    return upload(r, f, tables->masks, f->n_masks * tables->mask_words);
 }
 
 static spey_status upload_prompt_rows(spey_runner *r, const step_flight *f)

@@ -96,7 +96,7 @@ static spey_request *new_request(const spey_sampling *sampling, const int32_t *p
 }
 
 /* The step has read the sequence's newest token, which the page does not have. */
-static event choose_by_rule(const spey_request *r, float *logits)
+static event choose_by_rule(spey_request *r, float *logits)
 {
     static int32_t ids[PAGE];
     static char workspace[VOCAB * 32];
