@@ -4,8 +4,8 @@
  * moves     x once, four packs of 16 bytes in flight per thread.
  * bound by  memory for many rows; for one by what a single SM reads: a vocabulary of 128k takes some 5 µs. */
 #include "kernels/argmax/argmax.h"
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/order.cuh"
 
 enum { THREADS = 1024, PACKS = 4 };
@@ -18,6 +18,7 @@ static __global__ void __launch_bounds__(THREADS) argmax_rows(const spey_argmax_
     const float *x = a.x + blockIdx.x * a.x_pitch;
     const uint32_t cols = static_cast<uint32_t>(a.cols);
     uint64_t best = 0;
+    begin_early();
     for (uint32_t c = threadIdx.x * N; c < cols; c += PACKS * STEP) {
         float values[PACKS][N];
 #pragma unroll
@@ -50,10 +51,9 @@ static void run(const void *args, const spey_lane *lane)
     const spey_argmax_args *a = static_cast<const spey_argmax_args *>(args);
     if (a->rows == 0) return;
     const unsigned rows = static_cast<unsigned>(a->rows);
-    if (is_aligned16(a->x) && a->x_pitch % 4 == 0 && a->cols % 4 == 0)
-        argmax_rows<true><<<rows, THREADS, 0, spey_cuda_stream(lane)>>>(*a);
-    else
-        argmax_rows<false><<<rows, THREADS, 0, spey_cuda_stream(lane)>>>(*a);
+    const bool packed = is_aligned16(a->x) && a->x_pitch % 4 == 0 && a->cols % 4 == 0;
+    launch_early(spey_cuda_device(lane), { dim3(rows), dim3(THREADS), 0 },
+                 packed ? argmax_rows<true> : argmax_rows<false>, *a);
 }
 
 extern "C" const spey_kernel spey_argmax_sm80;

@@ -4,6 +4,7 @@
 
 #include "kernels/attention/attention_rows.cuh"
 #include "kernels/attention/attention_tile.cuh"
+#include "kernels/cuda/launch.cuh"
 
 enum { COMBINE_THREADS = 64 };
 
@@ -17,9 +18,11 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
     const int t = threadIdx.x, v_dim = static_cast<int>(p.a.v_dim);
     const int64_t seq = plan.all_decode ? p.token_seq[slot] : slot;
     const int first = p.seq_start[seq];
-    if (!plan.all_decode && p.seq_start[seq + 1] - first != 1) return;
     const int64_t r = plan.all_decode ? slot : first;
-    const int n = view_token(p, plan, seq, static_cast<int>(r)).n_splits;
+    const bool decoded = plan.all_decode || p.seq_start[seq + 1] - first == 1;
+    const int n = decoded ? view_token(p, plan, seq, static_cast<int>(r)).n_splits : 0;
+    let_next_begin();
+    wait_for_others();
     if (n <= 1) return;
     const int64_t at = (slot * p.a.n_heads + head) * plan.splits_max;
     float max = -INFINITY, sum = 0.0f, low[PAIRS] = {}, high[PAIRS] = {};
@@ -60,8 +63,8 @@ static void launch_combine(const spey_attention_args *a, const attention_plan &p
     if (a->kv_len_max <= plan.split_tokens) return;
     const dim3 grid(static_cast<unsigned>(plan.all_decode ? a->rows : a->batch->n_seqs),
                     static_cast<unsigned>(a->n_heads));
-    combine<PAIRS>
-        <<<grid, COMBINE_THREADS, 0, spey_cuda_stream(lane)>>>(attention_problem_of(a), plan);
+    launch_early(spey_cuda_device(lane), { grid, dim3(COMBINE_THREADS), 0 }, combine<PAIRS>,
+                 attention_problem_of(a), plan);
 }
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "kernels/attention/attention_tile.cuh"
 #include "kernels/attention/attention_work.cuh"
+#include "kernels/cuda/launch.cuh"
 
 /* DECODE_CTAS only says how many registers a thread may have: all. */
 enum { DECODE_CTAS = 8, SHARED_BYTES = 227 << 10 };
@@ -198,12 +199,15 @@ static __global__ void __launch_bounds__(32, DECODE_CTAS)
     item_cursor cursor = no_items();
     const auto count = [&](int seq) { return decode_items(p, plan, seq); };
     int seq, inside;
+    let_next_begin();
     for (int i = static_cast<int>(blockIdx.x);
          find_item(&cursor, p.n_seqs, i, count, &seq, &inside); i += static_cast<int>(gridDim.x)) {
         decode_item item;
-        if (decode_item_at(p, plan, seq, inside, &item))
-            decode<X>(p, plan, item, shared_address(shared));
+        const bool there = decode_item_at(p, plan, seq, inside, &item);
+        wait_for_others(); /* the batch's tables were there before */
+        if (there) decode<X>(p, plan, item, shared_address(shared));
     }
+    wait_for_others(); /* those without an item, too */
 }
 
 #endif

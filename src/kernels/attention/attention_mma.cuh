@@ -22,12 +22,12 @@
 template <typename X> static void launch_decode(const spey_attention_args *a, const spey_lane *lane)
 {
     using D = decode_shape<X>;
-    const cudaStream_t stream = spey_cuda_stream(lane);
+    const spey_device *device = spey_cuda_device(lane);
     const attention_problem p = attention_problem_of(a);
     const attention_plan plan = plan_of(a);
     const int64_t items = int64_t{ p.n_seqs } * a->n_kv_heads * plan.chunks * plan.splits_max;
-    const unsigned decode_grid = least_of(items, int64_t{ sm_count() } * D::PER_SM);
-    attend_decode<X><<<decode_grid, 32, D::BYTES, stream>>>(p, plan);
+    const unsigned decode_grid = least_of(items, int64_t{ device->sms } * D::PER_SM);
+    launch_early(device, { dim3(decode_grid), dim3(32), D::BYTES }, attend_decode<X>, p, plan);
     launch_combine<2>(a, plan, lane);
 }
 

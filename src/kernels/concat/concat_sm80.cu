@@ -3,8 +3,8 @@
  * who       A thread moves one unit of 16 bytes (4 or 2 where pieces are not aligned) of an output row.
  * bound by  memory. */
 #include "kernels/concat/concat.h"
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/move.cuh"
 
 /* As the args, in units. */
@@ -20,6 +20,7 @@ template <typename U>
 static __global__ void __launch_bounds__(UNIT_THREADS) concat_rows(const pieces<U> p)
 {
     const int32_t u = static_cast<int32_t>(my_unit());
+    begin_early();
     if (u >= p.units) return;
     const int32_t width = p.a_cols + p.b_cols, head = u / width, c = u % width;
     for (int64_t r = first_row(); r < p.rows; r += rows_step()) {
@@ -30,7 +31,7 @@ static __global__ void __launch_bounds__(UNIT_THREADS) concat_rows(const pieces<
 }
 
 template <typename U>
-static void launch(const spey_concat_args *a, int64_t bytes, cudaStream_t stream)
+static void launch(const spey_concat_args *a, int64_t bytes, const spey_device *device)
 {
     const int64_t size = sizeof(U);
     pieces<U> p;
@@ -46,7 +47,7 @@ static void launch(const spey_concat_args *a, int64_t bytes, cudaStream_t stream
     p.b_step = a->b_shared ? 0 : p.b_cols;
     p.units = static_cast<int32_t>(a->n_heads) * (p.a_cols + p.b_cols);
     const unit_grid g = grid_of_units(a->rows, p.units);
-    concat_rows<U><<<g.grid, g.block, 0, stream>>>(p);
+    launch_early(device, shape_of(g), concat_rows<U>, p);
 }
 
 static bool supports(const void *args)
@@ -64,9 +65,9 @@ static void run(const void *args, const spey_lane *lane)
     const int64_t lengths = a->a_cols | a->b_cols | a->a_pitch | a->b_pitch | a->out_pitch;
     const int unit = common_unit(address_bits(a->a) | address_bits(a->b) | address_bits(a->out) |
                                  static_cast<uint64_t>(lengths * bytes));
-    if (unit == 16) launch<uint4>(a, bytes, spey_cuda_stream(lane));
-    if (unit == 4) launch<uint32_t>(a, bytes, spey_cuda_stream(lane));
-    if (unit == 2) launch<uint16_t>(a, bytes, spey_cuda_stream(lane));
+    if (unit == 16) launch<uint4>(a, bytes, spey_cuda_device(lane));
+    if (unit == 4) launch<uint32_t>(a, bytes, spey_cuda_device(lane));
+    if (unit == 2) launch<uint16_t>(a, bytes, spey_cuda_device(lane));
 }
 
 extern "C" const spey_kernel spey_concat_sm80;

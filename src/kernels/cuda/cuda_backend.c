@@ -9,7 +9,8 @@
 
 const spey_backend_host *spey_cuda_host;
 
-enum { CAPABILITY_MIN = 80 }; /* major * 10 + minor: BF16 and 16-byte asynchronous copies */
+/* major * 10 + minor: BF16 and 16-byte asynchronous copies; the card that sm_90a code is for. */
+enum { CAPABILITY_MIN = 80, CAPABILITY_HOPPER = 90 };
 
 /* Errors that a context never recovers from: every later call of this process gets them again. */
 static bool is_lost(cudaError_t error)
@@ -69,19 +70,23 @@ static void device_close(spey_device *device)
     spey_free(device);
 }
 
-static spey_status check_capability(int index)
+static spey_status get_capability(int index, int *out)
 {
     int major = 0, minor = 0;
     SPEY_CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index));
     SPEY_CUDA_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index));
-    if (major * 10 + minor >= CAPABILITY_MIN) return SPEY_OK;
+    *out = major * 10 + minor;
+    if (*out >= CAPABILITY_MIN) return SPEY_OK;
     return spey_cuda_host->fail(
         SPEY_UNSUPPORTED, "cuda: device %d has compute capability %d.%d, at least 8.0 is needed",
         index, major, minor);
 }
 
-static spey_status open_parts(spey_device *device)
+static spey_status open_parts(spey_device *device, int capability)
 {
+    device->overlaps = capability == CAPABILITY_HOPPER;
+    SPEY_CUDA_TRY(
+        cudaDeviceGetAttribute(&device->sms, cudaDevAttrMultiProcessorCount, device->index));
     SPEY_CUDA_TRY(cudaSetDevice(device->index));
     SPEY_CUDA_TRY(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking));
     SPEY_TRY(spey_cuda_staging_open(device));
@@ -95,11 +100,12 @@ static spey_status device_open(int index, const spey_device_options *options, sp
     int n = device_count();
     if (index < 0 || index >= n)
         return spey_cuda_host->fail(SPEY_NOT_FOUND, "cuda: no device %d, there are %d", index, n);
-    SPEY_TRY(check_capability(index));
+    int capability = 0;
+    SPEY_TRY(get_capability(index, &capability));
     spey_device *device = spey_new(SPEY_PURPOSE_RUNTIME, spey_device);
     if (!device) return spey_cuda_host->fail(SPEY_NOMEM, "cuda: out of host memory");
     device->index = index;
-    spey_status status = open_parts(device);
+    spey_status status = open_parts(device, capability);
     if (status != SPEY_OK) {
         device_close(device);
         return status;

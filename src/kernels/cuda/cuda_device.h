@@ -36,6 +36,8 @@ struct spey_device {
     int index;
     cudaStream_t stream; /* everything runs on it, in order */
     bool capturing;
+    bool overlaps; /* sm_90: kernels for it alone run, and launches overlap (launch.cuh) */
+    int sms;
 
     uint8_t *staging; /* pinned; cut into the slots, and those of fetches */
     spey_cuda_slot slots[SPEY_CUDA_COPY_WORKERS][SPEY_CUDA_SLOTS];

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "kernels/cuda/launch.cuh"
+
 enum { UNIT_THREADS = 256 };
 
 struct unit_grid {
@@ -23,6 +25,11 @@ static inline unit_grid grid_of_units(int64_t rows, int64_t units)
     g.grid = dim3(static_cast<unsigned>((units + x - 1) / x),
                   static_cast<unsigned>(tall < 65535 ? tall : 65535));
     return g;
+}
+
+static inline launch_shape shape_of(const unit_grid &g)
+{
+    return { g.grid, g.block, 0 };
 }
 
 static __device__ __forceinline__ int64_t first_row()

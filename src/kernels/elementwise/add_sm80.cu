@@ -2,15 +2,16 @@
  *
  * who       A thread takes 8 columns of a row: two loads in flight, one store.
  * bound by  memory; for a few rows, by its launch. */
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/elementwise/elementwise.h"
 
 template <bool PACKED>
 static __global__ void __launch_bounds__(UNIT_THREADS) add_rows(const spey_add_args a)
 {
     const int64_t c = my_unit() * 8, left = a.cols - c;
+    begin_early();
     if (left <= 0) return;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         float x[8], y[8];
@@ -45,10 +46,8 @@ static void run(const void *args, const spey_lane *lane)
     const bool packed = a->cols % 8 == 0 && is_packed8(a->a, a->a_dtype, a->a_pitch) &&
                         is_packed8(a->b, a->b_dtype, a->b_pitch) &&
                         is_packed8(a->out, a->out_dtype, a->out_pitch);
-    if (packed)
-        add_rows<true><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);
-    else
-        add_rows<false><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);
+    launch_early(spey_cuda_device(lane), shape_of(g), packed ? add_rows<true> : add_rows<false>,
+                 *a);
 }
 
 extern "C" const spey_kernel spey_add_sm80;

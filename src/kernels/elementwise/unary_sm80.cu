@@ -3,15 +3,16 @@
  * who       A thread takes 8 columns of a row.
  * bound by  memory; activations with an exp stay under it. */
 #include "kernels/cuda/activation.cuh"
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/elementwise/elementwise.h"
 
 template <bool PACKED>
 static __global__ void __launch_bounds__(UNIT_THREADS) unary_rows(const spey_unary_args a)
 {
     const int64_t c = my_unit() * 8, left = a.cols - c;
+    begin_early();
     if (left <= 0) return;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         float x[8];
@@ -37,10 +38,8 @@ static void run(const void *args, const spey_lane *lane)
     const unit_grid g = grid_of_units(a->rows, (a->cols + 7) / 8);
     const bool packed = a->cols % 8 == 0 && is_packed8(a->x, a->dtype, a->x_pitch) &&
                         is_packed8(a->out, a->dtype, a->out_pitch);
-    if (packed)
-        unary_rows<true><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);
-    else
-        unary_rows<false><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);
+    launch_early(spey_cuda_device(lane), shape_of(g), packed ? unary_rows<true> : unary_rows<false>,
+                 *a);
 }
 
 extern "C" const spey_kernel spey_unary_sm80;

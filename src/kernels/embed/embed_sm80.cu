@@ -2,9 +2,9 @@
  *
  * who       A thread takes 8 columns of a token's row.
  * bound by  memory; for a few tokens, by two loads one after the other: the number, then the row. */
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/embed/embed.h"
 
 template <bool PACKED>
@@ -12,6 +12,7 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     embed_rows(const spey_embed_args a, const int32_t *numbers)
 {
     const int64_t c = my_unit() * 8, left = a.cols - c;
+    begin_early();
     if (left <= 0) return;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         float x[8];
@@ -41,10 +42,8 @@ static void run(const void *args, const spey_lane *lane)
     const int32_t *numbers = spey_embed_numbers(a);
     const bool packed = a->cols % 8 == 0 && is_aligned16(a->table) && is_aligned16(a->own) &&
                         is_packed8(a->out, a->out_dtype, a->out_pitch);
-    if (packed)
-        embed_rows<true><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a, numbers);
-    else
-        embed_rows<false><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a, numbers);
+    launch_early(spey_cuda_device(lane), shape_of(g), packed ? embed_rows<true> : embed_rows<false>,
+                 *a, numbers);
 }
 
 extern "C" const spey_kernel spey_embed_sm80;

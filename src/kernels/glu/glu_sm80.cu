@@ -4,9 +4,9 @@
  *           a row and keeps it in registers until it knows the largest magnitude; longer rows are read twice.
  * bound by  memory. */
 #include "kernels/cuda/activation.cuh"
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/round_e4m3.cuh"
 #include "kernels/glu/glu.h"
@@ -51,6 +51,7 @@ template <bool PACKED>
 static __global__ void __launch_bounds__(UNIT_THREADS) glu_rows(const spey_glu_args a)
 {
     const int64_t c = my_unit() * 8, left = a.cols - c;
+    begin_early();
     if (left <= 0) return;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         float out[8];
@@ -113,6 +114,7 @@ static __global__ void __launch_bounds__(THREADS, 1024 / THREADS) glu_held(const
     uint8_t *out = static_cast<uint8_t *>(a.out) + row * a.out_pitch;
     raw8 gate[PACKS], up[PACKS];
     float kept[PACKS][8], largest = 0.0f;
+    begin_early();
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
         const int c = i * CTAS * THREADS * 8 + first;
@@ -143,6 +145,7 @@ static __global__ void __launch_bounds__(UNIT_THREADS) glu_twice(const spey_glu_
     const int64_t row = blockIdx.x;
     uint8_t *out = static_cast<uint8_t *>(a.out) + row * a.out_pitch;
     float v[8], largest = 0.0f;
+    begin_early();
     for (int64_t c = threadIdx.x * 8; c < a.cols; c += UNIT_THREADS * 8) {
         load_gated<false>(a, row, c, v);
         largest = largest_of8(v, largest);
@@ -155,41 +158,31 @@ static __global__ void __launch_bounds__(UNIT_THREADS) glu_twice(const spey_glu_
 }
 
 template <int THREADS, int PACKS, int CTAS>
-static void launch_held(const spey_glu_args *a, cudaStream_t stream)
+static void launch_held(const spey_glu_args *a, const spey_device *device)
 {
     const bool plain = a->activation == SPEY_ACT_SILU && !(a->limit > 0.0f) && a->up_offset == 0.0f;
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = { CTAS, 1, 1 };
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(a->rows * CTAS));
-    config.blockDim = dim3(THREADS);
-    config.stream = stream;
-    config.attrs = &cluster;
-    config.numAttrs = CTAS > 1 ? 1 : 0;
-    if (plain)
-        cudaLaunchKernelEx(&config, glu_held<THREADS, PACKS, CTAS, true>, *a);
-    else
-        cudaLaunchKernelEx(&config, glu_held<THREADS, PACKS, CTAS, false>, *a);
+    const launch_shape shape = { dim3(static_cast<unsigned>(a->rows * CTAS)), dim3(THREADS), 0 };
+    launch_clusters(
+        device, shape, CTAS,
+        plain ? glu_held<THREADS, PACKS, CTAS, true> : glu_held<THREADS, PACKS, CTAS, false>, *a);
 }
 
 static void launch_e4m3(const spey_glu_args *a, bool packed, const spey_device *device)
 {
-    int clusters = 0;
-    cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device->index);
-    const cudaStream_t stream = device->stream;
+    const bool clusters = device->overlaps; /* both are code for sm_90 */
     if (!packed || a->dtype == SPEY_F32 || a->cols > 1024 * 8 * 4)
-        glu_twice<<<static_cast<unsigned>(a->rows), UNIT_THREADS, 0, stream>>>(*a);
+        launch_early(device, { dim3(static_cast<unsigned>(a->rows)), dim3(UNIT_THREADS), 0 },
+                     glu_twice, *a);
     else if (a->cols <= 256 * 8 * 2)
-        launch_held<256, 2, 1>(a, stream);
+        launch_held<256, 2, 1>(a, device);
     else if (clusters && a->cols <= 224 * 8 * 4 * 2)
-        launch_held<224, 4, 2>(a, stream);
+        launch_held<224, 4, 2>(a, device);
     else if (clusters && a->cols <= 224 * 8 * 4 * 4)
-        launch_held<224, 4, 4>(a, stream);
+        launch_held<224, 4, 4>(a, device);
     else if (a->cols <= 512 * 8 * 4)
-        launch_held<512, 4, 1>(a, stream);
+        launch_held<512, 4, 1>(a, device);
     else
-        launch_held<1024, 4, 1>(a, stream);
+        launch_held<1024, 4, 1>(a, device);
 }
 
 static bool supports(const void *args)
@@ -207,12 +200,12 @@ static void run(const void *args, const spey_lane *lane)
     const bool packed = a->cols % 8 == 0 && is_packed8(a->gate, a->dtype, a->gate_pitch) &&
                         is_packed8(a->up, a->dtype, a->up_pitch);
     const unit_grid g = grid_of_units(a->rows, (a->cols + 7) / 8);
+    const bool all_packed = packed && is_packed8(a->out, a->dtype, a->out_pitch);
     if (a->out_dtype == SPEY_E4M3)
         launch_e4m3(a, packed, spey_cuda_device(lane));
-    else if (packed && is_packed8(a->out, a->dtype, a->out_pitch))
-        glu_rows<true><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);
     else
-        glu_rows<false><<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a);
+        launch_early(spey_cuda_device(lane), shape_of(g),
+                     all_packed ? glu_rows<true> : glu_rows<false>, *a);
 }
 
 extern "C" const spey_kernel spey_glu_sm80;

@@ -9,8 +9,8 @@
  *
  * Pieces that are not whole aligned packs are read and written element by element; those too long for registers take
  * norm_plain, which reads them again in each pass. No hot model shape goes there. */
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/round_e4m3.cuh"
 #include "kernels/norm/norm.h"
@@ -46,6 +46,77 @@ static __device__ __forceinline__ spey_e4m3_scale find_scale(const spey_norm_arg
     return scale;
 }
 
+/* Into the L2 cache; nobody writes them. */
+template <int THREADS, int PACKS>
+static __device__ __forceinline__ void prefetch_weights(const spey_norm_args &a)
+{
+    const int first = threadIdx.x % THREADS * 8;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int c = i * THREADS * 8 + first;
+        if (a.weight && c < a.cols && c % 32 == 0) prefetch_line(a.weight + c);
+    }
+}
+
+/* A pack of x and one of residual, as they lie in memory. */
+struct summands {
+    raw8 x, residual;
+};
+
+static __device__ __forceinline__ summands load_summands(const spey_norm_args &a, const piece &p,
+                                                         int c, bool there)
+{
+    summands raw = {};
+    raw.x = load_raw8(a.x, a.x_dtype, p.x + c, there);
+    if (a.residual) raw.residual = load_raw8(a.residual, a.residual_dtype, p.residual + c, there);
+    return raw;
+}
+
+static __device__ __forceinline__ void add_summands(const spey_norm_args &a, const summands &raw,
+                                                    float *s)
+{
+    widen8(raw.x, a.x_dtype, s);
+    if (!a.residual) return;
+    float r[8];
+    widen8(raw.residual, a.residual_dtype, r);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        s[j] += r[j];
+}
+
+/* This thread's part of x + residual. As many loads as registers hold are in flight before anything is done with them. */
+template <int THREADS, int PACKS, bool PACKED>
+static __device__ __forceinline__ void load_piece(const spey_norm_args &a, const piece &p,
+                                                  float (&s)[PACKS][8])
+{
+    constexpr int AT_ONCE = PACKED && PACKS <= 2 ? PACKS : 1;
+    const int cols = static_cast<int>(a.cols), first = threadIdx.x % THREADS * 8;
+#pragma unroll
+    for (int begin = 0; begin < PACKS; begin += AT_ONCE) {
+        summands raw[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int c = (begin + i) * THREADS * 8 + first;
+            if constexpr (PACKED) raw[i] = load_summands(a, p, c, c < cols);
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int c = (begin + i) * THREADS * 8 + first;
+            if constexpr (PACKED) {
+                add_summands(a, raw[i], s[begin + i]);
+            } else {
+                load8<false>(a.x, a.x_dtype, p.x + c, cols - c, s[begin]);
+                if (!a.residual) continue;
+                float r[8];
+                load8<false>(a.residual, a.residual_dtype, p.residual + c, cols - c, r);
+#pragma unroll
+                for (int j = 0; j < 8; j++)
+                    s[begin][j] += r[j];
+            }
+        }
+    }
+}
+
 /* PACKED: every row of every operand is whole aligned packs. If not, the same threads take the same elements one by one,
  * so that the result is the same. */
 template <int THREADS, int PACKS, int PIECES, bool PACKED>
@@ -55,6 +126,8 @@ static __global__ void __launch_bounds__(THREADS *PIECES, PACKED &&THREADS *PIEC
     constexpr int N = 8;
     __shared__ float shared[3][THREADS / 32];
     const uint32_t index = blockIdx.x * PIECES + threadIdx.x / THREADS;
+    if constexpr (PACKED) prefetch_weights<THREADS, PACKS>(a);
+    begin_early();
     /* Whole warps leave, and only when THREADS is one warp. */
     if (index >= static_cast<uint32_t>(a.rows * a.groups)) return;
     const int cols = static_cast<int>(a.cols), first = threadIdx.x % THREADS * N;
@@ -63,17 +136,9 @@ static __global__ void __launch_bounds__(THREADS *PIECES, PACKED &&THREADS *PIEC
 
     float s[PACKS][N];
     float total = 0.0f;
+    load_piece<THREADS, PACKS, PACKED>(a, p, s);
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
-        const int c = i * THREADS * N + first;
-        load8<PACKED>(a.x, a.x_dtype, p.x + c, cols - c, s[i]);
-        if (a.residual) {
-            float r[N];
-            load8<PACKED>(a.residual, a.residual_dtype, p.residual + c, cols - c, r);
-#pragma unroll
-            for (int j = 0; j < N; j++)
-                s[i][j] += r[j];
-        }
 #pragma unroll
         for (int j = 0; j < N; j++)
             total = layer ? total + s[i][j] : fmaf(s[i][j], s[i][j], total);
@@ -151,6 +216,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS, 1) norm_plain(const spey
     __shared__ float shared[3][PLAIN_THREADS / 32];
     const bool layer = a.kind == SPEY_NORM_LAYER;
     const piece p = find_piece(a, blockIdx.x);
+    begin_early();
     float total = 0.0f, mean = 0.0f;
     for (int64_t c = threadIdx.x; c < a.cols; c += PLAIN_THREADS) {
         const float s = plain_value(a, p, c);
@@ -195,37 +261,39 @@ static bool is_packed(const spey_norm_args *a)
 }
 
 template <int THREADS, int PACKS>
-static void launch_held(const spey_norm_args *a, cudaStream_t stream)
+static void launch_held(const spey_norm_args *a, const spey_device *device)
 {
     constexpr int pieces = THREADS == 32 ? 8 : 1, threads = THREADS * pieces;
     const unsigned grid = static_cast<unsigned>((a->rows * a->groups + pieces - 1) / pieces);
-    if (is_packed(a))
-        norm_held<THREADS, PACKS, pieces, true><<<grid, threads, 0, stream>>>(*a);
-    else
-        norm_held<THREADS, PACKS, pieces, false><<<grid, threads, 0, stream>>>(*a);
+    launch_early(device, { dim3(grid), dim3(threads), 0 },
+                 is_packed(a) ? norm_held<THREADS, PACKS, pieces, true>
+                              : norm_held<THREADS, PACKS, pieces, false>,
+                 *a);
 }
 
-static void launch(const spey_norm_args *a, cudaStream_t stream)
+static void launch(const spey_norm_args *a, const spey_device *device)
 {
     const int64_t packs = (a->cols + 7) / 8;
     if (packs <= 32)
-        launch_held<32, 1>(a, stream);
+        launch_held<32, 1>(a, device);
     else if (packs <= 64)
-        launch_held<32, 2>(a, stream);
+        launch_held<32, 2>(a, device);
     else if (packs <= 128)
-        launch_held<32, 4>(a, stream);
+        launch_held<32, 4>(a, device);
     else if (packs <= 256)
-        launch_held<256, 1>(a, stream);
+        launch_held<256, 1>(a, device);
     else if (packs <= 512)
-        launch_held<256, 2>(a, stream);
+        launch_held<256, 2>(a, device);
     else if (packs <= 1024)
-        launch_held<256, 4>(a, stream);
+        launch_held<256, 4>(a, device);
     else if (packs <= 2048)
-        launch_held<1024, 2>(a, stream);
+        launch_held<1024, 2>(a, device);
     else if (packs <= 4096)
-        launch_held<1024, 4>(a, stream);
+        launch_held<1024, 4>(a, device);
     else
-        norm_plain<<<static_cast<unsigned>(a->rows * a->groups), PLAIN_THREADS, 0, stream>>>(*a);
+        launch_early(device,
+                     { dim3(static_cast<unsigned>(a->rows * a->groups)), dim3(PLAIN_THREADS), 0 },
+                     norm_plain, *a);
 }
 
 static bool supports(const void *args)
@@ -243,7 +311,7 @@ static bool supports(const void *args)
 static void run(const void *args, const spey_lane *lane)
 {
     const spey_norm_args *a = static_cast<const spey_norm_args *>(args);
-    if (a->rows > 0) launch(a, spey_cuda_stream(lane));
+    if (a->rows > 0) launch(a, spey_cuda_device(lane));
 }
 
 extern "C" const spey_kernel spey_norm_sm80;

@@ -3,9 +3,10 @@
  * who       A thread takes 8 pairs of a head of Q or K, or 8 elements that are only copied (V, and what does not rotate).
  *           I8: a warp has a head of K or V, for the scale is its largest element; Q goes as above, in its own launch.
  * moves     The fused row in once, queries and the cache's slots out once; tables come from L2.
- * bound by  memory; for a few tokens, by the chain token → sequence → block → slot. */
-#include "kernels/cuda/cuda_device.h"
+ * bound by  memory; for a few tokens, by its launch: the chain token → sequence → block → slot comes before the wait for
+ *           others. */
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/paged.cuh"
 #include "kernels/kv_append/kv_append_i8.cuh"
 #include "kernels/rope/rope_rotate.cuh"
@@ -27,6 +28,7 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     const int32_t u = is_v ? (unit - turned) % cut.v_units : unit % cut.units;
     const bool is_q = !is_v && head < a.n_heads;
     const int64_t heads_before = is_v ? a.n_heads + a.n_kv_heads + head : head;
+    let_next_begin();
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         head_ends h = { a.qkv,   r * a.qkv_pitch + heads_before * a.head_dim, a.dtype,
                         a.q_out, r * a.q_pitch + head * a.head_dim,           a.dtype,
@@ -39,6 +41,7 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
             h.inverse = is_v ? inverse_scale(a.kv.v_scale, head)
                              : inverse_scale(a.kv.k_scale, head - a.n_heads);
         }
+        wait_for_others();
         if (is_v)
             copy_unit<PACKED>(h, static_cast<int64_t>(u) * unit_pairs<PACKED>());
         else
@@ -47,13 +50,13 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     }
 }
 
-template <bool PACKED> static void launch(const spey_rope_append_args *a, cudaStream_t stream)
+template <bool PACKED> static void launch(const spey_rope_append_args *a, const spey_device *device)
 {
     const head_cut cut = { units_of<PACKED>(a->head_dim, a->rotary_dim),
                            units_of<PACKED>(a->head_dim, 0), rotated_units<PACKED>(a->rotary_dim) };
     const int64_t units = (a->n_heads + a->n_kv_heads) * cut.units + a->n_kv_heads * cut.v_units;
     const unit_grid g = grid_of_units(a->rows, units);
-    rope_append_rows<PACKED><<<g.grid, g.block, 0, stream>>>(*a, *a->batch, cut);
+    launch_early(device, shape_of(g), rope_append_rows<PACKED>, *a, *a->batch, cut);
 }
 
 /* Element i of a head that begins at element `at` of the fused row, the first rotary_dim of them rotated. */
@@ -122,9 +125,9 @@ static void run(const void *args, const spey_lane *lane)
         a = &queries;
     }
     if (packed)
-        launch<true>(a, spey_cuda_stream(lane));
+        launch<true>(a, spey_cuda_device(lane));
     else
-        launch<false>(a, spey_cuda_stream(lane));
+        launch<false>(a, spey_cuda_device(lane));
 }
 
 extern "C" const spey_kernel spey_rope_append_sm80;

@@ -64,10 +64,14 @@ static __device__ __forceinline__ void rotate_unit(const head_ends &h, spey_rope
     const int64_t low = apart ? first : 2 * first, high = apart ? first + half : 2 * first + P;
     float x[2 * P], cosine[P], sine[P];
     if constexpr (PACKED) {
-        load8<true>(h.x, h.dtype, h.at + low, 8, x);
-        load8<true>(h.x, h.dtype, h.at + high, 8, x + 8);
-        load8<true>(table, SPEY_F32, first, 8, cosine);
-        load8<true>(table, SPEY_F32, half + first, 8, sine);
+        const raw8 raw_low = load_raw8(h.x, h.dtype, h.at + low, true);
+        const raw8 raw_high = load_raw8(h.x, h.dtype, h.at + high, true);
+        const raw8 raw_cosine = load_raw8(table, SPEY_F32, first, true);
+        const raw8 raw_sine = load_raw8(table, SPEY_F32, half + first, true);
+        widen8(raw_low, h.dtype, x);
+        widen8(raw_high, h.dtype, x + 8);
+        widen8(raw_cosine, SPEY_F32, cosine);
+        widen8(raw_sine, SPEY_F32, sine);
     } else {
         x[0] = load_any(h.x, h.dtype, h.at + low);
         x[1] = load_any(h.x, h.dtype, h.at + high);

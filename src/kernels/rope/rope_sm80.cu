@@ -2,8 +2,8 @@
  *
  * who       A thread takes 8 pairs of a head, or 8 elements that are only copied.
  * bound by  memory. */
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/rope/rope_rotate.cuh"
 
 template <bool PACKED>
@@ -11,6 +11,7 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     rope_rows(const spey_rope_args a, int32_t units, int32_t rotated)
 {
     const int32_t unit = static_cast<int32_t>(my_unit());
+    begin_early();
     if (unit >= units * a.n_heads) return;
     const int64_t column = unit / units * a.head_dim;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
@@ -22,12 +23,12 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     }
 }
 
-template <bool PACKED> static void launch(const spey_rope_args *a, cudaStream_t stream)
+template <bool PACKED> static void launch(const spey_rope_args *a, const spey_device *device)
 {
     const int32_t units = units_of<PACKED>(a->head_dim, a->rotary_dim);
     const unit_grid g = grid_of_units(a->rows, units * a->n_heads);
-    rope_rows<PACKED>
-        <<<g.grid, g.block, 0, stream>>>(*a, units, rotated_units<PACKED>(a->rotary_dim));
+    launch_early(device, shape_of(g), rope_rows<PACKED>, *a, units,
+                 rotated_units<PACKED>(a->rotary_dim));
 }
 
 static bool supports(const void *args)
@@ -44,9 +45,9 @@ static void run(const void *args, const spey_lane *lane)
                         is_packed8(a->x, a->dtype, a->x_pitch) &&
                         is_packed8(a->out, a->dtype, a->out_pitch);
     if (packed)
-        launch<true>(a, spey_cuda_stream(lane));
+        launch<true>(a, spey_cuda_device(lane));
     else
-        launch<false>(a, spey_cuda_stream(lane));
+        launch<false>(a, spey_cuda_device(lane));
 }
 
 extern "C" const spey_kernel spey_rope_sm80;

@@ -6,8 +6,8 @@
  * The angle is a float below 2^27. It is reduced by multiples of π/2 in two pieces with FMA, which leaves an error of some
  * 2^-53, and sin and cos of the rest are Taylor series in double: their first omitted terms, r^15/15! and r^16/16! at
  * r = π/4, are 2^-45 and less. The library's sincos would do, but has a path with local memory. */
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/grid.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/rope/rope.h"
 
 static __device__ __forceinline__ double sine_near_zero(double r)
@@ -66,6 +66,7 @@ static __global__ void __launch_bounds__(UNIT_THREADS)
     rope_table_rows(const spey_rope_table_args a, const spey_ragged batch)
 {
     const int64_t i = my_unit();
+    begin_early();
     if (i >= a.half) return;
     for (int64_t r = first_row(); r < a.rows; r += rows_step()) {
         const int32_t kv_len = batch.kv_len[batch.token_seq[r]];
@@ -83,7 +84,7 @@ static void run(const void *args, const spey_lane *lane)
     const spey_rope_table_args *a = static_cast<const spey_rope_table_args *>(args);
     if (a->rows == 0 || a->half == 0) return;
     const unit_grid g = grid_of_units(a->rows, a->half);
-    rope_table_rows<<<g.grid, g.block, 0, spey_cuda_stream(lane)>>>(*a, *a->batch);
+    launch_early(spey_cuda_device(lane), shape_of(g), rope_table_rows, *a, *a->batch);
 }
 
 extern "C" const spey_kernel spey_rope_table_sm80;

@@ -4,8 +4,8 @@
  *           the bits of one register.
  * bound by  latency: top_k searches, one after the other, of n_experts / 32 steps and five shuffles each. */
 #include "base/limits.h"
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/route/route.h"
 
@@ -107,6 +107,7 @@ static __global__ void __launch_bounds__(32) route_rows(const spey_route_args a)
     __shared__ float scores[SPEY_EXPERTS_MAX], choices[SPEY_EXPERTS_MAX], sums[SPEY_EXPERTS_MAX];
     const int64_t row = blockIdx.x;
     float *weights = a.out + row * 2 * a.top_k, *ids = weights + a.top_k;
+    begin_early();
     score(a, row, scores, choices);
     uint32_t out = a.top_groups < a.n_groups ? outside_groups(a, choices, sums) : 0;
     float sum = 0.0f;
@@ -133,7 +134,8 @@ static void run(const void *args, const spey_lane *lane)
 {
     const spey_route_args *a = static_cast<const spey_route_args *>(args);
     if (a->rows == 0) return;
-    route_rows<<<static_cast<unsigned>(a->rows), 32, 0, spey_cuda_stream(lane)>>>(*a);
+    launch_early(spey_cuda_device(lane), { dim3(static_cast<unsigned>(a->rows)), dim3(32), 0 },
+                 route_rows, *a);
 }
 
 extern "C" const spey_kernel spey_route_sm80;
