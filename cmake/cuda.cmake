@@ -74,6 +74,7 @@ set(spey_cuda_sources
     src/kernels/gather/gather_sm80.cu
     src/kernels/gemm/gemm_finish_sm80.cu
     src/kernels/gemm/gemv_sm80.cu
+    src/kernels/gemm/gemv_sm90.cu
     src/kernels/gemm/gemm_quantize_sm80.cu
     src/kernels/glu/glu_sm80.cu
     src/kernels/kv_append/kv_append_sm80.cu

@@ -14,7 +14,7 @@
  * and gemm_finish does the rest: for few rows its pass is cheaper than what scaling costs the library. At precision
  * 16 the library adds with few bits (FAST_ACCUM).
  *
- * One or two rows with 16-bit w are bound by memory alone: gemv_sm80.cu takes them.
+ * Few rows are bound by reading w alone: gemv_sm90.cu takes up to 8 where it can, gemv_sm80.cu one or two with 16-bit w.
  *
  * Varies: the algorithm, thus the order of the sums, depends on the bucket of rows and on alignment. */
 #include <string.h>
@@ -286,6 +286,10 @@ static void run(const void *args, const spey_lane *lane)
     spey_device *device = spey_cuda_device(lane);
     spey_gemm_args a = *(const spey_gemm_args *)args;
     if (a.rows == 0 || a.n == 0) return;
+    if (spey_few_rows_takes(device, &a)) {
+        spey_few_rows_launch(device, &a);
+        return;
+    }
     if (a.w_dtype == SPEY_E4M3) {
         run_e4m3(device, &a);
         return;
@@ -312,10 +316,11 @@ static void run(const void *args, const spey_lane *lane)
     }
 }
 
-int spey_gemm_matmuls(const spey_gemm_args *args, spey_matmul out[2])
+int spey_gemm_matmuls(const spey_device *device, const spey_gemm_args *args, spey_matmul out[2])
 {
     spey_gemm_args a = *args;
-    if (a.rows < 1 || a.n < 1 || a.k < 1 || spey_gemv_takes(&a)) return 0;
+    if (a.rows < 1 || a.n < 1 || a.k < 1) return 0;
+    if (spey_few_rows_takes(device, &a) || spey_gemv_takes(&a)) return 0;
     const int64_t step = chunk_rows(&a);
     if (a.w_dtype == SPEY_E4M3) {
         e4m3_call c = e4m3_call_of(&a);

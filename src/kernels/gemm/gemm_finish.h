@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
 
+#include "device/backend.h"
 #include "kernels/gemm/gemm.h"
 
 #ifdef __cplusplus
@@ -42,6 +43,10 @@ void spey_gemm_quantize_launch(const spey_gemm_args *args, void *out, float *sca
 /* In place of the library for one or two rows, when it takes the args (of a row that supports them). rows, n > 0. */
 bool spey_gemv_takes(const spey_gemm_args *args);
 void spey_gemv_launch(const spey_gemm_args *args, cudaStream_t stream);
+
+/* The same for up to 8 rows on sm_90, with weights of E4M3 too. */
+bool spey_few_rows_takes(const spey_device *device, const spey_gemm_args *args);
+void spey_few_rows_launch(const spey_device *device, const spey_gemm_args *args);
 
 #ifdef __cplusplus
 }

@@ -57,8 +57,9 @@ void spey_matmul_use(spey_device *device, const spey_cublaslt_plan *plan);
 /* Measured, or from a record. */
 bool spey_matmul_is_known(spey_device *device, const spey_matmul *m);
 
-/* The library calls that tuning may choose between for these args: how many of at most 2, the one that scales last. */
-int spey_gemm_matmuls(const spey_gemm_args *args, spey_matmul out[2]);
+/* The library calls that tuning may choose between for these args: how many of at most 2, the one that scales last. None for
+ * products that own kernels take. */
+int spey_gemm_matmuls(const spey_device *device, const spey_gemm_args *args, spey_matmul out[2]);
 extern const spey_kernel spey_gemm_cublaslt;
 
 /* The backend's tune, tactics_read and tactics_write (device/backend.h). */

@@ -158,7 +158,7 @@ static void tune_bucket(const tuner *t)
     spey_gemm_args a = t->group->layers[0];
     spey_matmul m[2];
     a.rows = t->rows;
-    const int n = spey_gemm_matmuls(&a, m);
+    const int n = spey_gemm_matmuls(t->device, &a, m);
     if (n == 0 || spey_matmul_is_known(t->device, &m[0])) return;
     spey_cublaslt_plan each[SPEY_MATMUL_CANDIDATES];
     const bool has_each = n == 2 && spey_matmul_candidates(t->device, &m[1], each) > 0;
