@@ -28,7 +28,7 @@ static __host__ __device__ inline int split_tokens_of(int64_t seqs_max, int64_t 
                                                       int64_t kv_len_max)
 {
     const int64_t items = seqs_max * n_kv_heads, room = int64_t{ 64 } << 20;
-    int64_t split = items >= 256 ? 1024 : items >= 64 ? 512 : items >= 16 ? 256 : 128;
+    int64_t split = items >= 256 ? 1024 : items >= 64 ? 512 : items >= 16 ? 256 : 64;
     while (split < kv_len_max &&
            seqs_max * n_heads * (kv_len_max / split + 1) * (v_dim + 2) * 4 > room)
         split *= 2;
