@@ -31,6 +31,7 @@ static inline attention_plan plan_of(const spey_attention_args *a)
     plan.group = static_cast<int>(a->n_heads / a->n_kv_heads);
     plan.chunks = (plan.group + DECODE_ROWS - 1) / DECODE_ROWS;
     plan.all_decode = a->rows <= a->batch->n_seqs;
+    plan.no_decode = false;
     plan.partial = static_cast<float *>(a->workspace);
     plan.partial_max = plan.partial + partials(a) * static_cast<size_t>(a->v_dim);
     plan.partial_sum = plan.partial_max + partials(a);

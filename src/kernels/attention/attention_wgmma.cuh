@@ -153,83 +153,96 @@ static __device__ __forceinline__ void consumer_results(const attention_problem 
     }
 }
 
-/* The tiles of one item; *n counts them over all. */
+/* What a consumer has in registers: of its rows, over the item's tiles so far. */
+template <typename X> struct consumer_sums {
+    float o[X::PARTS][X::O_TILES][4], s[X::S_TILES][4]; /* outputs; scores of one tile */
+    uint32_t weights[X::TOKENS / 16][4];
+    consumer_state state;
+};
+
+/* Begins the scores of an item's first tile, the nth of all. Without tiles the products mean nothing. */
 template <typename X>
-static __device__ __forceinline__ void
-consume_item(const attention_problem &p, int group, const wgmma_item &item,
-             const wgmma_shared<X> &shared, int consumer, uint32_t *n)
+static __device__ __forceinline__ void begin_item(const wgmma_item &item,
+                                                  const wgmma_shared<X> &shared, int consumer,
+                                                  uint32_t n, consumer_sums<X> *x)
+{
+    if (item.tiles > 0) barrier_wait(shared.full(false, n), wgmma_shared<X>::phase(n));
+    fence_for_wgmma();
+    wgmma_begin();
+    score_panels<X>(x->s, shared.queries(consumer), shared.panels(false, n));
+}
+
+/* The tiles of an item, *n the first; the last outputs are not waited for. */
+template <typename X>
+static __device__ __forceinline__ void consume_tiles(const attention_problem &p, int group,
+                                                     const wgmma_item &item,
+                                                     const wgmma_shared<X> &shared, int consumer,
+                                                     float factor, uint32_t *n, consumer_sums<X> *x)
 {
     using S = wgmma_shared<X>;
-    const float factor = score_scale_of(p.a, item.rows.kv_head).factor;
-    const uint64_t q =
-        panel_descriptor(shared.base + consumer * CONSUMER_ROWS * PANEL_ROW_BYTES, WGMMA_ROWS);
-    const auto tile_of = [&](bool is_v, uint32_t at) {
-        return panel_descriptor(shared.tile(is_v, at), X::TOKENS);
-    };
     const int last = item.tile, tiles = item.tiles;
-    float o[X::PARTS][X::O_TILES][4] = {}, s[X::S_TILES][4];
-    uint32_t weights[X::TOKENS / 16][4];
-    consumer_state state = { { -INFINITY, -INFINITY }, { 0.0f, 0.0f }, { 1.0f, 1.0f } };
-
-    if (tiles > 0) {
-        barrier_wait(shared.full(false, *n), S::phase(*n));
-        fence_for_wgmma();
-        wgmma_begin();
-        score_panels<X>(s, q, tile_of(false, *n));
-        wgmma_wait<0>();
-        hold_registers(s);
-        release(shared.empty(false, *n));
-        if (tiles == 1) release(shared.q_empty());
-        weigh_scores<X>(p, group, item, consumer, factor, last, s, &state);
-        pack_weights<X>(weights, s);
+    release(shared.empty(false, *n));
+    if (tiles == 1) release(shared.q_empty());
+    weigh_scores<X>(p, group, item, consumer, factor, last, x->s, &x->state);
+    pack_weights<X>(x->weights, x->s);
 #pragma unroll 1
-        for (int i = 1; i < tiles; i++, *n += 1) {
-            barrier_wait(shared.full(false, *n + 1), S::phase(*n + 1));
-            barrier_wait(shared.full(true, *n), S::phase(*n));
-            fence_for_wgmma();
-            named_sync(1 + consumer, CONSUMERS * WARPGROUP_THREADS);
-            wgmma_begin();
-            score_panels<X>(s, q, tile_of(false, *n + 1));
-            weigh_panels<X>(o, weights, tile_of(true, *n));
-            named_arrive(2 - consumer, CONSUMERS * WARPGROUP_THREADS);
-            wgmma_wait<1>();
-            hold_registers(s);
-            release(shared.empty(false, *n + 1));
-            if (i + 1 == tiles) release(shared.q_empty());
-            weigh_scores<X>(p, group, item, consumer, factor, last - i, s, &state);
-            wgmma_wait<0>();
-            hold_sums<X>(o);
-            release(shared.empty(true, *n));
-            rescale_sums<X>(o, state);
-            pack_weights<X>(weights, s);
-        }
+    for (int i = 1; i < tiles; i++, *n += 1) {
+        barrier_wait(shared.full(false, *n + 1), S::phase(*n + 1));
         barrier_wait(shared.full(true, *n), S::phase(*n));
         fence_for_wgmma();
         wgmma_begin();
-        weigh_panels<X>(o, weights, tile_of(true, *n));
+        score_panels<X>(x->s, shared.queries(consumer), shared.panels(false, *n + 1));
+        weigh_panels<X>(x->o, x->weights, shared.panels(true, *n));
+        wgmma_wait<1>();
+        hold_registers(x->s);
+        release(shared.empty(false, *n + 1));
+        if (i + 1 == tiles) release(shared.q_empty());
+        weigh_scores<X>(p, group, item, consumer, factor, last - i, x->s, &x->state);
         wgmma_wait<0>();
-        hold_sums<X>(o);
+        hold_sums<X>(x->o);
         release(shared.empty(true, *n));
-        *n += 1;
-    } else {
-        release(shared.q_empty());
+        rescale_sums<X>(x->o, x->state);
+        pack_weights<X>(x->weights, x->s);
     }
-    consumer_results<X>(p, group, item, consumer, o, state, factor);
+    barrier_wait(shared.full(true, *n), S::phase(*n));
+    fence_for_wgmma();
+    wgmma_begin();
+    weigh_panels<X>(x->o, x->weights, shared.panels(true, *n));
+    *n += 1;
 }
 
-/* Consumers take turns at the tensor cores: while one has its products computed, the other weighs its scores. */
+/* While an item's last outputs are computed and written, the next one's first scores are. */
 template <typename X>
 static __device__ __forceinline__ void
 consume(const attention_problem &p, const attention_plan &plan, const wgmma_shared<X> &shared,
-        const wgmma_item slots[2], int consumer)
+        const wgmma_item slots[ITEM_SLOTS], int consumer)
 {
     uint32_t n = 0;
-    if (consumer == 1) named_arrive(1, CONSUMERS * WARPGROUP_THREADS);
+    consumer_sums<X> x;
+    barrier_wait(shared.q_full(), 0);
+    begin_item<X>(slots[0], shared, consumer, 0, &x);
     for (uint32_t items = 0;; items++) {
-        barrier_wait(shared.q_full(), items % 2);
-        const wgmma_item &item = slots[items % 2];
-        if (item.tiles < 0) break;
-        consume_item<X>(p, plan.group, item, shared, consumer, &n);
+        const wgmma_item &item = slots[items % ITEM_SLOTS];
+        const wgmma_item &next = slots[(items + 1) % ITEM_SLOTS];
+        wgmma_wait<0>();
+        hold_registers(x.s);
+        const int tiles = item.tiles;
+        if (tiles < 0) break;
+        const float factor = score_scale_of(p.a, item.rows.kv_head).factor;
+        x.state = { { -INFINITY, -INFINITY }, { 0.0f, 0.0f }, { 1.0f, 1.0f } };
+#pragma unroll
+        for (int i = 0; i < X::PARTS * X::O_TILES * 4; i++)
+            x.o[i / 4 / X::O_TILES][i / 4 % X::O_TILES][i % 4] = 0.0f;
+        if (tiles > 0)
+            consume_tiles<X>(p, plan.group, item, shared, consumer, factor, &n, &x);
+        else
+            release(shared.q_empty());
+        barrier_wait(shared.q_full(), (items + 1) % 2);
+        begin_item<X>(next, shared, consumer, n, &x);
+        wgmma_wait<1>();
+        hold_sums<X>(x.o);
+        if (tiles > 0) release(shared.empty(true, n - 1));
+        consumer_results<X>(p, plan.group, item, consumer, x.o, x.state, factor);
     }
 }
 
@@ -238,7 +251,7 @@ static __global__ void __launch_bounds__(WGMMA_THREADS, 1)
     attend_prefill_wgmma(const attention_problem p, const attention_plan plan)
 {
     extern __shared__ __align__(1024) uint8_t dynamic[];
-    __shared__ wgmma_item slots[2];
+    __shared__ wgmma_item slots[ITEM_SLOTS];
     const wgmma_shared<X> shared = { (shared_address(dynamic) + 1023) / 1024 * 1024 };
     const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / WARPGROUP_THREADS, 0);
     if (threadIdx.x < X::N_BARRIERS) {

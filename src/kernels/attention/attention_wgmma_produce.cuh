@@ -13,6 +13,8 @@ enum {
     WGMMA_ROWS = CONSUMERS * CONSUMER_ROWS,
     WGMMA_THREADS = (1 + CONSUMERS) * WARPGROUP_THREADS,
     CONSUMER_WARPS = CONSUMERS * WARPGROUP_THREADS / 32,
+    ITEM_SLOTS = 4,
+    PRODUCER_BARRIER = 1, /* of the CTA's numbered ones */
     PRODUCER_REGISTERS = 88,
     CONSUMER_REGISTERS = 208
 };
@@ -53,6 +55,15 @@ template <typename X> struct wgmma_shared {
     __device__ __forceinline__ uint32_t q_empty() const
     {
         return q_full() + 8;
+    }
+    /* As operands of wgmma. */
+    __device__ __forceinline__ uint64_t queries(int consumer) const
+    {
+        return panel_descriptor(base + consumer * CONSUMER_ROWS * PANEL_ROW_BYTES, WGMMA_ROWS);
+    }
+    __device__ __forceinline__ uint64_t panels(bool is_v, uint32_t n) const
+    {
+        return panel_descriptor(tile(is_v, n), X::TOKENS);
     }
     /* Of the barriers of the nth tile. */
     static __device__ __forceinline__ uint32_t phase(uint32_t n)
@@ -179,11 +190,12 @@ static __device__ __forceinline__ void copy_query_panels(uint32_t to, const atte
     }
 }
 
-/* In the order in which consumers need them: K of the first tile, then of each tile before V of the one before. */
-template <typename X>
+/* In the order in which consumers need them: K of the first tile, then of each tile before V of the one before. FIND, called
+ * once all the same, finds the next item while the first tiles are on their way. */
+template <typename X, typename FIND>
 static __device__ __forceinline__ void produce_tiles(const attention_problem &p,
                                                      const wgmma_shared<X> &shared,
-                                                     const wgmma_item &item, uint32_t n)
+                                                     const wgmma_item &item, uint32_t n, FIND find)
 {
     using S = wgmma_shared<X>;
     strip_places places = find_strips<X>(p, item.range, item.tile), before = places;
@@ -202,28 +214,34 @@ static __device__ __forceinline__ void produce_tiles(const attention_problem &p,
         }
         before = places;
         if (i + 1 < item.tiles) places = find_strips<X>(p, item.range, item.tile - i - 1);
+        if (i == min(1, item.tiles)) find();
     }
 }
 
+/* An item's slot is written while the one before it is consumed, and the one before that perhaps still is. */
 template <typename X>
-static __device__ __forceinline__ void produce(const attention_problem &p,
-                                               const attention_plan &plan,
-                                               const wgmma_shared<X> &shared, wgmma_item slots[2])
+static __device__ __forceinline__ void
+produce(const attention_problem &p, const attention_plan &plan, const wgmma_shared<X> &shared,
+        wgmma_item slots[ITEM_SLOTS])
 {
     item_cursor cursor = no_items();
-    uint32_t n = 0;
+    uint32_t n = 0, found = 0;
     int round = 0;
-    for (uint32_t items = 0;; items++) {
+    const auto find = [&]() {
         const wgmma_item item = next_item<X>(p, plan, &cursor, &round);
+        if (threadIdx.x == 0) slots[found % ITEM_SLOTS] = item;
+        named_sync(PRODUCER_BARRIER, WARPGROUP_THREADS);
+        found++;
+    };
+    find();
+    for (uint32_t items = 0;; items++) {
+        const wgmma_item item = slots[items % ITEM_SLOTS];
         barrier_wait(shared.q_empty(), items % 2 ^ 1);
-        if (threadIdx.x % WARPGROUP_THREADS == 0) {
-            slots[items % 2] = item;
-            barrier_arrive(shared.q_full());
-        }
         if (item.tiles > 0) copy_query_panels<X>(shared.base, p, plan, item.rows);
         barrier_arrive_copied(shared.q_full());
+        if (threadIdx.x == 0) barrier_arrive(shared.q_full()); /* it wrote the slot */
         if (item.tiles < 0) break;
-        if (item.tiles > 0) produce_tiles<X>(p, shared, item, n);
+        produce_tiles<X>(p, shared, item, n, find);
         n += item.tiles;
     }
     copy_wait<0>();

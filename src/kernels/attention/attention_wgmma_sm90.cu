@@ -5,8 +5,8 @@
  *           pairs of token and query head, heads first. Two warpgroups have 64 rows each; a third one brings Q, K and V
  *           by cp.async, tiles of 128 tokens (64 with heads of 256) in two stages, through the block table.
  * overlap   A consumer starts the scores of the next tile and the output of the last one together, then weighs the scores
- *           while the output is computed; the two consumers take turns, so that one's weighing lies under the
- *           other's products.
+ *           while the output is computed, and the other consumer's products lie under it. The first scores of
+ *           the next item are computed while an item's output is written.
  * bound by  wgmma, and for short prompts by the ends of items.
  * bits      A token's bits depend on its own cache alone, but a decoded token gets others: the row varies. */
 #include "kernels/attention/attention_rows.cuh"
@@ -14,8 +14,9 @@
 
 template <typename X> static void launch(const spey_attention_args *a, const spey_lane *lane)
 {
-    const attention_plan plan = plan_of(a);
-    spey_attention_mma_decode(a, lane);
+    attention_plan plan = plan_of(a);
+    plan.no_decode = a->batch->n_seqs == 1 && a->rows > 1; /* two launches less */
+    if (!plan.no_decode) spey_attention_mma_decode(a, lane);
     if (plan.all_decode) return;
     const int64_t tiles = a->rows * plan.group / WGMMA_ROWS + a->batch->n_seqs;
     const unsigned grid = least_of(tiles * a->n_kv_heads, sm_count());

@@ -17,6 +17,7 @@ struct attention_plan {
     int split_tokens, splits_max;
     int group, chunks; /* query heads of a KV head, and decode's items for them */
     bool all_decode;   /* no prefill kernel runs: decode takes every token */
+    bool no_decode;    /* no decode kernel runs */
     float *partial;    /* [token][head][split][v_dim] */
     float *partial_max, *partial_sum;
 };
@@ -56,7 +57,7 @@ static __device__ __forceinline__ token_view view_token(const attention_problem 
 
 static __device__ __forceinline__ bool is_decoded(const attention_plan &plan, int n_tokens)
 {
-    return n_tokens == 1 || plan.all_decode;
+    return (n_tokens == 1 || plan.all_decode) && !plan.no_decode;
 }
 
 /* A warp's place in the list of items: 32 sequences, whose items end at `ends` (one a lane) of `before`. */
