@@ -68,7 +68,7 @@ static __device__ __forceinline__ summands load_summands(const spey_norm_args &a
 {
     summands raw = {};
     raw.x = load_raw8(a.x, a.x_dtype, p.x + c, there);
-    if (a.residual) raw.residual = load_raw8(a.residual, a.residual_dtype, p.residual + c, there);
+    raw.residual = load_raw8(a.residual, a.residual_dtype, p.residual + c, a.residual && there);
     return raw;
 }
 
@@ -89,7 +89,7 @@ template <int THREADS, int PACKS, bool PACKED>
 static __device__ __forceinline__ void load_piece(const spey_norm_args &a, const piece &p,
                                                   float (&s)[PACKS][8])
 {
-    constexpr int AT_ONCE = PACKED && PACKS <= 2 ? PACKS : 1;
+    constexpr int AT_ONCE = PACKED && (PACKS <= 2 || THREADS < 1024) ? PACKS : 1;
     const int cols = static_cast<int>(a.cols), first = threadIdx.x % THREADS * 8;
 #pragma unroll
     for (int begin = 0; begin < PACKS; begin += AT_ONCE) {
@@ -120,7 +120,7 @@ static __device__ __forceinline__ void load_piece(const spey_norm_args &a, const
 /* PACKED: every row of every operand is whole aligned packs. If not, the same threads take the same elements one by one,
  * so that the result is the same. */
 template <int THREADS, int PACKS, int PIECES, bool PACKED>
-static __global__ void __launch_bounds__(THREADS *PIECES, PACKED &&THREADS *PIECES == 256 ? 4 : 1)
+static __global__ void __launch_bounds__(THREADS *PIECES, PACKED &&THREADS *PIECES == 256 ? 3 : 1)
     norm_held(const spey_norm_args a)
 {
     constexpr int N = 8;
