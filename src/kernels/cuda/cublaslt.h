@@ -47,8 +47,9 @@ typedef struct spey_cublaslt_plan {
     cublasLtMatmulAlgo_t algo;
     size_t workspace_bytes;
     spey_plan_origin origin;
-    int32_t pieces; /* of rows, a call for each: 1 for all at once */
-    bool slow;      /* E4M3 scaled by rows and columns: better scaled afterwards */
+    int32_t pieces;  /* a call for each: 1 for all at once */
+    bool by_columns; /* pieces of outputs, not of rows */
+    bool slow;       /* E4M3 scaled by rows and columns: better scaled afterwards */
 } spey_cublaslt_plan;
 
 enum {

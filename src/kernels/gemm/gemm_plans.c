@@ -176,9 +176,9 @@ static bool accepts(const spey_cublaslt *lt, const spey_matmul *m, int64_t rows,
  * products of a 70B layer: 64 rows 340 against 464 TFLOP/s, 128 rows 753 against 904, without that pass). */
 enum { UNSCALED_ROWS_MAX = 128 };
 
-/* The one algorithm that scales by rows and columns walks wide products badly: at 4,096 rows 8192 x 57344 runs at 960
- * TFLOP/s, in pieces of 1,024 at 1,280. */
-enum { PIECE_ROWS_MAX = 1024, PIECE_STEP = 64 };
+/* The one algorithm that scales by rows and columns walks products of many rows and outputs badly: 8192 x 57344 runs at 960
+ * TFLOP/s with 4,096 rows, where 28672 x 8192 runs at 1,380. */
+enum { WHOLE_ROWS_MAX = 1024, WHOLE_COLS_MAX = 16384, PIECE_COLS = 8192, PIECE_STEP = 64 };
 
 static const spey_cublaslt_plan *get_plan(spey_cublaslt *lt, const spey_matmul *m, int64_t rows)
 {
@@ -194,7 +194,8 @@ static const spey_cublaslt_plan *get_plan(spey_cublaslt *lt, const spey_matmul *
     plan->status = choose_algorithm(lt, m, rows, plan);
     const bool each = m->scale_mode == SPEY_SCALE_EACH;
     plan->slow = each && rows <= UNSCALED_ROWS_MAX;
-    plan->pieces = each ? (int32_t)((rows + PIECE_ROWS_MAX - 1) / PIECE_ROWS_MAX) : 1;
+    plan->by_columns = each && rows > WHOLE_ROWS_MAX && m->n > WHOLE_COLS_MAX;
+    plan->pieces = plan->by_columns ? (int32_t)((m->n + PIECE_COLS - 1) / PIECE_COLS) : 1;
     /* That there is none is worth knowing too; what else went wrong may not happen again. */
     if (plan->status == CUBLAS_STATUS_SUCCESS || plan->status == CUBLAS_STATUS_NOT_SUPPORTED)
         plan->key = key;
@@ -221,8 +222,17 @@ static cublasStatus_t try_matmul(spey_device *device, const spey_matmul *m, int6
                       &d.y, &plan->algo, lt->workspace, plan->workspace_bytes, device->stream);
 }
 
+/* An algorithm that suits the bucket's size but not this one is refused before anything is launched. */
+static cublasStatus_t run_whole(spey_device *device, const spey_matmul *m)
+{
+    cublasStatus_t status = try_matmul(device, m, spey_matmul_bucket(m->rows));
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
+        status = try_matmul(device, m, m->rows);
+    return status;
+}
+
 /* Rows [begin, begin + rows) of m. */
-static spey_matmul piece_of(const spey_matmul *m, int64_t begin, int64_t rows)
+static spey_matmul rows_of(const spey_matmul *m, int64_t begin, int64_t rows)
 {
     spey_matmul piece = *m;
     const size_t x = (size_t)(begin * m->x_pitch), y = (size_t)(begin * m->y_pitch);
@@ -233,29 +243,33 @@ static spey_matmul piece_of(const spey_matmul *m, int64_t begin, int64_t rows)
     return piece;
 }
 
-static cublasStatus_t run_pieces(spey_device *device, const spey_matmul *m, int64_t step)
+/* Outputs [begin, begin + n). */
+static spey_matmul columns_of(const spey_matmul *m, int64_t begin, int64_t n)
 {
-    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-    for (int64_t at = 0; at < m->rows && status == CUBLAS_STATUS_SUCCESS; at += step) {
-        const spey_matmul piece = piece_of(m, at, m->rows - at < step ? m->rows - at : step);
-        status = spey_matmul_run(device, &piece);
-    }
-    return status;
+    spey_matmul piece = *m;
+    const size_t w = (size_t)(begin * m->w_pitch);
+    piece.n = n;
+    piece.w = (const uint8_t *)m->w + w * spey_element_bytes(m->x_type);
+    piece.y = (uint8_t *)m->y + (size_t)begin * spey_element_bytes(m->y_type);
+    if (m->bias) piece.bias += begin;
+    if (m->scale_mode == SPEY_SCALE_EACH) piece.w_scale += begin;
+    return piece;
 }
 
-/* An algorithm that suits the bucket's size but not this one is refused before anything is launched. */
 cublasStatus_t spey_matmul_run(spey_device *device, const spey_matmul *m)
 {
-    const int64_t bucket = spey_matmul_bucket(m->rows);
-    const spey_cublaslt_plan *plan = get_plan(device->cublaslt, m, bucket);
-    if (plan->pieces > 1) {
-        const int64_t even = (m->rows + plan->pieces - 1) / plan->pieces;
-        const int64_t step = (even + PIECE_STEP - 1) / PIECE_STEP * PIECE_STEP;
-        if (step < m->rows) return run_pieces(device, m, step);
+    const spey_cublaslt_plan *plan = get_plan(device->cublaslt, m, spey_matmul_bucket(m->rows));
+    const bool by_columns = plan->by_columns;
+    const int64_t all = by_columns ? m->n : m->rows;
+    const int64_t step =
+        (all + plan->pieces * PIECE_STEP - 1) / (plan->pieces * PIECE_STEP) * PIECE_STEP;
+    if (plan->pieces < 2 || step >= all) return run_whole(device, m);
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    for (int64_t at = 0; at < all && status == CUBLAS_STATUS_SUCCESS; at += step) {
+        const int64_t some = all - at < step ? all - at : step;
+        const spey_matmul piece = by_columns ? columns_of(m, at, some) : rows_of(m, at, some);
+        status = run_whole(device, &piece);
     }
-    cublasStatus_t status = try_matmul(device, m, bucket);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
-        status = try_matmul(device, m, m->rows);
     return status;
 }
 
@@ -307,7 +321,8 @@ typedef struct tactic {
     spey_cublaslt_key key;
     cublasLtMatmulAlgo_t algo;
     uint64_t workspace_bytes;
-    uint32_t pieces, slow;
+    uint32_t pieces;
+    uint32_t flags; /* 1: slow, 2: by columns */
 } tactic;
 
 size_t spey_gemm_tactics_read(spey_device *device, void *out, size_t capacity)
@@ -318,7 +333,7 @@ size_t spey_gemm_tactics_read(spey_device *device, void *out, size_t capacity)
         const spey_cublaslt_plan *plan = &lt->plans[i];
         if (plan->key.n == 0 || plan->origin == SPEY_PLAN_GUESSED) continue;
         const tactic t = { plan->key, plan->algo, plan->workspace_bytes, (uint32_t)plan->pieces,
-                           plan->slow };
+                           (uint32_t)plan->slow | (uint32_t)plan->by_columns << 1 };
         if (bytes + sizeof t <= capacity) memcpy((uint8_t *)out + bytes, &t, sizeof t);
         bytes += sizeof t;
     }
@@ -328,7 +343,7 @@ size_t spey_gemm_tactics_read(spey_device *device, void *out, size_t capacity)
 static bool is_sound(const tactic *t)
 {
     return t->key.n > 0 && t->key.k > 0 && t->key.rows > 0 &&
-           t->workspace_bytes <= SPEY_CUDA_GEMM_WORKSPACE && t->slow <= 1 && t->pieces > 0 &&
+           t->workspace_bytes <= SPEY_CUDA_GEMM_WORKSPACE && t->flags <= 3 && t->pieces > 0 &&
            t->pieces <= SPEY_MATMUL_PIECES_MAX;
 }
 
@@ -348,7 +363,8 @@ bool spey_gemm_tactics_write(spey_device *device, const void *bytes, size_t n)
                                           .workspace_bytes = t.workspace_bytes,
                                           .pieces = (int32_t)t.pieces,
                                           .origin = SPEY_PLAN_RECORDED,
-                                          .slow = t.slow == 1 };
+                                          .slow = t.flags & 1,
+                                          .by_columns = t.flags >> 1 };
         spey_matmul_use(device, &plan);
     }
     return true;

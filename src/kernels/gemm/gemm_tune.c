@@ -15,6 +15,7 @@ enum {
     GROUPS_MAX = 32,
     COLD_BYTES = 128 << 20, /* of weights between two uses of one */
     PIECE_ROWS_MIN = 512,
+    PIECE_COLS_MIN = 4096,
 };
 
 /* Products that differ in their addresses alone, of several layers. */
@@ -110,17 +111,22 @@ static float measure(const tuner *t)
     return error == cudaSuccess && !refused ? ms / (float)t->group->n_layers : INFINITY;
 }
 
-/* The same rows in several calls, for which plans are known: large products may suit the cache better so. */
+/* The same in several calls, of rows or of outputs: large products may suit the cache better so. */
 static float tune_pieces(const tuner *t, const spey_cublaslt_plan *whole, float ms)
 {
     spey_cublaslt_plan best = *whole, plan = *whole;
-    for (plan.pieces = 2; plan.pieces <= 4 && t->rows / plan.pieces >= PIECE_ROWS_MIN;
-         plan.pieces *= 2) {
-        spey_matmul_use(t->device, &plan);
-        const float pieces = measure(t);
-        if (pieces >= ms * 0.98f) continue;
-        ms = pieces;
-        best = plan;
+    for (int way = 0; way < 2 && t->rows >= 2 * PIECE_ROWS_MIN; way++) {
+        plan.by_columns = way == 1;
+        const int64_t all = plan.by_columns ? plan.key.n : t->rows;
+        const int64_t least = plan.by_columns ? PIECE_COLS_MIN : PIECE_ROWS_MIN;
+        for (plan.pieces = 2; plan.pieces <= SPEY_MATMUL_PIECES_MAX && all / plan.pieces >= least;
+             plan.pieces++) {
+            spey_matmul_use(t->device, &plan);
+            const float pieces = measure(t);
+            if (pieces >= ms * 0.98f) continue;
+            ms = pieces;
+            best = plan;
+        }
     }
     spey_matmul_use(t->device, &best);
     return ms;
