@@ -232,10 +232,10 @@ static __device__ __forceinline__ void prefill(const attention_problem &p, prefi
         const warp_view view = x->views[warp];
         if (tile >= view.some_end || tile + TILE_TOKENS <= view.some_begin) continue;
         const bool masked = tile < view.all_begin || tile + TILE_TOKENS > view.all_end;
-        const score_scale scale = score_scale_of(p.a, x->range.kv_head);
         const uint32_t stage = S::stage(shared, tile);
         float s[MT][8][4] = {};
         score_strips<X, MT, TILE_STRIPS>(s, 0, shared + first_row * X::Q::PITCH, stage, lane);
+        const score_scale scale = score_scale_of(p.a, x->range.kv_head);
         if constexpr (X::SCALED) scale_tile<X, MT>(s, S::scales(shared, tile));
         if (scale.bent) bend_scores<MT>(p.a, s, scale.scale, tile, place);
         if (masked) mask_scores<MT>(p.a, s, tile, x->cache_len, place);
