@@ -15,6 +15,7 @@ import sys
 
 LLAMA_CPP = "llama.cpp F16, H200, Sept 2026"
 TENSORRT = "TensorRT-LLM, first; later"
+FP8 = "--dtype bf16 --quant fp8 --quant-scales tensor --kv-dtype fp8"  # as TensorRT-LLM's
 # Name, arguments of spey bench, (whose figure, figures), which rate.
 WORKLOADS = [
     ("8b-bf16-1", "latency --shape llama-3-8b --dtype bf16 --isl 128 --osl 128 --batch 1", (LLAMA_CPP, [211]), "output"),
@@ -29,15 +30,15 @@ WORKLOADS = [
      "--step-tokens 2048 --warmup 0", (LLAMA_CPP, [5611]), "output"),
     ("8b-bf16-prefill", "latency --shape llama-3-8b --dtype bf16 --isl 2048 --osl 2 --batch 1 --step-tokens 2048",
      (LLAMA_CPP, [24900]), "prefill"),
-    ("gptj-fp8-64", "throughput --shape gpt-j-6b --quant fp8 --kv-dtype fp8 --isl 128 --osl 128 --batch 64 --step-tokens 2048",
+    ("gptj-fp8-64", f"throughput --shape gpt-j-6b {FP8} --isl 128 --osl 128 --batch 64 --step-tokens 2048",
      ("TensorRT-LLM, H100", [10907]), "output"),
-    ("70b-fp8-128", "throughput --shape llama-2-70b --quant fp8 --kv-dtype fp8 --isl 128 --osl 128 --batch 960 "
-     "--step-tokens 4096 --warmup 0", (TENSORRT, [3803, 4056]), "output"),
-    ("70b-fp8-2048", "throughput --shape llama-2-70b --quant fp8 --kv-dtype fp8 --isl 128 --osl 2048 --batch 192 "
-     "--step-tokens 4096 --warmup 0", (TENSORRT, [2941, 4336]), "output"),
+    ("70b-fp8-128", f"throughput --shape llama-2-70b {FP8} --isl 128 --osl 128 --batch 960 --step-tokens 4096 --warmup 0",
+     (TENSORRT, [3803, 4056]), "output"),
+    ("70b-fp8-2048", f"throughput --shape llama-2-70b {FP8} --isl 128 --osl 2048 --batch 192 --step-tokens 4096 --warmup 0",
+     (TENSORRT, [2941, 4336]), "output"),
     # Llama 2 ends at 4,096 positions.
-    ("70b-fp8-4096", "throughput --shape llama-3-70b --quant fp8 --kv-dtype fp8 --isl 128 --osl 4096 --batch 96 "
-     "--step-tokens 4096 --warmup 0", (TENSORRT, [1946, 2872]), "output"),
+    ("70b-fp8-4096", f"throughput --shape llama-3-70b {FP8} --isl 128 --osl 4096 --batch 96 --step-tokens 4096 --warmup 0",
+     (TENSORRT, [1946, 2872]), "output"),
 ]
 
 
@@ -63,7 +64,7 @@ def main():
     parser.add_argument("--spey", default="build/release/spey")
     parser.add_argument("--only", action="append", default=[], help="workloads whose name begins so (may be repeated)")
     parser.add_argument("--json", help="write all figures there")
-    parser.add_argument("more", nargs="*", help="further arguments of spey bench, behind --")
+    parser.add_argument("more", nargs="*", help="further arguments of spey bench, behind --: -- --tune --ahead")
     args = parser.parse_args()
     chosen = [w for w in WORKLOADS if not args.only or w[0].startswith(tuple(args.only))]
     if not chosen:
