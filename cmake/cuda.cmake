@@ -96,9 +96,9 @@ add_library(spey_cuda SHARED ${spey_cuda_objects}
     src/kernels/cuda/cublaslt.c src/kernels/cuda/cuda_backend.c src/kernels/cuda/cuda_memory.c
     src/kernels/gemm/gemm_cublaslt.c src/kernels/gemm/gemm_plans.c src/kernels/gemm/gemm_tune.c)
 target_include_directories(spey_cuda SYSTEM PRIVATE ${SPEY_CUDA_INCLUDE} ${SPEY_CUBLASLT_INCLUDE})
-target_link_libraries(spey_cuda PRIVATE spey_flags ${SPEY_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
+target_link_libraries(spey_cuda PRIVATE spey_flags ${SPEY_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt m)
 set(spey_cuda_map ${CMAKE_SOURCE_DIR}/src/kernels/cuda/plugin.map)
-target_link_options(spey_cuda PRIVATE -Wl,--version-script=${spey_cuda_map})
+target_link_options(spey_cuda PRIVATE -Wl,--version-script=${spey_cuda_map} -Wl,-z,defs)
 set_target_properties(spey_cuda PROPERTIES
     OUTPUT_NAME spey-cuda LINK_DEPENDS ${spey_cuda_map} LINKER_LANGUAGE C LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
     SKIP_BUILD_RPATH OFF BUILD_RPATH "\$ORIGIN;/usr/local/cuda/lib64") # where cuBLASLt may lie
