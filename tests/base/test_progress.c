@@ -47,14 +47,17 @@ static int terminal_begin(int *saved)
     return master;
 }
 
+/* What the terminal got arrives piece by piece; with its last user gone there is an end. */
 static void terminal_end(int master, int saved, char *text, size_t size)
 {
     fflush(stderr);
-    fcntl(master, F_SETFL, O_NONBLOCK);
-    ssize_t n = read(master, text, size - 1);
-    text[n < 0 ? 0 : n] = 0;
     dup2(saved, STDERR_FILENO);
     close(saved);
+    size_t have = 0;
+    ssize_t n;
+    while (have < size - 1 && (n = read(master, text + have, size - 1 - have)) > 0)
+        have += (size_t)n;
+    text[have] = 0;
     close(master);
 }
 
