@@ -74,6 +74,14 @@ typedef enum spey_policy {
 /* Requests of higher priority go first. */
 enum { SPEY_PRIORITY_MIN = -4, SPEY_PRIORITY_MAX = 4 };
 
+/* When a step is planned and begun before the results of the last one are there, so that the device waits for nobody. Results are
+ * the same: docs/scheduling.md. */
+typedef enum spey_ahead {
+    SPEY_AHEAD_QUEUED, /* where the device queues steps, as CUDA does; not with an encoder */
+    SPEY_AHEAD_ON,     /* on a CPU, too */
+    SPEY_AHEAD_OFF,
+} spey_ahead;
+
 typedef struct spey_context_options {
     uint32_t struct_bytes;
     int32_t threads;             /* CPU worker threads; 0: one per core */
@@ -100,9 +108,7 @@ typedef struct spey_context_options {
     int32_t queue_max; /* requests that wait; 0: 1024 */
     /* Prompt tokens of a step beside running decodes, which bounds the time between tokens; 0: no bound. */
     int64_t step_prefill_max;
-    /* Plan and begin a step before the results of the last one are there, where all that it gives tokens to is greedy
-     * requests: docs/scheduling.md. Same results. */
-    bool ahead;
+    spey_ahead ahead;
     int64_t prompt_table_tokens_max; /* rows of a request's prompt table; 0: requests bring none */
     uint64_t guide_bytes;            /* for guides, shared by requests; 0: 512 MiB */
     /* Measure first which of the device's algorithms is fastest for each product of the engine at each number of rows (some

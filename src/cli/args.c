@@ -111,6 +111,7 @@ static spey_status set_option(const spey_option *o, const char *text)
 {
     switch (o->kind) {
     case SPEY_OPTION_FLAG: *(bool *)o->target = true; return SPEY_OK;
+    case SPEY_OPTION_CHOICE: *(int *)o->target = (int)o->min; return SPEY_OK;
     case SPEY_OPTION_INT:
     case SPEY_OPTION_NUMBER: return parse_number(o, text);
     case SPEY_OPTION_BYTES: return parse_bytes(o, text);
@@ -139,7 +140,7 @@ static spey_status parse_option(const spey_command *c, int argc, char **argv, in
     size_t len = equals ? (size_t)(equals - name) : strlen(name);
     const spey_option *o = find_option(c, name, len);
     if (!o) return unknown_option(c, name, len);
-    if (o->kind == SPEY_OPTION_FLAG) {
+    if (!o->value) {
         if (equals) return SPEY_FAIL(SPEY_INVALID, "--%s takes no value", o->name);
         return set_option(o, NULL);
     }

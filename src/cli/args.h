@@ -10,6 +10,7 @@
 
 typedef enum spey_option_kind {
     SPEY_OPTION_FLAG,   /* bool */
+    SPEY_OPTION_CHOICE, /* int, which gets `min`: of several such with one target the last counts */
     SPEY_OPTION_INT,    /* int64_t in [min, max] */
     SPEY_OPTION_NUMBER, /* double in [min, max] */
     SPEY_OPTION_BYTES,  /* uint64_t with K, M, G, T (powers of 1024) */
@@ -27,7 +28,7 @@ typedef struct spey_option {
     const char *name; /* "max-tokens" */
     spey_option_kind kind;
     void *target;
-    const char *value; /* "N"; NULL for flags */
+    const char *value; /* "N"; NULL: it takes none */
     const char *help;
     double min, max; /* of INT and NUMBER */
 } spey_option;

@@ -41,7 +41,8 @@ typedef struct spey_runtime_flags {
     int64_t threads, context, block, sequences, step_tokens, step_prefill;
     uint64_t kv_bytes, kv_host_bytes, kv_file_bytes, memory;
     const char *kv_file, *kv_dtype, *device, *dtype, *quant, *quant_scales;
-    bool ahead, batch_invariant, tune;
+    bool batch_invariant, tune;
+    int ahead; /* spey_ahead */
 } spey_runtime_flags;
 
 /* clang-format off */
@@ -68,8 +69,9 @@ typedef struct spey_runtime_flags {
 #define SPEY_STEP_OPTIONS(f)                                                                                 \
     { "step-prefill", SPEY_OPTION_INT, &(f)->step_prefill, "N",                                             \
       "prompt tokens of a step in which others decode: bounds\nthe time between tokens (default: no bound)", 0, 1048576 }, \
-    { "ahead", SPEY_OPTION_FLAG, &(f)->ahead, NULL,                                                         \
-      "begin a step before the last one's results are there:\ndocs/scheduling.md", 0, 0 },               \
+    { "ahead", SPEY_OPTION_CHOICE, &(f)->ahead, NULL,                                                       \
+      "begin a step before the last one's results are there:\ndocs/scheduling.md (default on CUDA)", SPEY_AHEAD_ON, 0 }, \
+    { "no-ahead", SPEY_OPTION_CHOICE, &(f)->ahead, NULL, "wait for them (default on the CPU)", SPEY_AHEAD_OFF, 0 }, \
     { "batch-invariant", SPEY_OPTION_FLAG, &(f)->batch_invariant, NULL,                                     \
       "the same bits whatever runs beside a request\n(the CPU always does that)", 0, 0 },                  \
     { "tune", SPEY_OPTION_FLAG, &(f)->tune, NULL,                                                           \

@@ -87,7 +87,7 @@ void spey_context_options_from(const spey_runtime_flags *flags, spey_context_opt
     out->kv_block_tokens = (int32_t)flags->block;
     out->kv_dtype = flags->kv_dtype;
     out->device = flags->device;
-    out->ahead = flags->ahead;
+    out->ahead = (spey_ahead)flags->ahead;
     out->batch_invariant = flags->batch_invariant;
     out->tune = flags->tune;
     out->memory_bytes_max = flags->memory;

@@ -154,7 +154,8 @@ static spey_status open_runner(spey_context *c, const spey_context_options *o)
     if (o->kv_fraction != 0) SPEY_TRY(choose_kv_bytes(c->engine, o, &limits));
     SPEY_TRY(spey_runner_new(c->engine->file, &limits, &c->runner));
     c->plan = spey_runner_get_plan(c->runner);
-    c->ahead = o->ahead && !c->plan->source_tokens_max; /* encoders run between steps */
+    /* Encoders run between steps. */
+    c->ahead = spey_limits_are_ahead(&c->plan->limits) && !c->plan->source_tokens_max;
     SPEY_TRY(spey_sampler_new(c->vocab_size, &c->sampler));
     SPEY_TRY(spey_guide_table_new(o->guide_bytes, c->eos.ids, c->eos.n, &c->guides));
     return open_scheduler(c, o);
@@ -571,8 +572,9 @@ static spey_status await_step(spey_context *c, spey_step_rows *rows)
 {
     uint64_t start_ns = spey_clock_ns(), busy_ns = spey_runner_busy_ns(c->runner);
     spey_status status = spey_runner_wait(c->runner, rows);
-    c->host_since_ns += c->plan->limits.ahead ? spey_clock_ns() - start_ns
-                                              : spey_runner_busy_ns(c->runner) - busy_ns;
+    c->host_since_ns += spey_limits_are_ahead(&c->plan->limits)
+                            ? spey_clock_ns() - start_ns
+                            : spey_runner_busy_ns(c->runner) - busy_ns;
     return status;
 }
 

@@ -163,7 +163,7 @@ static spey_kv_limits kv_limits(const spey_layout *layout, const spey_program *p
     spey_kv_limits kv = { .sequences_max = limits->sequences_max,
                           .sequence_tokens_max = limits->sequence_tokens_max,
                           .step_tokens_max =
-                              (1 + limits->ahead) *
+                              (1 + spey_limits_are_ahead(limits)) *
                               (limits->step_tokens_max ? limits->step_tokens_max : step),
                           .rollback_tokens = ROLLBACK_TOKENS,
                           .cross_tokens_max = layout->plan.source_tokens_max,
@@ -287,6 +287,9 @@ static spey_status fill_defaults(spey_layout *layout, const spey_program *progra
     spey_limits_plan *limits = &plan->limits;
     if (!limits->device) limits->device = "cpu";
     limits->threads = program->device_info.compute_units;
+    if (limits->ahead == SPEY_AHEAD_QUEUED)
+        limits->ahead =
+            program->backend->fetch_begin && !program->has_encoder ? SPEY_AHEAD_ON : SPEY_AHEAD_OFF;
     plan->available_bytes = program->device_info.memory_free_bytes;
     if (limits->memory_bytes_max && limits->memory_bytes_max < plan->available_bytes)
         plan->available_bytes = limits->memory_bytes_max;
@@ -350,8 +353,8 @@ static void lay_out_tables(spey_layout *layout, const spey_program *program)
     tables->kv_len = take(&offset, seqs);
     tables->source_len = take(&offset, seqs);
     tables->output_rows = take(&offset, outputs);
-    tables->link_places = take(&offset, limits->ahead ? seqs : 0);
-    tables->link_rows = take(&offset, limits->ahead ? seqs : 0);
+    tables->link_places = take(&offset, spey_limits_are_ahead(limits) ? seqs : 0);
+    tables->link_rows = take(&offset, spey_limits_are_ahead(limits) ? seqs : 0);
     tables->pitch = 1; /* of a state */
     if (layout->plan.kv_block_bytes)
         tables->pitch = div_up(max64(limits->sequence_tokens_max, layout->plan.source_tokens_max),
@@ -383,7 +386,7 @@ static uint64_t under_way_bytes(const spey_layout *layout, const spey_program *p
     uint64_t one = copies;
     if (program->device_info.host_memory)
         one = add_sat(one, add_sat(layout->tables.bytes, layout->prompt_rows_bytes));
-    return limits->ahead ? mul_sat(one, 2) : 0;
+    return spey_limits_are_ahead(limits) ? mul_sat(one, 2) : 0;
 }
 
 static void add_lines(spey_layout *layout, const spey_program *program)

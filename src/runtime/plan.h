@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/strbuf.h"
 #include "engine/engine_file.h"
+#include "spey/spey.h"
 
 /* What a context may do at most. Zero or NULL takes the default in brackets. Text is borrowed. */
 typedef struct spey_limits_plan {
@@ -35,11 +36,18 @@ typedef struct spey_limits_plan {
     bool no_kv_reuse;        /* forget the blocks of ended sequences */
     int64_t prompt_table_tokens_max; /* rows of a request's prompt table [none] */
     uint64_t memory_bytes_max;       /* cap for the counted lines [what is free] */
-    bool ahead;                      /* a step may be submitted while another is under way */
-    bool batch_invariant;            /* no rows whose bits depend on what else is in the batch */
-    bool tune;                       /* measure which kernels are fastest, and record it */
-    bool no_in_place;                /* activations never share memory: to bisect a wrong answer */
+    spey_ahead ahead; /* ON: a step may be submitted while another is under way [where the device
+                                    queues steps, and the model has no encoder; or OFF] */
+    bool batch_invariant; /* no rows whose bits depend on what else is in the batch */
+    bool tune;            /* measure which kernels are fastest, and record it */
+    bool no_in_place;     /* activations never share memory: to bisect a wrong answer */
 } spey_limits_plan;
+
+/* Once defaults are filled in. */
+static inline bool spey_limits_are_ahead(const spey_limits_plan *limits)
+{
+    return limits->ahead == SPEY_AHEAD_ON;
+}
 
 /* Of a KV file whose size was not told. */
 #define SPEY_KV_FILE_BYTES ((uint64_t)4 << 30)

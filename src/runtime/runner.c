@@ -50,7 +50,7 @@ static spey_status take_device_memory(spey_runner *r)
 static spey_status prepare_flight(spey_runner *r, step_flight *f)
 {
     const spey_layout *layout = &r->layout;
-    if (layout->plan.limits.ahead) {
+    if (runner_n_flights(r) > 1) {
         f->own_copies =
             spey_new_array(SPEY_PURPOSE_RUNTIME, spey_kv_copy, spey_kv_copies_max(&layout->kv));
         if (!f->own_copies) return SPEY_NOMEM;
@@ -151,7 +151,7 @@ static spey_status load(spey_runner *r, const spey_engine_file *engine,
     SPEY_TRY(spey_runner_prepare_find(r));
     spey_tactics_load(&r->program);
     if (limits->tune) SPEY_TRY(spey_tactics_tune(&r->program, &r->binding));
-    if (limits->ahead && !r->queues)
+    if (runner_n_flights(r) > 1 && !r->queues)
         SPEY_TRY(spey_driver_new(spey_runner_carry_out, r, &r->driver));
     spey_program_drop_graph(&r->program);
     spey_memplan_free(r->layout.memplan);

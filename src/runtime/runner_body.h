@@ -79,13 +79,13 @@ struct spey_runner {
 
 static inline int runner_n_flights(const spey_runner *r)
 {
-    return r->layout.plan.limits.ahead ? FLIGHTS_MAX : 1;
+    return spey_limits_are_ahead(&r->layout.plan.limits) ? FLIGHTS_MAX : 1;
 }
 
 /* The device reads what submit writes: nothing is under way when another step is submitted. */
 static inline bool runner_shares_tables(const spey_runner *r)
 {
-    return r->program.device_info.host_memory && !r->layout.plan.limits.ahead;
+    return r->program.device_info.host_memory && runner_n_flights(r) == 1;
 }
 
 static inline int32_t *runner_table(const step_flight *f, size_t at)

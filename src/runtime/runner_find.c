@@ -47,8 +47,8 @@ spey_status spey_runner_prepare_find(spey_runner *r)
     SPEY_TRY(prepare_sample(r));
     const size_t most = tables->logprobs - tables->found +
                         (size_t)r->layout.plan.limits.outputs_max * sizeof(float);
-    r->queues = r->layout.plan.limits.ahead && r->program.backend->fetch_begin &&
-                most <= SPEY_FETCH_BYTES_MAX;
+    r->queues =
+        runner_n_flights(r) > 1 && r->program.backend->fetch_begin && most <= SPEY_FETCH_BYTES_MAX;
     return SPEY_OK;
 }
 

@@ -13,6 +13,7 @@
 
 typedef struct targets {
     bool flag;
+    int choice;
     int64_t count;
     double number;
     uint64_t bytes;
@@ -24,6 +25,8 @@ static spey_status parse(targets *t, spey_args *args, int argc, const char *cons
 {
     const spey_option options[] = {
         { "flag", SPEY_OPTION_FLAG, &t->flag, NULL, "", 0, 0 },
+        { "on", SPEY_OPTION_CHOICE, &t->choice, NULL, "", 1, 0 },
+        { "off", SPEY_OPTION_CHOICE, &t->choice, NULL, "", 2, 0 },
         { "count", SPEY_OPTION_INT, &t->count, "N", "", -1, 10 },
         { "number", SPEY_OPTION_NUMBER, &t->number, "X", "", 0, 1 },
         { "bytes", SPEY_OPTION_BYTES, &t->bytes, "SIZE", "", 0, 0 },
@@ -76,6 +79,22 @@ static void two_dashes_end_the_options(void **state)
     assert_string_equal(args.positional[1], "--flag");
     assert_false(t.flag);
     assert_int_equal(PARSE("a", "-"), 0); /* a lone dash is an argument */
+}
+
+static void the_last_of_several_choices_counts(void **state)
+{
+    (void)state;
+    targets t;
+    spey_args args;
+    assert_int_equal(PARSE("a"), 0);
+    assert_int_equal(t.choice, 0);
+    assert_int_equal(PARSE("a", "--on"), 0);
+    assert_int_equal(t.choice, 1);
+    assert_int_equal(PARSE("--on", "a", "--off"), 0);
+    assert_int_equal(t.choice, 2);
+    assert_int_equal(PARSE("--off", "a", "--on"), 0);
+    assert_int_equal(t.choice, 1);
+    REFUSED("takes no value", "a", "--on=1");
 }
 
 static void sizes_take_suffixes(void **state)
@@ -135,6 +154,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_and_arguments_come_in_any_order),
         cmocka_unit_test(two_dashes_end_the_options),
+        cmocka_unit_test(the_last_of_several_choices_counts),
         cmocka_unit_test(sizes_take_suffixes),
         cmocka_unit_test(wrong_options_say_what_is_expected),
         cmocka_unit_test(ids_are_numbers_between_commas),

@@ -293,14 +293,14 @@ class Behaviour(SpeyTest):
 
     def test_a_step_ahead_says_the_same(self):
         plain, ahead = (run_json("run", self.engine, PROMPT, "--json", "--max-tokens", 40, *flags)
-                        for flags in ([], ["--ahead"]))
+                        for flags in (["--no-ahead"], ["--ahead"]))
         self.assertEqual((ahead["output_ids"], ahead["text"], ahead["finish_reason"]),
                          (plain["output_ids"], plain["text"], plain["finish_reason"]))
         common = ["--isl", 8, "--osl", 16, "--batch", 2, "--requests", 4, "--warmup", 0, "--json"]
-        for flags in ([], ["--ahead"]):
+        for flags, is_ahead in (([], False), (["--ahead"], True), (["--ahead", "--no-ahead"], False)):
             out = run_json("bench", "throughput", self.engine, *common, *flags)
             self.assertEqual(out["output_tokens"], 64)
-            self.assertEqual(out["steps_ahead"] > 0, bool(flags))
+            self.assertEqual(out["steps_ahead"] > 0, is_ahead)
             self.assertLessEqual(out["host_hidden_per_step_us_mean"], out["host_per_step_us_mean"])
 
     def test_bench_profile_times_every_kernel_that_ran(self):

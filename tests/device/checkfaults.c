@@ -192,7 +192,7 @@ static void lose_with(bool ahead)
     record r[REQUESTS] = { 0 };
     spey_context_options options;
     ordinary(&options);
-    options.ahead = ahead;
+    options.ahead = ahead ? SPEY_AHEAD_ON : SPEY_AHEAD_OFF;
     spey_context *context = open_context(&options);
     if (!context) return;
     for (int i = 0; i < REQUESTS; i++)

@@ -83,7 +83,7 @@ static void run_crowd(const spey_context_options *options, record *records, uint
         e2e_ok(spey_context_step(context, &active), "step");
         if (spey_context_read_iteration(context, step.iter, &step)) n_ahead += step.began_ahead;
     }
-    assert_int_equal(n_ahead > 0, options->ahead);
+    assert_int_equal(n_ahead > 0, options->ahead == SPEY_AHEAD_ON);
     *pauses = spey_context_counts(context).pauses;
     spey_context_free(context);
 }
@@ -97,6 +97,7 @@ static void ordinary(spey_context_options *options)
     options->sequence_tokens_max = PROMPT_MAX + OUTPUT_MAX;
     options->batch_invariant = !e2e_device;
     options->device = e2e_device;
+    options->ahead = SPEY_AHEAD_OFF;
 }
 
 static const record *alone(void)
@@ -189,7 +190,7 @@ static void one_step_ahead(void **state)
     assert_in_range(n_stopped, 5, REQUESTS - 5);
     spey_context_options options;
     ordinary(&options);
-    options.ahead = true;
+    options.ahead = SPEY_AHEAD_ON;
     check(&options, false);
     options.step_tokens_max = 24;
     options.step_prefill_max = 5;

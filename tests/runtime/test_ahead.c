@@ -123,7 +123,7 @@ static void ordinary(spey_context_options *o, bool ahead)
     o->sequences_max = 6;
     o->kv_block_tokens = 4;
     o->prompt_table_tokens_max = TABLE_ROWS;
-    o->ahead = ahead;
+    o->ahead = ahead ? SPEY_AHEAD_ON : SPEY_AHEAD_OFF;
 }
 
 static spey_context *open_context(const spey_context_options *options)
@@ -213,6 +213,19 @@ static void a_crowd_gets_what_each_gets_alone(void **state)
     for (chosen = ENGINES - 1; chosen > 0; chosen--)
         check_crowds();
     check_crowds();
+}
+
+static void nobody_asks_for_it_where_the_device_queues_steps(void **state)
+{
+    (void)state;
+    spey_context_options options;
+    ordinary(&options, true);
+    options.ahead = SPEY_AHEAD_QUEUED;
+    assert_int_equal(run_crowd(&options) > 0, on_device != NULL);
+    if (!on_device) options.device = "fake:0";
+    assert_true(run_crowd(&options) > 0);
+    options.ahead = SPEY_AHEAD_OFF;
+    assert_int_equal(run_crowd(&options), 0);
 }
 
 /* Every request draws, under penalties; returns which part of the steps began ahead. */
@@ -475,6 +488,7 @@ int main(int argc, char **argv)
     read_arguments(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_crowd_gets_what_each_gets_alone),
+        cmocka_unit_test(nobody_asks_for_it_where_the_device_queues_steps),
         cmocka_unit_test(drawing_steps_begin_ahead_where_the_device_draws),
         cmocka_unit_test(cancels_at_any_step_leave_what_came_before),
         cmocka_unit_test(deadlines_end_what_is_under_way),

@@ -791,7 +791,7 @@ static void nothing_links_to_a_row_that_comes(void **state)
 {
     (void)state;
     spey_limits_plan limits = wide;
-    limits.ahead = true;
+    limits.ahead = SPEY_AHEAD_ON;
     limits.device = "fake:0";
     fixture f = open_runner(&tiny_default, limits);
     int32_t ids[LONGEST];
@@ -880,7 +880,7 @@ static void a_step_takes_ids_from_the_one_that_is_under_way(void **state)
         fixture f = open_runner(&shape, limits);
         run_greedily(&f, false, (const int32_t(*)[LONGEST])ids, wanted);
         close_runner(&f);
-        limits.ahead = true;
+        limits.ahead = SPEY_AHEAD_ON;
         f = open_runner(&shape, limits);
         uint64_t n = spey_alloc_read_stats().n_allocations;
         for (int turn = 0; turn < 20; turn++) {
@@ -895,11 +895,36 @@ static void a_step_takes_ids_from_the_one_that_is_under_way(void **state)
     }
 }
 
+static void steps_are_queued_where_the_device_queues_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *device;
+        spey_ahead asked, got;
+    } cases[] = { { "cpu", SPEY_AHEAD_QUEUED, SPEY_AHEAD_OFF },
+                  { "cpu", SPEY_AHEAD_ON, SPEY_AHEAD_ON },
+                  { "fake:0", SPEY_AHEAD_QUEUED, SPEY_AHEAD_ON },
+                  { "fake:0", SPEY_AHEAD_OFF, SPEY_AHEAD_OFF } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const spey_limits_plan limits = { .device = cases[i].device, .ahead = cases[i].asked };
+        fixture f = open_runner(&tiny_default, limits);
+        assert_int_equal(spey_runner_get_plan(f.runner)->limits.ahead, cases[i].got);
+        close_runner(&f);
+        tiny_shape encodes = tiny_default;
+        encodes.encodes = true;
+        f = open_runner(&encodes, limits);
+        bool wanted = cases[i].asked == SPEY_AHEAD_ON;
+        assert_int_equal(spey_runner_get_plan(f.runner)->limits.ahead,
+                         wanted ? SPEY_AHEAD_ON : SPEY_AHEAD_OFF);
+        close_runner(&f);
+    }
+}
+
 static void senseless_links_are_refused(void **state)
 {
     (void)state;
     spey_limits_plan limits = wide;
-    limits.ahead = true;
+    limits.ahead = SPEY_AHEAD_ON;
     fixture f = open_runner(&tiny_default, limits);
     int32_t ids[LONGEST];
     make_ids(23, ids);
@@ -943,7 +968,7 @@ static void steps_behind_a_failed_one_fail_too(void **state)
     int32_t ids[LONGEST];
     make_ids(24, ids);
     spey_limits_plan limits = wide;
-    limits.ahead = true;
+    limits.ahead = SPEY_AHEAD_ON;
     limits.device = "fake:2"; /* the search for the largest logit */
     limits.kv_file_bytes = 1 << 20;
     char path[64];
@@ -979,7 +1004,8 @@ static void an_executor_allocates_what_its_plan_says(void **state)
     for (int ahead = 0; ahead < 2; ahead++) {
         spey_alloc_stats before = spey_alloc_read_stats();
         spey_runner *runner;
-        const spey_limits_plan limits = { .threads = 1, .ahead = ahead };
+        const spey_limits_plan limits = { .threads = 1,
+                                          .ahead = ahead ? SPEY_AHEAD_ON : SPEY_AHEAD_OFF };
         assert_int_equal(spey_runner_new(file, &limits, &runner), SPEY_OK);
         spey_alloc_stats after = spey_alloc_read_stats();
         const spey_plan *plan = spey_runner_get_plan(runner);
@@ -1018,7 +1044,7 @@ static void every_failed_allocation_is_survived(void **state)
     assert_int_equal(tiny_engine_new(&tiny_default, &file), SPEY_OK);
     spey_limits_plan limits = { .threads = 1, .prompt_table_tokens_max = 1 };
     fail_every_allocation(file, &limits);
-    limits.ahead = true;
+    limits.ahead = SPEY_AHEAD_ON;
     fail_every_allocation(file, &limits);
     spey_engine_file_close(file);
 }
@@ -1049,6 +1075,7 @@ int main(void)
         cmocka_unit_test(rules_choose_ids_and_bring_the_rows_that_are_wanted),
         cmocka_unit_test(nothing_links_to_a_row_that_comes),
         cmocka_unit_test(a_step_takes_ids_from_the_one_that_is_under_way),
+        cmocka_unit_test(steps_are_queued_where_the_device_queues_them),
         cmocka_unit_test(senseless_links_are_refused),
         cmocka_unit_test(steps_behind_a_failed_one_fail_too),
         cmocka_unit_test(an_executor_allocates_what_its_plan_says),
