@@ -70,6 +70,7 @@ set(spey_cuda_sources
     src/kernels/elementwise/unary_sm80.cu
     src/kernels/embed/embed_sm80.cu
     src/kernels/expert_linear/expert_linear_sm80.cu
+    src/kernels/random_normal/random_normal_sm80.cu
     src/kernels/random_words/random_words_sm80.cu
     src/kernels/gather/gather_sm80.cu
     src/kernels/gemm/gemm_finish_sm80.cu

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/map.h"
+#include "kernels/random_normal/random_normal.h"
 #include "kernels/random_words/random_words.h"
 #include "kernels/registry.h"
 
@@ -44,7 +45,8 @@ typedef enum fill_kind {
     FILL_RANDOM,
     FILL_ONES,
     FILL_ZEROS,
-    FILL_SCALES,
+    FILL_SCALES, /* of weights, and of what they multiply */
+    FILL_INPUT_SCALES,
     FILL_NEVER, /* a table that only the model can compute */
 } fill_kind;
 
@@ -55,8 +57,8 @@ static fill_kind kind_of(const spey_graph *graph, int weight)
         for (int w = 0; w < node->n_weights; w++) {
             int32_t scales[2];
             int n_scales = spey_graph_scales(graph, node->weights[w], scales);
-            if (n_scales && (scales[0] == weight || (n_scales > 1 && scales[1] == weight)))
-                return FILL_SCALES;
+            if (n_scales > 0 && scales[0] == weight) return FILL_SCALES;
+            if (n_scales > 1 && scales[1] == weight) return FILL_INPUT_SCALES;
             if (node->weights[w] != weight) continue;
             bool slopes = node->op == SPEY_GRAPH_ATTENTION && w == 0 &&
                           spey_node_int(node, SPEY_ATTR_ALIBI, 0) != 0;
@@ -71,25 +73,42 @@ static fill_kind kind_of(const spey_graph *graph, int weight)
     return FILL_RANDOM;
 }
 
-/* Random sign, mantissa and lowest bit of the exponent; the other bits fixed so that 1/128 <= |x| < 1/32 (E4M3: 1 <= |x| < 2,
- * with scales of 1/64). */
-static void set_random_bits(spey_random_words_args *args, spey_dtype dtype)
+/* Deviation of what is made up; as E4M3 its largest numbers, more than 3 deviations away, use most of the range. */
+#define WEIGHT_DEVIATION 0.019f
+#define WEIGHT_DEVIATION_E4M3 100.0f
+#define INPUT_SCALE 0x1p-6f
+
+/* Two F32. */
+static uint64_t twice(float x)
 {
-    switch (dtype) {
-    case SPEY_BF16: args->keep = 0x80ff80ff80ff80ffu, args->set = 0x3c003c003c003c00u; break;
-    case SPEY_F16: args->keep = 0x87ff87ff87ff87ffu, args->set = 0x2000200020002000u; break;
-    case SPEY_F32: args->keep = 0x80ffffff80ffffffu, args->set = 0x3c0000003c000000u; break;
-    case SPEY_E4M3: args->keep = 0x8787878787878787u, args->set = 0x3838383838383838u; break;
-    default: args->keep = UINT64_MAX, args->set = 0; break;
-    }
+    return (uint64_t)spey_f32_bits(x) << 32 | spey_f32_bits(x);
 }
 
-static void set_ones_bits(spey_random_words_args *args, spey_dtype dtype)
+static uint64_t ones_of(spey_dtype dtype)
 {
-    args->keep = 0;
-    args->set = dtype == SPEY_F32   ? 0x3f8000003f800000u
-                : dtype == SPEY_F16 ? 0x3c003c003c003c00u
-                                    : 0x3f803f803f803f80u;
+    return dtype == SPEY_F32   ? twice(1)
+           : dtype == SPEY_F16 ? 0x3c003c003c003c00u
+                               : 0x3f803f803f803f80u;
+}
+
+static spey_status fill(const spey_program *program, const char *op, const void *args)
+{
+    spey_step step = { .args = args };
+    SPEY_TRY(spey_kernel_choose(program->backend, op, args, &step.kernel));
+    SPEY_TRY(program->backend->run(program->device, &step, 1));
+    return program->backend->sync(program->device);
+}
+
+static spey_status fill_normal(const spey_program *program, const spey_random_words_args *words,
+                               spey_dtype dtype)
+{
+    float deviation = dtype == SPEY_E4M3 ? WEIGHT_DEVIATION_E4M3 : WEIGHT_DEVIATION;
+    const spey_random_normal_args args = { .rows = words->rows,
+                                           .out = words->out,
+                                           .seed = words->seed,
+                                           .scale = deviation / SPEY_RANDOM_NORMAL_DEVIATION,
+                                           .dtype = dtype };
+    return fill(program, "random_normal", &args);
 }
 
 /* The weight's memory is padded to WEIGHT_ALIGN, so whole words may be written. */
@@ -106,16 +125,17 @@ static spey_status make_up(const spey_program *program, int weight, uint8_t *mem
                                     .out = (uint64_t *)(void *)memory,
                                     .seed =
                                         spey_hash_bytes(tensor->name, strlen(tensor->name), 1) };
+    bool is_float = spey_dtype_is_float(tensor->dtype) || tensor->dtype == SPEY_E4M3;
+    if (kind == FILL_RANDOM && is_float) return fill_normal(program, &args, tensor->dtype);
     if (kind == FILL_ONES)
-        set_ones_bits(&args, tensor->dtype);
+        args.set = ones_of(tensor->dtype);
     else if (kind == FILL_SCALES)
-        args.set = 0x3c8000003c800000u; /* two F32 of 2^-6 */
+        args.set = twice(WEIGHT_DEVIATION / WEIGHT_DEVIATION_E4M3);
+    else if (kind == FILL_INPUT_SCALES)
+        args.set = twice(INPUT_SCALE);
     else
-        set_random_bits(&args, tensor->dtype);
-    spey_step step = { .args = &args };
-    SPEY_TRY(spey_kernel_choose(program->backend, "random_words", &args, &step.kernel));
-    SPEY_TRY(program->backend->run(program->device, &step, 1));
-    return program->backend->sync(program->device);
+        args.keep = UINT64_MAX;
+    return fill(program, "random_words", &args);
 }
 
 spey_status spey_weights_load(const spey_program *program, void *memory, const void **pointers)

@@ -1,7 +1,6 @@
-/* random_words: out[i] = (random(seed + i) & keep) | set, words of 64 bits, i from 0. Makes up weights: `keep` says which bits are random.
+/* random_words: out[i] = (spey_splitmix(seed + i) & keep) | set, words of 64 bits, i from 0. Makes up weights: `keep` says which bits are random.
  *
- * random is splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014). Bit exact.
- * out is 8-byte aligned; rows == 0 touches nothing. */
+ * Bit exact. out is 8-byte aligned; rows == 0 touches nothing. */
 #ifndef SPEY_KERNELS_RANDOM_WORDS_RANDOM_WORDS_H
 #define SPEY_KERNELS_RANDOM_WORDS_RANDOM_WORDS_H
 

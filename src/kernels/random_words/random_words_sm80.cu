@@ -2,26 +2,19 @@
  *
  * who       Threads take words in turn, as many CTAs as keep every SM busy.
  * bound by  memory. */
+#include "base/splitmix.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/random_words/random_words.h"
 
 enum { THREADS = 256 };
 static const int64_t grid_max = 1 << 16;
 
-static __device__ __forceinline__ uint64_t mix(uint64_t x)
-{
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 static __global__ void __launch_bounds__(THREADS) fill_words(const spey_random_words_args a)
 {
     const int64_t step = static_cast<int64_t>(gridDim.x) * THREADS;
     for (int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x; i < a.rows;
          i += step)
-        a.out[i] = (mix(a.seed + static_cast<uint64_t>(i)) & a.keep) | a.set;
+        a.out[i] = (spey_splitmix(a.seed + static_cast<uint64_t>(i)) & a.keep) | a.set;
 }
 
 static void run(const void *args, const spey_lane *lane)
