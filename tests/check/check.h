@@ -70,7 +70,8 @@ void check_workspace(check *c, void *field);
 /* Zeroed memory that lives as long as the problem, for structs that args points to. */
 void *check_keep(check *c, size_t bytes);
 
-/* Fill rows × cols elements, rows `pitch` apart, from element `first`, with center + scale · N(0, 1). */
+/* Fill rows × cols elements, rows `pitch` apart, from element `first`, with center + scale · N(0, 1), of which the first
+ * 4 million repeat in longer ones. */
 void check_fill(check *c, check_buffer *b, int64_t first, int64_t rows, int64_t cols, int64_t pitch,
                 double center, double scale);
 /* A new buffer of rows × pitch elements with cols of each row filled so. */
