@@ -1,11 +1,14 @@
 /* checkkernel: every row of every op against its reference, and against the clock.
  *
  *   checkkernel [PATTERN] [--backend cpu|cuda] [--list] [-v] [--seed N] [--repeat N]
- *               [--bytes-max N] [--bench] [--problem PATTERN] [--threads N] [--json FILE]
+ *               [--bytes-max N] [--aligned] [--pieces] [--bench] [--problem PATTERN] [--threads N]
+ *               [--json FILE]
  *
- * PATTERN is a part of a row's name ("norm", "attention/avx512"). --bytes-max leaves out problems whose operands have more, for
- * runs under a slow sanitizer. The exit status is 1 when a row is wrong, an op has
- * no check, or no problem of its check suits a row that this machine can run. How it checks: tests/check/check.h. */
+ * PATTERN is a part of a row's name ("norm", "attention/avx512"). --problem: problems whose name has it.
+ * --pieces: on a device that tunes products, those too in pieces. For runs under a sanitizer --bytes-max leaves out problems whose
+ * operands have more, and --aligned the ways in which operands are aligned to an element only. The exit status is 1 when a row is
+ * wrong, an op has no check, or no problem of its check suits a row that this machine can run. How it checks:
+ * tests/check/check.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +19,7 @@
 #include "base/json.h"
 #include "check_impl.h"
 #include "device/cpu.h"
+#include "kernels/gemm/gemm_tactic.h"
 #include "kernels/registry.h"
 
 /* A weak symbol, so that an op without a check is a failure of the run and not of the link. */
@@ -42,6 +46,7 @@ typedef struct options {
     int threads;
     size_t bytes_max; /* of a problem's operands; 0: no bound */
     const char *problem;
+    bool aligned, pieces;
     bool bench, list, verbose;
 } options;
 
@@ -109,6 +114,7 @@ static int check_whole(session *s, check *c, const spey_kernel *row, check_error
     char text[160];
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         if (s->target.device && ways[i].threads > 2) continue;
+        if (s->opt.aligned && ways[i].place == CHECK_PLACE_END) continue;
         int result = run_once(s, c, row, ways[i].place, ways[i].threads, text);
         if (result < 0) continue;
         check_error here = { 0 };
@@ -130,6 +136,46 @@ static int check_whole(session *s, check *c, const spey_kernel *row, check_error
         have_first = true;
     }
     return have_first ? 1 : -1;
+}
+
+/* ---- products in pieces ---- */
+
+enum { PIECES = 3, TACTICS_MAX = 4096 };
+
+/* From now on the products that the device has tuned are computed in pieces. False: it has tuned none. */
+static bool cut_products(check_target *t, uint32_t flags)
+{
+    static uint8_t record[TACTICS_MAX * SPEY_GEMM_TACTIC_BYTES];
+    const spey_gemm_cut cut = { PIECES, flags };
+    size_t bytes = t->backend->tactics_read(t->device, record, sizeof record);
+    if (bytes > sizeof record) check_die("the device knows too many products");
+    for (size_t end = SPEY_GEMM_TACTIC_BYTES; end <= bytes; end += SPEY_GEMM_TACTIC_BYTES)
+        memcpy(record + end - sizeof cut, &cut, sizeof cut);
+    if (bytes && !t->backend->tactics_write(t->device, record, bytes))
+        check_die("the device does not take its own record");
+    return bytes > 0;
+}
+
+/* Tuning may cut large products; here it is done to small ones, whichever way is faster. */
+static bool check_pieces(session *s, check *c, const spey_kernel *row, char why[160])
+{
+    check_target *t = &s->target;
+    const spey_step step = { row, c->args };
+    char text[160];
+    if (!t->device || !t->backend->tune || !spey_kernel_is(row, "gemm")) return true;
+    check_target_place(t, c, CHECK_PLACE_START, row->workspace ? row->workspace(c->args) : 0);
+    const bool tuned = row->supports(c->args) && t->backend->tune(t->device, &step, 1) == SPEY_OK;
+    check_target_collect(t, c, text); /* tuning leaves nothing as it was */
+    for (uint32_t flags = 0; flags <= SPEY_GEMM_CUT_BY_COLUMNS && tuned;
+         flags += SPEY_GEMM_CUT_BY_COLUMNS) {
+        check_error error;
+        if (!cut_products(t, flags)) return true;
+        int result = run_once(s, c, row, CHECK_PLACE_START, 1, text);
+        if (result < 0 || (result == 1 && check_compare_reference(c, &error, text))) continue;
+        snprintf(why, 160, "in pieces of %s: %.130s", flags ? "outputs" : "rows", text);
+        return false;
+    }
+    return true;
 }
 
 /* The problem in parts: the bits of the whole. */
@@ -163,6 +209,7 @@ static void check_row(session *s, const check_op *op, check *c, tally *t, uint64
     int result = check_whole(s, c, t->row, &error, why);
     if (result < 0) return;
     if (result == 1 && !t->row->varies && !check_parts(s, op, c, t->row, seed, why)) result = 0;
+    if (result == 1 && s->opt.pieces && !check_pieces(s, c, t->row, why)) result = 0;
     t->n_cases++;
     if (error.worst > t->worst.worst) t->worst.worst = error.worst;
     if (error.nmse > t->worst.nmse) t->worst.nmse = error.nmse;
@@ -226,8 +273,8 @@ static void report_row(session *s, const tally *t)
         printf("skip %-30s this machine cannot run it\n", t->row->name);
         return;
     }
-    if (!t->n_cases && s->opt.bytes_max) {
-        printf("skip %-30s no problem is that small\n", t->row->name);
+    if (!t->n_cases && (s->opt.bytes_max || s->opt.problem)) {
+        printf("skip %-30s no problem that was asked for suits it\n", t->row->name);
         return;
     }
     bool good = t->n_cases && !t->n_failed;
@@ -244,12 +291,13 @@ static void report_row(session *s, const tally *t)
     if (!good) s->failed = true;
 }
 
-static bool is_too_large(const session *s, const check *c)
+static bool is_left_out(const session *s, const check *c)
 {
     size_t bytes = 0;
     for (int i = 0; i < c->n_buffers; i++)
         bytes += c->buffers[i].bytes;
-    return s->opt.bytes_max && bytes > s->opt.bytes_max;
+    return (s->opt.bytes_max && bytes > s->opt.bytes_max) ||
+           (s->opt.problem && !strstr(c->name, s->opt.problem));
 }
 
 static void check_one_op(session *s, const struct op *op, tally *tallies, int n)
@@ -259,7 +307,7 @@ static void check_one_op(session *s, const struct op *op, tally *tallies, int n)
         for (int index = 0;; index++) {
             check *c = check_problem_new(op->name, op->check->args_bytes, seed, index, 0);
             bool there = op->check->make(c, index, c->args);
-            if (there && is_too_large(s, c)) {
+            if (there && is_left_out(s, c)) {
                 check_problem_free(c);
                 continue;
             }
@@ -472,7 +520,8 @@ static void write_json(session *s)
 
 static const char usage[] =
     "usage: checkkernel [PATTERN] [--backend cpu|cuda] [--list] [-v] [--seed N] [--repeat N]\n"
-    "                   [--bytes-max N] [--bench] [--problem PATTERN] [--threads N] [--json FILE]\n";
+    "                   [--bytes-max N] [--aligned] [--pieces] [--bench] [--problem PATTERN]\n"
+    "                   [--threads N] [--json FILE]\n";
 
 static const char *value_of(int argc, char **argv, int *i)
 {
@@ -489,6 +538,10 @@ static options parse_options(int argc, char **argv)
             opt.bench = true;
         else if (!strcmp(arg, "--list"))
             opt.list = true;
+        else if (!strcmp(arg, "--aligned"))
+            opt.aligned = true;
+        else if (!strcmp(arg, "--pieces"))
+            opt.pieces = true;
         else if (!strcmp(arg, "-v"))
             opt.verbose = true;
         else if (!strcmp(arg, "--problem"))

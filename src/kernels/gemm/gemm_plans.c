@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernels/gemm/gemm_tactic.h"
+
 /* The library's descriptions of a matmul; they live on the stack. */
 typedef struct descriptors {
     cublasLtMatmulDescOpaque_t call;
@@ -321,9 +323,10 @@ typedef struct tactic {
     spey_cublaslt_key key;
     cublasLtMatmulAlgo_t algo;
     uint64_t workspace_bytes;
-    uint32_t pieces;
-    uint32_t flags; /* 1: slow, 2: by columns */
+    spey_gemm_cut cut;
 } tactic;
+
+_Static_assert(sizeof(tactic) == SPEY_GEMM_TACTIC_BYTES, "all of a tactic, without padding");
 
 size_t spey_gemm_tactics_read(spey_device *device, void *out, size_t capacity)
 {
@@ -332,8 +335,11 @@ size_t spey_gemm_tactics_read(spey_device *device, void *out, size_t capacity)
     for (size_t i = 0; i < SPEY_CUBLASLT_PLANS; i++) {
         const spey_cublaslt_plan *plan = &lt->plans[i];
         if (plan->key.n == 0 || plan->origin == SPEY_PLAN_GUESSED) continue;
-        const tactic t = { plan->key, plan->algo, plan->workspace_bytes, (uint32_t)plan->pieces,
-                           (uint32_t)plan->slow | (uint32_t)plan->by_columns << 1 };
+        const uint32_t flags = (plan->slow ? SPEY_GEMM_CUT_SLOW : 0) |
+                               (plan->by_columns ? SPEY_GEMM_CUT_BY_COLUMNS : 0);
+        const tactic t = {
+            plan->key, plan->algo, plan->workspace_bytes, { (uint32_t)plan->pieces, flags }
+        };
         if (bytes + sizeof t <= capacity) memcpy((uint8_t *)out + bytes, &t, sizeof t);
         bytes += sizeof t;
     }
@@ -343,8 +349,8 @@ size_t spey_gemm_tactics_read(spey_device *device, void *out, size_t capacity)
 static bool is_sound(const tactic *t)
 {
     return t->key.n > 0 && t->key.k > 0 && t->key.rows > 0 &&
-           t->workspace_bytes <= SPEY_CUDA_GEMM_WORKSPACE && t->flags <= 3 && t->pieces > 0 &&
-           t->pieces <= SPEY_MATMUL_PIECES_MAX;
+           t->workspace_bytes <= SPEY_CUDA_GEMM_WORKSPACE && t->cut.flags <= 3 &&
+           t->cut.pieces > 0 && t->cut.pieces <= SPEY_MATMUL_PIECES_MAX;
 }
 
 bool spey_gemm_tactics_write(spey_device *device, const void *bytes, size_t n)
@@ -361,10 +367,10 @@ bool spey_gemm_tactics_write(spey_device *device, const void *bytes, size_t n)
                                           .status = CUBLAS_STATUS_SUCCESS,
                                           .algo = t.algo,
                                           .workspace_bytes = t.workspace_bytes,
-                                          .pieces = (int32_t)t.pieces,
+                                          .pieces = (int32_t)t.cut.pieces,
                                           .origin = SPEY_PLAN_RECORDED,
-                                          .slow = t.flags & 1,
-                                          .by_columns = t.flags >> 1 };
+                                          .slow = t.cut.flags & SPEY_GEMM_CUT_SLOW,
+                                          .by_columns = t.cut.flags & SPEY_GEMM_CUT_BY_COLUMNS };
         spey_matmul_use(device, &plan);
     }
     return true;
