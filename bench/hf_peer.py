@@ -11,10 +11,14 @@ CUDA plug-in (build/release). --layers 2 --hidden 256 makes a small model, to tr
 
 import argparse
 import json
+import pathlib
 import statistics
 import subprocess
+import sys
 import time
 
+# tokenizers.py of this folder is not the package that Transformers imports.
+sys.path = [folder for folder in sys.path if pathlib.Path(folder or ".").resolve() != pathlib.Path(__file__).resolve().parent]
 SHAPE = "llama-3-8b"
 
 
