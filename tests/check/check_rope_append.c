@@ -30,6 +30,15 @@ static const struct append_case {
     { "i8, odd",        3, 1,  19,  14, SPEY_ROPE_INTERLEAVED, SPEY_F32,  SPEY_I8,   1, false,  4, 0, false, { { 9, 13 }, { 2, 8 } } },
     { "i8, no rotation", 3, 2, 40,   0, SPEY_ROPE_HALF,        SPEY_F32,  SPEY_I8,   1, false,  4, 0, false, { { 9, 13 }, { 2, 8 } } },
     { "f16",            2, 2,  64,  64, SPEY_ROPE_INTERLEAVED, SPEY_F16,  SPEY_F16,  8, false, 16, 0, true,  { { 9, 20 } } },
+    { "bf16 to e4m3",   6, 2, 128, 128, SPEY_ROPE_HALF,        SPEY_BF16, SPEY_E4M3, 8, true,  16, 1, false, { { 9, 20 }, { 1, 16 }, { 30, 30 } } },
+    { "bf16 to e4m3, part", 4, 4, 96, 32, SPEY_ROPE_INTERLEAVED, SPEY_BF16, SPEY_E4M3, 8, false, 32, 0, false, { { 9, 20 }, { 1, 16 } } },
+    { "f16 to e4m3, part", 5, 1, 112, 48, SPEY_ROPE_HALF,      SPEY_F16,  SPEY_E4M3, 0, true,  16, 0, true,  { { 9, 20 }, { 1, 16 } } },
+    { "bf16, no rotation", 3, 3, 48,  0, SPEY_ROPE_HALF,       SPEY_BF16, SPEY_BF16, 8, false, 16, 0, true,  { { 9, 20 }, { 1, 16 } } },
+    { "bf16 to f16",    4, 2,  64,  64, SPEY_ROPE_HALF,        SPEY_BF16, SPEY_F16,  8, false, 16, 0, false, { { 9, 20 } } },
+    { "bf16 to i8",     4, 2,  64,  64, SPEY_ROPE_HALF,        SPEY_BF16, SPEY_I8,   8, true,  16, 0, false, { { 9, 20 }, { 1, 16 } } },
+    { "f16, wide",      2, 1, 256,  64, SPEY_ROPE_INTERLEAVED, SPEY_F16,  SPEY_F16,  8, false, 16, 0, false, { { 9, 20 }, { 1, 16 } } },
+    /* So many that a thread takes several heads, the last one fewer. */
+    { "many",          21, 2, 128,  96, SPEY_ROPE_HALF,        SPEY_BF16, SPEY_E4M3, 8, true,  64, 0, false, { { 171, 300 } } },
 };
 /* clang-format on */
 
@@ -161,13 +170,22 @@ static void bound(check *c, const void *args)
 
 static bool bench(check *c, int index, void *args)
 {
-    static const struct append_case shape = {
-        "prefill", 32, 8,    128, 128, SPEY_ROPE_HALF, SPEY_F32,
-        SPEY_BF16, 0,  true, 16,  0,   false,          { { 512, 512 } }
+    /* clang-format off */
+    static const struct append_case shapes[] = {
+        { "prefill", 32, 8, 128, 128, SPEY_ROPE_HALF, SPEY_F32,  SPEY_BF16, 0, true,  16, 0, false, { { 512, 512 } } },
+        { "many",    64, 8, 128, 128, SPEY_ROPE_HALF, SPEY_BF16, SPEY_BF16, 0, true,  64, 0, false, { { 2048, 2048 } } },
+        { "many",    64, 8, 128, 128, SPEY_ROPE_HALF, SPEY_BF16, SPEY_E4M3, 0, true,  64, 0, false, { { 2880, 2880 } } },
+        { "some",    32, 8, 128, 128, SPEY_ROPE_HALF, SPEY_BF16, SPEY_E4M3, 0, true,  64, 0, false, { { 256, 256 } } },
+        { "one",     32, 8, 128, 128, SPEY_ROPE_HALF, SPEY_BF16, SPEY_BF16, 0, true,  64, 0, false, { { 1, 100 } } },
     };
-    if (index) return false;
-    make_append(c, &shape, args);
-    check_work(c, 512.0 * 128 * (64 * 4 + 16 * 2 + 16 * 4), 512.0 * 128 * 40 * 3);
+    /* clang-format on */
+    if (index >= (int)(sizeof shapes / sizeof shapes[0])) return false;
+    const struct append_case *k = &shapes[index];
+    make_append(c, k, args);
+    const double q = (double)(k->seqs[0].n_tokens * k->n_heads * k->head_dim);
+    const double kv = (double)(k->seqs[0].n_tokens * 2 * k->n_kv_heads * k->head_dim);
+    const double bytes = (double)spey_dtype_bytes(k->dtype);
+    check_work(c, q * 2 * bytes + kv * (bytes + (double)spey_dtype_bytes(k->kv)), (q + kv / 2) * 3);
     return true;
 }
 

@@ -1,6 +1,7 @@
 /* rope_append on sm_80 and later: rows of F32, F16 or BF16, caches of these, E4M3 or I8.
  *
- * who       A thread takes 8 pairs of a head of Q or K, or 8 elements that are only copied (V, and what does not rotate).
+ * who       Rows of 16 bits in whole packs: rope_slices.cuh. Of others a thread takes 8 pairs (or one) of a head of Q or K,
+ *           or 8 elements (or one) that are only copied (V, and what does not rotate).
  *           I8: a warp has a head of K or V, for the scale is its largest element; Q goes as above, in its own launch.
  * moves     The fused row in once, queries and the cache's slots out once; tables come from L2.
  * bound by  memory; for a few tokens, by its launch: the chain token → sequence → block → slot comes before the wait for
@@ -10,6 +11,7 @@
 #include "kernels/cuda/paged.cuh"
 #include "kernels/kv_append/kv_append_i8.cuh"
 #include "kernels/rope/rope_rotate.cuh"
+#include "kernels/rope/rope_slices.cuh"
 
 /* How heads are cut: units of a head that may rotate and of a V head, and how many of the former rotate. */
 struct head_cut {
@@ -124,6 +126,9 @@ static void run(const void *args, const spey_lane *lane)
         queries = append_i8(a, spey_cuda_stream(lane));
         a = &queries;
     }
+    if (packed && is_sliced(a))
+        return a->dtype == SPEY_F16 ? launch_sliced<SPEY_F16>(a, spey_cuda_device(lane))
+                                    : launch_sliced<SPEY_BF16>(a, spey_cuda_device(lane));
     if (packed)
         launch<true>(a, spey_cuda_device(lane));
     else
