@@ -81,6 +81,7 @@ set(spey_cuda_sources
     src/kernels/kv_append/kv_append_sm80.cu
     src/kernels/link/link_sm80.cu
     src/kernels/norm/norm_sm80.cu
+    src/kernels/patch/patch_sm80.cu
     src/kernels/rope/rope_sm80.cu
     src/kernels/rope/rope_append_sm80.cu
     src/kernels/rope/rope_table_sm80.cu

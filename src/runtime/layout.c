@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "kernels/patch/patch.h"
 #include "kernels/registry.h"
 #include "kernels/sample/sample.h"
 #include "runtime/kv_file.h"
@@ -327,6 +328,9 @@ static size_t take(size_t *offset, uint64_t n)
 /* What the rules of a step may point to: histories and masks of everyone, as far as they are not more than that. */
 enum { RULE_IDS_MAX = 1 << 20, RULE_IDS_MORE = 256, MASK_WORDS_MAX = 4 << 20 };
 
+/* Steps with more changes than that are no decode steps. */
+enum { PATCHES_MAX = 8192 };
+
 static int64_t rule_ids_max(const spey_limits_plan *limits, const spey_program *program)
 {
     if (program->device_info.host_memory) return 0;
@@ -364,6 +368,10 @@ static void lay_out_tables(spey_layout *layout, const spey_program *program)
     tables->rules = take(&offset, mul_sat(outputs, n_rules * sizeof(spey_sample_rule) / 4));
     tables->rule_ids = take(&offset, (uint64_t)tables->rule_ids_max);
     tables->masks = take(&offset, (uint64_t)(tables->masks_max * tables->mask_words));
+    if (!program->device_info.host_memory && tables->rule_ids / sizeof(int32_t) <= INT32_MAX)
+        tables->patches_max = PATCHES_MAX;
+    tables->patches =
+        take(&offset, (uint64_t)tables->patches_max * sizeof(spey_patch) / sizeof(int32_t));
     tables->found = take(&offset, outputs);
     tables->logprobs = take(&offset, mul_sat(outputs, n_rules));
     tables->bytes = offset;

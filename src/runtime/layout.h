@@ -35,6 +35,8 @@ typedef struct spey_table_layout {
     int64_t rule_ids_max;   /* 0: the host samples */
     size_t masks;           /* [masks_max][mask_words] that rules point to */
     int64_t masks_max, mask_words;
+    size_t patches;         /* [patches_max] spey_patch: what changes in all up to the rules' ids */
+    int64_t patches_max;    /* 0: the device reads ours, or they are too large to be numbered */
     size_t found, logprobs; /* [outputs_max] written by the device, behind all that it reads */
     size_t bytes;
 } spey_table_layout;

@@ -60,6 +60,11 @@ static spey_status prepare_flight(spey_runner *r, step_flight *f)
         f->prompt_rows = r->prompt_rows.data;
         return SPEY_OK;
     }
+    if (layout->tables.patches_max && layout->kv.n_groups) {
+        f->spans = spey_alloc_array(SPEY_PURPOSE_RUNTIME, (size_t)layout->kv.n_groups * 2,
+                                    (size_t)layout->kv.sequences_max * sizeof(*f->spans));
+        if (!f->spans) return SPEY_NOMEM;
+    }
     f->tables = spey_alloc(SPEY_PURPOSE_RUNTIME, layout->tables.bytes);
     if (layout->prompt_rows_bytes)
         f->prompt_rows = spey_alloc(SPEY_PURPOSE_RUNTIME, layout->prompt_rows_bytes);
@@ -69,6 +74,7 @@ static spey_status prepare_flight(spey_runner *r, step_flight *f)
 static void free_flight(const spey_runner *r, step_flight *f)
 {
     spey_free(f->own_copies);
+    spey_free(f->spans);
     if (runner_shares_tables(r)) return;
     spey_free(f->tables);
     spey_free(f->prompt_rows);
@@ -148,6 +154,7 @@ static spey_status load(spey_runner *r, const spey_engine_file *engine,
     SPEY_TRY(take_host_memory(r));
     point_batch(r);
     SPEY_TRY(load_and_bind(r));
+    SPEY_TRY(spey_runner_prepare_upload(r));
     SPEY_TRY(spey_runner_prepare_find(r));
     spey_tactics_load(&r->program);
     if (limits->tune) SPEY_TRY(spey_tactics_tune(&r->program, &r->binding));
@@ -188,6 +195,7 @@ void spey_runner_free(spey_runner *r)
     for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
         spey_free(r->kv_host[g]);
     spey_free(r->seen_in);
+    spey_free(r->mirror);
     for (int g = 0; g < SPEY_CACHE_GROUPS_MAX; g++)
         give_memory(r, &r->kv_pools[g]);
     give_memory(r, &r->prompt_rows);

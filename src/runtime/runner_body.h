@@ -1,10 +1,11 @@
 /* What is inside a runner, for the files that it is made of: runner.c loads and reads, runner_tables.c checks a step and
- * writes what the device gets of it, runner_step.c has it carried out, runner_find.c has ids chosen. */
+ * writes what the device gets of it, runner_upload.c has it sent there, runner_step.c has it carried out, runner_find.c has ids chosen. */
 #ifndef SPEY_RUNTIME_RUNNER_BODY_H
 #define SPEY_RUNTIME_RUNNER_BODY_H
 
 #include "kernels/argmax/argmax.h"
 #include "kernels/link/link.h"
+#include "kernels/patch/patch.h"
 #include "kernels/ragged.h"
 #include "kernels/sample/sample.h"
 #include "runtime/bind.h"
@@ -26,6 +27,8 @@ typedef struct step_flight {
     uint8_t *tables;    /* what the device's get; the same memory when it reads ours at once */
     float *prompt_rows; /* likewise; NULL: there are no prompt tables */
     int64_t n_prompt_rows;
+    int32_t *spans; /* [n_groups][sequences_max][2] entries of each row of the block tables that
+                       count, from and to; NULL: nobody asks */
     const spey_kv_copy *copies; /* to be carried out before it runs */
     int64_t n_copies;
     /* With a driver: */
@@ -67,6 +70,11 @@ struct spey_runner {
     const spey_kernel *sample_row; /* NULL: the host samples */
     spey_link_args link;
     const spey_kernel *link_row;
+    /* What sends tables: */
+    uint8_t *mirror;  /* what the device's hold, up to the rules; NULL: tables go up whole */
+    bool mirror_lost; /* they may not hold it */
+    spey_patch_args patch;
+    const spey_kernel *patch_row;
     spey_replay replay;
     uint64_t step;          /* number of the current step */
     spey_observer observer; /* NULL: none */
@@ -93,6 +101,12 @@ static inline int32_t *runner_table(const step_flight *f, size_t at)
     return (int32_t *)(void *)(f->tables + at);
 }
 
+/* Of the block table of group g, row `row`. */
+static inline int32_t *runner_span(const spey_runner *r, const step_flight *f, int g, int32_t row)
+{
+    return f->spans + 2 * ((int64_t)g * r->layout.plan.limits.sequences_max + row);
+}
+
 static inline spey_sample_rule *runner_rules(const spey_runner *r, const step_flight *f)
 {
     return (spey_sample_rule *)(void *)(f->tables + r->layout.tables.rules);
@@ -114,6 +128,8 @@ spey_status spey_runner_check_step(spey_runner *r, const spey_submission *submis
 /* Write the flight's tables. `encodes`: a step of the encoder. */
 void spey_runner_fill_tables(const spey_runner *r, step_flight *f,
                              const spey_submission *submission, bool encodes);
+/* Choose what sends tables to this device. */
+spey_status spey_runner_prepare_upload(spey_runner *r);
 /* To the device, where it does not read ours. */
 spey_status spey_runner_upload_tables(spey_runner *r, const step_flight *f);
 

@@ -130,6 +130,11 @@ static void fill_blocks(const spey_runner *r, const step_flight *f, int g, spey_
     const int32_t *blocks = spey_kv_blocks(r->kv, g, seq, &n);
     SPEY_ASSERT(used <= n);
     SPEY_ASSERT(used <= tables->pitch);
+    if (f->spans) {
+        int32_t *span = runner_span(r, f, g, row);
+        span[0] = (int32_t)first;
+        span[1] = (int32_t)used;
+    }
     memcpy(runner_table(f, tables->groups[g]) + row * tables->pitch + first, blocks + first,
            (size_t)(used - first) * sizeof(*blocks));
 }
@@ -147,6 +152,9 @@ static void fill_prompt_rows(const spey_runner *r, step_flight *f, const spey_st
     }
 }
 
+/* No id and no number of a row: where one of them comes next it differs. */
+enum { FROM_THE_STEP_BEFORE = INT32_MIN };
+
 static void fill_ids(const spey_runner *r, step_flight *f, const spey_step_seq *s, int32_t at,
                      const spey_step_link *link)
 {
@@ -156,6 +164,7 @@ static void fill_ids(const spey_runner *r, step_flight *f, const spey_step_seq *
         fill_prompt_rows(r, f, s, ids);
         return;
     }
+    *ids = FROM_THE_STEP_BEFORE;
     runner_table(f, r->layout.tables.link_places)[f->n_links] = at;
     runner_table(f, r->layout.tables.link_rows)[f->n_links++] = link->row;
 }
@@ -195,57 +204,4 @@ void spey_runner_fill_tables(const spey_runner *r, step_flight *f,
         for (int32_t i = encodes ? 0 : submission->seqs[s].n_outputs; i > 0; i--)
             *output_rows++ = seq_start[s + 1] - i;
     }
-}
-
-static spey_status upload(spey_runner *r, const step_flight *f, size_t at, int64_t n)
-{
-    if (!n) return SPEY_OK;
-    return r->program.backend->upload(r->program.device, (uint8_t *)r->tables.data + at,
-                                      f->tables + at, (size_t)n * sizeof(int32_t));
-}
-
-static spey_status upload_rules(spey_runner *r, const step_flight *f)
-{
-    const spey_table_layout *tables = &r->layout.tables;
-    const int64_t words = sizeof(spey_sample_rule) / sizeof(int32_t);
-    if (!f->has_rules) return SPEY_OK;
-    SPEY_TRY(upload(r, f, tables->rules, f->n_outputs * words));
-    SPEY_TRY(upload(r, f, tables->rule_ids, f->n_rule_ids));
-    return upload(r, f, tables->masks, f->n_masks * tables->mask_words);
-}
-
-static spey_status upload_prompt_rows(spey_runner *r, const step_flight *f)
-{
-    size_t row = (size_t)r->program.info->hidden_size * sizeof(float);
-    if (!f->n_prompt_rows) return SPEY_OK;
-    return r->program.backend->upload(r->program.device, r->prompt_rows.data, f->prompt_rows,
-                                      (size_t)f->n_prompt_rows * row);
-}
-
-/* Up to this many bytes go faster in one copy, with what nobody reads in between, than in pieces. */
-enum { TABLES_AT_ONCE = 256 << 10 };
-
-spey_status spey_runner_upload_tables(spey_runner *r, const step_flight *f)
-{
-    const spey_table_layout *tables = &r->layout.tables;
-    const int64_t used = f->n_seqs * tables->pitch;
-    if (runner_shares_tables(r)) return SPEY_OK;
-    SPEY_TRY(upload_prompt_rows(r, f));
-    SPEY_TRY(upload_rules(r, f));
-    size_t end = tables->link_rows + (size_t)f->n_links * sizeof(int32_t);
-    if (r->layout.kv.n_groups > 0)
-        end = tables->groups[r->layout.kv.n_groups - 1] + (size_t)used * sizeof(int32_t);
-    if (end <= TABLES_AT_ONCE) return upload(r, f, 0, (int64_t)(end / sizeof(int32_t)));
-    SPEY_TRY(upload(r, f, tables->ids, f->n_tokens));
-    SPEY_TRY(upload(r, f, tables->positions, f->n_tokens));
-    SPEY_TRY(upload(r, f, tables->token_seq, f->n_tokens));
-    SPEY_TRY(upload(r, f, tables->seq_start, f->n_seqs + 1));
-    SPEY_TRY(upload(r, f, tables->kv_len, f->n_seqs));
-    if (r->program.has_encoder) SPEY_TRY(upload(r, f, tables->source_len, f->n_seqs));
-    SPEY_TRY(upload(r, f, tables->output_rows, f->n_outputs));
-    SPEY_TRY(upload(r, f, tables->link_places, f->n_links));
-    SPEY_TRY(upload(r, f, tables->link_rows, f->n_links));
-    for (int g = 0; g < r->layout.kv.n_groups; g++)
-        SPEY_TRY(upload(r, f, tables->groups[g], used));
-    return SPEY_OK;
 }

@@ -8,9 +8,19 @@
 static const spey_backend_host *spey;
 static int n_runs, fails_at; /* of the device that was opened last */
 
-/* Of downloads in two halves: two buffers, as if what was queued had been done at once. */
-static uint8_t fetches[SPEY_FETCHES_MAX][SPEY_FETCH_BYTES_MAX];
-static int n_fetches, n_fetched;
+/* Of downloads in two halves, of the devices that were opened last: two buffers, as if what was queued had been done at once. */
+enum { QUEUES = 2 };
+static struct {
+    const spey_device *device;
+    uint8_t fetches[SPEY_FETCHES_MAX][SPEY_FETCH_BYTES_MAX];
+    int n_fetches, n_fetched;
+} queues[QUEUES];
+static int n_opened;
+
+static int queue_of(const spey_device *device)
+{
+    return queues[0].device != device;
+}
 
 static int fake_device_count(void)
 {
@@ -20,9 +30,15 @@ static int fake_device_count(void)
 static spey_status fake_device_open(int index, const spey_device_options *options,
                                     spey_device **out)
 {
-    n_runs = n_fetches = n_fetched = 0;
+    n_runs = 0;
     fails_at = index;
-    return spey_cpu_backend()->device_open(0, options, out);
+    spey_status status = spey_cpu_backend()->device_open(0, options, out);
+    if (status) return status;
+    const int q = n_opened++ % QUEUES;
+    queues[q].device = *out;
+    queues[q].n_fetches = queues[q].n_fetched = 0;
+    if (queues[!q].device == *out) queues[!q].device = NULL;
+    return SPEY_OK;
 }
 
 static void fake_device_info(const spey_device *device, spey_device_info *out)
@@ -33,17 +49,20 @@ static void fake_device_info(const spey_device *device, spey_device_info *out)
 
 static spey_status fake_fetch_begin(spey_device *device, const void *src, size_t bytes)
 {
-    (void)device;
-    if (n_fetches - n_fetched >= SPEY_FETCHES_MAX) return spey->fail(SPEY_INTERNAL, "a fetch more");
-    memcpy(fetches[n_fetches++ % SPEY_FETCHES_MAX], src, bytes);
+    const int q = queue_of(device), n = queues[q].n_fetches;
+    if (n - queues[q].n_fetched >= SPEY_FETCHES_MAX)
+        return spey->fail(SPEY_INTERNAL, "a fetch more");
+    memcpy(queues[q].fetches[n % SPEY_FETCHES_MAX], src, bytes);
+    queues[q].n_fetches++;
     return SPEY_OK;
 }
 
 static spey_status fake_fetch_end(spey_device *device, void *host, size_t bytes)
 {
-    (void)device;
-    if (n_fetched >= n_fetches) return spey->fail(SPEY_INTERNAL, "a fetch that did not begin");
-    memcpy(host, fetches[n_fetched++ % SPEY_FETCHES_MAX], bytes);
+    const int q = queue_of(device), n = queues[q].n_fetched;
+    if (n >= queues[q].n_fetches) return spey->fail(SPEY_INTERNAL, "a fetch that did not begin");
+    memcpy(host, queues[q].fetches[n % SPEY_FETCHES_MAX], bytes);
+    queues[q].n_fetched++;
     return SPEY_OK;
 }
 

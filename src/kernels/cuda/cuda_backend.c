@@ -150,6 +150,7 @@ static spey_status run(spey_device *device, const spey_step *steps, int n_steps)
     SPEY_CUDA_TRY(cudaSetDevice(device->index));
     const spey_lane lane = { .index = 0, .count = 1, .stream = device };
     for (int i = 0; i < n_steps; i++) {
+        device->follows = i > 0;
         steps[i].kernel->run(steps[i].args, &lane);
         SPEY_TRY(check_step(device, &steps[i]));
     }

@@ -37,6 +37,7 @@ struct spey_device {
     cudaStream_t stream; /* everything runs on it, in order */
     bool capturing;
     bool overlaps; /* sm_90: kernels for it alone run, and launches overlap (launch.cuh) */
+    bool follows;  /* a step of the same run was launched: the next may overlap it */
     int sms;
 
     uint8_t *staging; /* pinned; cut into the slots, and those of fetches */

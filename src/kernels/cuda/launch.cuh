@@ -8,7 +8,8 @@
  *     CTA without a wait would end before its predecessors, and who waits for it would not wait for them
  *   - calls let_next_begin when it no longer minds company: its successor's CTAs then take room on the SMs, though they
  *     wait. At the end of a CTA it happens by itself.
- * In other launches, and on older cards, both do nothing. */
+ * In other launches, and on older cards, both do nothing. The first kernel of a run is another launch: tables that a kernel has
+ * written before the step lie still for all of its kernels. */
 #ifndef SPEY_KERNELS_CUDA_LAUNCH_CUH
 #define SPEY_KERNELS_CUDA_LAUNCH_CUH
 
@@ -56,7 +57,7 @@ static inline void launch_clusters(const spey_device *device, launch_shape shape
 {
     cudaLaunchAttribute wishes[2] = {};
     unsigned n = 0;
-    if (device->overlaps) {
+    if (device->overlaps && device->follows) {
         wishes[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
         wishes[n++].val.programmaticStreamSerializationAllowed = 1;
     }
