@@ -17,7 +17,7 @@
 #include "device/backend.h"
 #include "kernels/attention/attention.h"
 
-enum { STRETCH = (32 << 20) - 48, BLOCK = 64, SEQS_MAX = 512, RUNS_MAX = 200 };
+enum { STRETCH = (32 << 20) - 48, BLOCK = 64, SEQS_MAX = 1024, RUNS_MAX = 200 };
 
 typedef struct shape {
     const char *what;
@@ -60,13 +60,23 @@ static const shape shapes[] = {
     { "prefill", 16, 16, 256, 1, 4096, 4096, 0, 0, 0, SPEY_BF16, 0 },
     { "prefill", 64, 8, 128, 1, 512, 8192, 0, 0, 0, SPEY_BF16, 0 },
     { "prefill", 32, 8, 128, 16, 128, 128, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 64, 8, 128, 32, 128, 128, 0, 0, 0, SPEY_BF16, 0 },
+    { "prefill", 64, 8, 128, 32, 128, 128, 0, 0, 0, SPEY_E4M3, 0 },
+    { "prefill", 32, 8, 128, 1, 2048, 2048, 0, 0, 0, SPEY_E4M3, 0 },
     { "prefill", 32, 8, 128, 1, 4096, 4096, 0, 0, 0, SPEY_E4M3, 0 },
+    { "prefill", 32, 8, 128, 1, 8192, 8192, 0, 0, 0, SPEY_E4M3, 0 },
+    { "prefill", 16, 16, 256, 8, 512, 512, 0, 0, 0, SPEY_E4M3, 0 },
     { "prefill", 32, 8, 128, 1, 4096, 4096, 0, 0, 0, SPEY_I8, 0 },
     { "latent", 16, 1, 576, 1, 1, 4096, 0, 0, 0, SPEY_BF16, 512 },
     { "latent", 16, 1, 576, 64, 1, 4096, 0, 0, 0, SPEY_BF16, 512 },
     { "latent", 128, 1, 576, 64, 1, 4096, 0, 0, 0, SPEY_BF16, 512 },
     { "latent", 128, 1, 576, 1, 512, 2048, 0, 0, 0, SPEY_BF16, 512 },
     { "mixed", 64, 8, 128, 128, 1, 2048, 2, 1024, 2048, SPEY_BF16, 0 },
+    { "mixed", 64, 8, 128, 900, 1, 190, 0, 0, 0, SPEY_E4M3, 0 },
+    { "mixed", 64, 8, 128, 900, 1, 190, 32, 128, 128, SPEY_E4M3, 0 },
+    { "mixed", 64, 8, 128, 32, 128, 128, 900, 1, 190, SPEY_E4M3, 0 },
+    { "mixed", 64, 8, 128, 900, 1, 190, 8, 128, 128, SPEY_E4M3, 0 },
+    { "mixed", 64, 8, 128, 900, 1, 190, 32, 128, 128, SPEY_BF16, 0 },
 };
 
 static const spey_backend *cuda;

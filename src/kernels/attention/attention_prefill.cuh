@@ -5,7 +5,7 @@
 #include "kernels/attention/attention_tile.cuh"
 #include "kernels/attention/attention_work.cuh"
 
-enum { PREFILL_THREADS = 128 };
+enum { PREFILL_THREADS = 128, PREFILL_SEQS_EACH = 8 };
 
 template <typename X> struct prefill_shape {
     /* As many rows as registers can hold; scaling needs some. */
@@ -260,7 +260,9 @@ static __global__ void __launch_bounds__(PREFILL_THREADS)
     item_cursor cursor = no_items();
     const auto count = [&](int seq) { return prefill_items<rows>(p, plan, seq); };
     int seq, inside;
-    if (!find_item(&cursor, p.n_seqs, static_cast<int>(blockIdx.x), count, &seq, &inside)) return;
+    if (!find_item<PREFILL_SEQS_EACH>(&cursor, p.n_seqs, static_cast<int>(blockIdx.x), count, &seq,
+                                      &inside))
+        return;
     describe_item(p, plan, prefill_item_at<rows>(p, plan, seq, inside), &described);
     prefill<X>(p, &described, shared_address(shared));
 }

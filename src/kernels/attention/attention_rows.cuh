@@ -78,7 +78,8 @@ static inline bool supports_mma(const spey_attention_args *a, int element_bytes,
     return a->k_dim <= k_max && a->v_dim <= v_max && a->n_heads <= UINT16_MAX;
 }
 
-/* The decode part of attention/mma_sm80: sequences with one token in the step. */
+/* The decode part of attention/mma_sm80, and of attention/mma_e4m3_sm80: sequences with one token in the step. */
 extern "C" void spey_attention_mma_decode(const spey_attention_args *a, const spey_lane *lane);
+extern "C" void spey_attention_mma_e4m3_decode(const spey_attention_args *a, const spey_lane *lane);
 
 #endif

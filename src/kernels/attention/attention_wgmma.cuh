@@ -2,7 +2,7 @@
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_WGMMA_CUH
 #define SPEY_KERNELS_ATTENTION_ATTENTION_WGMMA_CUH
 
-#include "kernels/attention/attention_wgmma_produce.cuh"
+#include "kernels/attention/attention_wgmma_widen.cuh"
 
 /* The row of the item, of a thread's two (g and g + 8 of its warp's 16), that is in half `half`. */
 static __device__ __forceinline__ int consumer_row(int consumer, int half)
@@ -120,6 +120,15 @@ static __device__ __forceinline__ uint4 transpose_quad(const uint32_t pairs[4])
     return upper ? make_uint4(low, high, x[2], x[3]) : make_uint4(x[0], x[1], low, high);
 }
 
+/* Two elements of the output, whose type is that of the products unless they are widened. */
+template <typename X>
+static __device__ __forceinline__ uint32_t pack_result(const spey_attention_args &a, float low,
+                                                       float high)
+{
+    if (X::WIDENS && a.dtype == SPEY_BF16) return pack2(low, high, __nv_bfloat16());
+    return pack2(low, high, typename X::T());
+}
+
 /* A row's output, in chunks of 16 bytes: tile by tile four stores of its quad are 64 bytes. */
 template <typename X>
 static __device__ __forceinline__ void consumer_results(const attention_problem &p, int group,
@@ -135,15 +144,15 @@ static __device__ __forceinline__ void consumer_results(const attention_problem 
         const row_place place = place_of_row(item, group, row);
         const float scale = finish_row(p.a, place.head, state.max[half] * factor, sum);
         const int64_t token = item.rows.first_token - item.rows.past + place.index;
-        typename X::T *out = static_cast<typename X::T *>(p.a.out) + token * p.a.out_pitch +
-                             int64_t{ place.head } * v_dim;
+        uint16_t *out = static_cast<uint16_t *>(p.a.out) + token * p.a.out_pitch +
+                        int64_t{ place.head } * v_dim;
 #pragma unroll
         for (int n = 0; n < X::D / 8; n += 4) {
             uint32_t pairs[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float *pair = &o[(n + i) / X::O_TILES][(n + i) % X::O_TILES][2 * half];
-                pairs[i] = pack2(pair[0] * scale, pair[1] * scale, typename X::T());
+                pairs[i] = pack_result<X>(p.a, pair[0] * scale, pair[1] * scale);
             }
             const uint4 chunk = transpose_quad(pairs);
             const int d = (n + static_cast<int>(threadIdx.x) % 4) * 8;
@@ -160,29 +169,31 @@ template <typename X> struct consumer_sums {
     consumer_state state;
 };
 
-/* Begins the scores of an item's first tile, the nth of all. Without tiles the products mean nothing. */
+/* Begins the scores of an item's first tile, the nth of all. Behind the last item the products mean nothing. */
 template <typename X>
-static __device__ __forceinline__ void begin_item(const wgmma_item &item,
+static __device__ __forceinline__ void begin_item(const wgmma_item slots[ITEM_SLOTS], uint32_t item,
                                                   const wgmma_shared<X> &shared, int consumer,
                                                   uint32_t n, consumer_sums<X> *x)
 {
-    if (item.tiles > 0) barrier_wait(shared.full(false, n), wgmma_shared<X>::phase(n));
+    barrier_wait(shared.q_full(item), wgmma_shared<X>::q_phase(item));
+    if (slots[item % ITEM_SLOTS].tiles > 0)
+        barrier_wait(shared.full(false, n), wgmma_shared<X>::phase(n));
     fence_for_wgmma();
     wgmma_begin();
-    score_panels<X>(x->s, shared.queries(consumer), shared.panels(false, n));
+    score_panels<X>(x->s, shared.queries(consumer, item), shared.panels(false, n));
 }
 
-/* The tiles of an item, *n the first; the last outputs are not waited for. */
+/* The tiles of an item, the nth that there is, *n the first; the last outputs are not waited for. */
 template <typename X>
 static __device__ __forceinline__ void consume_tiles(const attention_problem &p, int group,
-                                                     const wgmma_item &item,
+                                                     const wgmma_item &item, uint32_t nth,
                                                      const wgmma_shared<X> &shared, int consumer,
                                                      float factor, uint32_t *n, consumer_sums<X> *x)
 {
     using S = wgmma_shared<X>;
     const int last = item.tile, tiles = item.tiles;
     release(shared.empty(false, *n));
-    if (tiles == 1) release(shared.q_empty());
+    if (tiles == 1) release(shared.q_empty(nth));
     weigh_scores<X>(p, group, item, consumer, factor, last, x->s, &x->state);
     pack_weights<X>(x->weights, x->s);
 #pragma unroll 1
@@ -191,12 +202,12 @@ static __device__ __forceinline__ void consume_tiles(const attention_problem &p,
         barrier_wait(shared.full(true, *n), S::phase(*n));
         fence_for_wgmma();
         wgmma_begin();
-        score_panels<X>(x->s, shared.queries(consumer), shared.panels(false, *n + 1));
+        score_panels<X>(x->s, shared.queries(consumer, nth), shared.panels(false, *n + 1));
         weigh_panels<X>(x->o, x->weights, shared.panels(true, *n));
         wgmma_wait<1>();
         hold_registers(x->s);
         release(shared.empty(false, *n + 1));
-        if (i + 1 == tiles) release(shared.q_empty());
+        if (i + 1 == tiles) release(shared.q_empty(nth));
         weigh_scores<X>(p, group, item, consumer, factor, last - i, x->s, &x->state);
         wgmma_wait<0>();
         hold_sums<X>(x->o);
@@ -219,29 +230,22 @@ consume(const attention_problem &p, const attention_plan &plan, const wgmma_shar
 {
     uint32_t n = 0;
     consumer_sums<X> x;
-    barrier_wait(shared.q_full(), 0);
-    begin_item<X>(slots[0], shared, consumer, 0, &x);
+    begin_item<X>(slots, 0, shared, consumer, 0, &x);
     for (uint32_t items = 0;; items++) {
         const wgmma_item &item = slots[items % ITEM_SLOTS];
-        const wgmma_item &next = slots[(items + 1) % ITEM_SLOTS];
         wgmma_wait<0>();
         hold_registers(x.s);
-        const int tiles = item.tiles;
-        if (tiles < 0) break;
+        if (item.tiles < 0) break;
         const float factor = score_scale_of(p.a, item.rows.kv_head).factor;
         x.state = { { -INFINITY, -INFINITY }, { 0.0f, 0.0f }, { 1.0f, 1.0f } };
 #pragma unroll
         for (int i = 0; i < X::PARTS * X::O_TILES * 4; i++)
             x.o[i / 4 / X::O_TILES][i / 4 % X::O_TILES][i % 4] = 0.0f;
-        if (tiles > 0)
-            consume_tiles<X>(p, plan.group, item, shared, consumer, factor, &n, &x);
-        else
-            release(shared.q_empty());
-        barrier_wait(shared.q_full(), (items + 1) % 2);
-        begin_item<X>(next, shared, consumer, n, &x);
+        consume_tiles<X>(p, plan.group, item, items, shared, consumer, factor, &n, &x);
+        begin_item<X>(slots, items + 1, shared, consumer, n, &x);
         wgmma_wait<1>();
         hold_sums<X>(x.o);
-        if (tiles > 0) release(shared.empty(true, n - 1));
+        release(shared.empty(true, n - 1));
         consumer_results<X>(p, plan.group, item, consumer, x.o, x.state, factor);
     }
 }
@@ -256,18 +260,19 @@ static __global__ void __launch_bounds__(WGMMA_THREADS, 1)
     const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / WARPGROUP_THREADS, 0);
     if (threadIdx.x < X::N_BARRIERS) {
         const int i = static_cast<int>(threadIdx.x);
-        const int arrivals = i < 2 * X::STAGES    ? int{ WARPGROUP_THREADS }
-                             : i == 4 * X::STAGES ? WARPGROUP_THREADS + 1
-                                                  : int{ CONSUMER_WARPS };
-        barrier_init(shared.base + X::BARRIERS + i * 8, arrivals);
+        barrier_init(shared.base + X::BARRIERS + i * 8, wgmma_shared<X>::arrivals(i));
         barrier_init_done();
     }
     __syncthreads();
     if (warpgroup == 0) {
         fewer_registers<PRODUCER_REGISTERS>();
-        produce<X>(p, plan, shared, slots);
+        if constexpr (X::WIDENS)
+            produce_widened<X>(p, plan, shared, slots);
+        else
+            produce<X>(p, plan, shared, slots);
     } else {
         more_registers<CONSUMER_REGISTERS>();
+        wait_for_others();
         consume<X>(p, plan, shared, slots, warpgroup - 1);
     }
 }

@@ -4,6 +4,7 @@
 #define SPEY_KERNELS_ATTENTION_ATTENTION_WGMMA_PRODUCE_CUH
 
 #include "kernels/attention/attention_prefill.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/sm90.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
@@ -19,26 +20,38 @@ enum {
     CONSUMER_REGISTERS = 208
 };
 
-/* T: of q, K, V and the products. D: largest head size. Shared memory: Q, then stages of K, then of V, all in panels, then
- * barriers. */
-template <typename T_, int D_> struct wgmma_traits {
+/* T: of the products, and of q, K and V, unless the cache is of E4M3 (WIDENS), which F16 holds exactly. D: largest head
+ * size. Shared memory: Q, stages of K, then of V, all in panels, tiles as the cache has them (WIDENS), barriers. */
+template <typename T_, int D_, bool WIDENS_> struct wgmma_traits {
     using T = T_;
+    static constexpr bool WIDENS = WIDENS_;
     static constexpr int D = D_, TOKENS = D <= 128 ? 128 : 64, STAGES = 2, CHUNKS = D / 8;
+    static constexpr int Q_STAGES = D <= 128 ? 2 : 1;
     static constexpr int PARTS = D <= 128 ? 1 : 2; /* of the output, as wide as an instruction */
     static constexpr int S_TILES = TOKENS / 8, O_TILES = D / 8 / PARTS;
-    static constexpr int Q = WGMMA_ROWS * D * 2, TILE = TOKENS * D * 2;
-    static constexpr int BARRIERS = Q + 2 * STAGES * TILE, N_BARRIERS = 4 * STAGES + 2;
+    static constexpr int Q = WGMMA_ROWS * D * 2, TILE = TOKENS * D * 2, RAW = TOKENS * D;
+    static constexpr int RAWS = Q_STAGES * Q + 2 * STAGES * TILE;
+    static constexpr int BARRIERS = RAWS + (WIDENS ? 2 * RAW : 0);
+    static constexpr int N_BARRIERS = 4 * STAGES + 2 * Q_STAGES;
     static constexpr int BYTES =
         BARRIERS + N_BARRIERS * 8 + 1024; /* to begin at a multiple of 1024 */
 };
 
-/* Where things lie. Barriers: a tile of K or V has come (`full`) or is no longer read (`empty`). */
+/* Where things lie. Barriers: a tile of K or V, or an item's Q, has come (`full`) or is no longer read (`empty`). */
 template <typename X> struct wgmma_shared {
     uint32_t base;
 
+    __device__ __forceinline__ uint32_t q(uint32_t item) const
+    {
+        return base + item % X::Q_STAGES * X::Q;
+    }
     __device__ __forceinline__ uint32_t tile(bool is_v, uint32_t n) const
     {
-        return base + X::Q + ((is_v ? X::STAGES : 0) + n % X::STAGES) * X::TILE;
+        return base + X::Q_STAGES * X::Q + ((is_v ? X::STAGES : 0) + n % X::STAGES) * X::TILE;
+    }
+    __device__ __forceinline__ uint32_t raw(uint32_t n) const
+    {
+        return base + X::RAWS + n % 2 * X::RAW;
     }
     __device__ __forceinline__ uint32_t full(bool is_v, uint32_t n) const
     {
@@ -48,33 +61,44 @@ template <typename X> struct wgmma_shared {
     {
         return full(is_v, n) + 2 * X::STAGES * 8;
     }
-    __device__ __forceinline__ uint32_t q_full() const
+    __device__ __forceinline__ uint32_t q_full(uint32_t item) const
     {
-        return base + X::BARRIERS + 4 * X::STAGES * 8;
+        return base + X::BARRIERS + (4 * X::STAGES + item % X::Q_STAGES) * 8;
     }
-    __device__ __forceinline__ uint32_t q_empty() const
+    __device__ __forceinline__ uint32_t q_empty(uint32_t item) const
     {
-        return q_full() + 8;
+        return q_full(item) + X::Q_STAGES * 8;
+    }
+    /* Arrivals that end a phase of the nth barrier: all producers (and the one that wrote the item), or consumers' warps. */
+    static __device__ __forceinline__ int arrivals(int n)
+    {
+        if (n < 2 * X::STAGES) return WARPGROUP_THREADS;
+        const bool q = n >= 4 * X::STAGES && n < 4 * X::STAGES + X::Q_STAGES;
+        return q ? WARPGROUP_THREADS + 1 : int{ CONSUMER_WARPS };
     }
     /* As operands of wgmma. */
-    __device__ __forceinline__ uint64_t queries(int consumer) const
+    __device__ __forceinline__ uint64_t queries(int consumer, uint32_t item) const
     {
-        return panel_descriptor(base + consumer * CONSUMER_ROWS * PANEL_ROW_BYTES, WGMMA_ROWS);
+        return panel_descriptor(q(item) + consumer * CONSUMER_ROWS * PANEL_ROW_BYTES, WGMMA_ROWS);
     }
     __device__ __forceinline__ uint64_t panels(bool is_v, uint32_t n) const
     {
         return panel_descriptor(tile(is_v, n), X::TOKENS);
     }
-    /* Of the barriers of the nth tile. */
+    /* Of the barriers of the nth tile, of those of an item. */
     static __device__ __forceinline__ uint32_t phase(uint32_t n)
     {
         return n / X::STAGES % 2;
+    }
+    static __device__ __forceinline__ uint32_t q_phase(uint32_t item)
+    {
+        return item / X::Q_STAGES % 2;
     }
 };
 
 /* ---- items ---- */
 
-/* The rows of an item and the tiles that they see, the last one first. The producer finds it and puts it into shared memory,
+/* The rows of an item and the tiles that they see (one, if there is nothing to see), the last one first. The producer finds it and puts it into shared memory,
  * where consumers read it when they need it: their registers are full. */
 struct wgmma_item {
     prefill_item rows;
@@ -104,7 +128,7 @@ static __device__ __forceinline__ wgmma_item next_item(const attention_problem &
     wgmma_item item;
     item.tiles = -1;
     *round += 1;
-    if (!find_item(cursor, p.n_seqs, nth, count, &seq, &inside)) return item;
+    if (!find_item<PREFILL_SEQS_EACH>(cursor, p.n_seqs, nth, count, &seq, &inside)) return item;
     item.rows = prefill_item_at<WGMMA_ROWS>(p, plan, seq, inside);
     item.cache_len = p.cache_len[seq];
     int begin = 0, end = 0;
@@ -118,8 +142,8 @@ static __device__ __forceinline__ wgmma_item next_item(const attention_problem &
         end = view.some_end;
     }
     item.range = { seq, item.rows.kv_head, begin, end };
-    item.tile = (end - 1) / X::TOKENS;
-    item.tiles = end > begin ? item.tile - begin / X::TOKENS + 1 : 0;
+    item.tile = end > begin ? (end - 1) / X::TOKENS : 0;
+    item.tiles = end > begin ? item.tile - begin / X::TOKENS + 1 : 1;
     return item;
 }
 
@@ -218,28 +242,45 @@ static __device__ __forceinline__ void produce_tiles(const attention_problem &p,
     }
 }
 
-/* An item's slot is written while the one before it is consumed, and the one before that perhaps still is. */
+/* Finds items, each into its slot. That is written when the Q of the item before it may be: then one more may still be
+ * consumed, and results of another one be written. */
+template <typename X> struct item_finder {
+    item_cursor cursor;
+    uint32_t found;
+    int round;
+
+    __device__ __forceinline__ void find(const attention_problem &p, const attention_plan &plan,
+                                         wgmma_item slots[ITEM_SLOTS])
+    {
+        const wgmma_item item = next_item<X>(p, plan, &cursor, &round);
+        if (threadIdx.x == 0) slots[found % ITEM_SLOTS] = item;
+        named_sync(PRODUCER_BARRIER, WARPGROUP_THREADS);
+        found++;
+    }
+};
+
+template <typename X> static __device__ __forceinline__ item_finder<X> no_items_found()
+{
+    return { no_items(), 0, 0 };
+}
+
 template <typename X>
 static __device__ __forceinline__ void
 produce(const attention_problem &p, const attention_plan &plan, const wgmma_shared<X> &shared,
         wgmma_item slots[ITEM_SLOTS])
 {
-    item_cursor cursor = no_items();
-    uint32_t n = 0, found = 0;
-    int round = 0;
-    const auto find = [&]() {
-        const wgmma_item item = next_item<X>(p, plan, &cursor, &round);
-        if (threadIdx.x == 0) slots[found % ITEM_SLOTS] = item;
-        named_sync(PRODUCER_BARRIER, WARPGROUP_THREADS);
-        found++;
-    };
+    using S = wgmma_shared<X>;
+    item_finder<X> finder = no_items_found<X>();
+    uint32_t n = 0;
+    const auto find = [&]() { finder.find(p, plan, slots); };
     find();
+    wait_for_others();
     for (uint32_t items = 0;; items++) {
         const wgmma_item item = slots[items % ITEM_SLOTS];
-        barrier_wait(shared.q_empty(), items % 2 ^ 1);
-        if (item.tiles > 0) copy_query_panels<X>(shared.base, p, plan, item.rows);
-        barrier_arrive_copied(shared.q_full());
-        if (threadIdx.x == 0) barrier_arrive(shared.q_full()); /* it wrote the slot */
+        barrier_wait(shared.q_empty(items), S::q_phase(items) ^ 1);
+        if (item.tiles > 0) copy_query_panels<X>(shared.q(items), p, plan, item.rows);
+        barrier_arrive_copied(shared.q_full(items));
+        if (threadIdx.x == 0) barrier_arrive(shared.q_full(items)); /* it wrote the slot */
         if (item.tiles < 0) break;
         produce_tiles<X>(p, shared, item, n, find);
         n += item.tiles;

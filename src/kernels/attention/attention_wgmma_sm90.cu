@@ -1,12 +1,14 @@
-/* attention on Hopper's tensor cores (wgmma), for chunks of 16-bit activations over a cache of the same type, head sizes to
- * 256. Sequences with one token in the step go through the decode kernels of attention/mma_sm80.
+/* attention on Hopper's tensor cores (wgmma), for chunks of 16-bit activations over a cache of the same type or of E4M3,
+ * head sizes to 256. Sequences with one token in the step go through the decode kernels of attention/mma_sm80 and
+ * attention/mma_e4m3_sm80.
  *
  * who       After FlashAttention-3 (Shah et al., 2024). A CTA an SM stays and takes items: 128 rows of one KV head, rows being
  *           pairs of token and query head, heads first. Two warpgroups have 64 rows each; a third one brings Q, K and V
  *           by cp.async, tiles of 128 tokens (64 with heads of 256) in two stages, through the block table.
+ * E4M3      The third warpgroup widens K and V to F16 on their way, and converts Q; products are of F16.
  * overlap   A consumer starts the scores of the next tile and the output of the last one together, then weighs the scores
  *           while the output is computed, and the other consumer's products lie under it. The first scores of
- *           the next item are computed while an item's output is written.
+ *           the next item are computed while an item's output is written; its Q was there before (heads to 128).
  * bound by  wgmma, and for short prompts by the ends of items.
  * bits      A token's bits depend on its own cache alone, but a decoded token gets others: the row varies. */
 #include "kernels/attention/attention_rows.cuh"
@@ -14,39 +16,44 @@
 
 template <typename X> static void launch(const spey_attention_args *a, const spey_lane *lane)
 {
+    const spey_device *device = spey_cuda_device(lane);
     attention_plan plan = plan_of(a);
     plan.no_decode = a->batch->n_seqs == 1 && a->rows > 1; /* two launches less */
-    if (!plan.no_decode) spey_attention_mma_decode(a, lane);
+    if (!plan.no_decode && X::WIDENS) spey_attention_mma_e4m3_decode(a, lane);
+    if (!plan.no_decode && !X::WIDENS) spey_attention_mma_decode(a, lane);
     if (plan.all_decode) return;
     const int64_t tiles = a->rows * plan.group / WGMMA_ROWS + a->batch->n_seqs;
-    const unsigned grid = least_of(tiles * a->n_kv_heads, sm_count());
+    const unsigned grid = least_of(tiles * a->n_kv_heads, device->sms);
     cudaFuncSetAttribute(attend_prefill_wgmma<X>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          X::BYTES);
-    attend_prefill_wgmma<X>
-        <<<grid, WGMMA_THREADS, X::BYTES, spey_cuda_stream(lane)>>>(attention_problem_of(a), plan);
+    launch_early(device, { dim3(grid), dim3(WGMMA_THREADS), X::BYTES }, attend_prefill_wgmma<X>,
+                 attention_problem_of(a), plan);
 }
 
-template <typename T> static void launch_size(const spey_attention_args *a, const spey_lane *lane)
+template <typename T, bool WIDENS>
+static void launch_size(const spey_attention_args *a, const spey_lane *lane)
 {
     const int64_t d = a->k_dim > a->v_dim ? a->k_dim : a->v_dim;
-    if (d <= 64) return launch<wgmma_traits<T, 64>>(a, lane);
-    if (d <= 128) return launch<wgmma_traits<T, 128>>(a, lane);
-    launch<wgmma_traits<T, 256>>(a, lane);
+    if (d <= 64) return launch<wgmma_traits<T, 64, WIDENS>>(a, lane);
+    if (d <= 128) return launch<wgmma_traits<T, 128, WIDENS>>(a, lane);
+    launch<wgmma_traits<T, 256, WIDENS>>(a, lane);
 }
 
 static bool supports(const void *args)
 {
     const spey_attention_args *a = static_cast<const spey_attention_args *>(args);
-    return a->kv.dtype == a->dtype && supports_mma(a, 2, 256, 256) && a->softcap == 0.0f &&
-           !a->alibi_slopes && is_hopper();
+    const bool widens = a->kv.dtype == SPEY_E4M3;
+    return (a->kv.dtype == a->dtype || widens) && supports_mma(a, widens ? 1 : 2, 256, 256) &&
+           a->softcap == 0.0f && !a->alibi_slopes && is_hopper();
 }
 
 static void run(const void *args, const spey_lane *lane)
 {
     const spey_attention_args *a = static_cast<const spey_attention_args *>(args);
     if (a->rows == 0) return;
-    if (a->kv.dtype == SPEY_F16) launch_size<__half>(a, lane);
-    if (a->kv.dtype == SPEY_BF16) launch_size<__nv_bfloat16>(a, lane);
+    if (a->kv.dtype == SPEY_E4M3) return launch_size<__half, true>(a, lane);
+    if (a->kv.dtype == SPEY_F16) return launch_size<__half, false>(a, lane);
+    launch_size<__nv_bfloat16, false>(a, lane);
 }
 
 extern "C" const spey_kernel spey_attention_wgmma_sm90;

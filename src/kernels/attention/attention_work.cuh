@@ -60,36 +60,59 @@ static __device__ __forceinline__ bool is_decoded(const attention_plan &plan, in
     return (n_tokens == 1 || plan.all_decode) && !plan.no_decode;
 }
 
-/* A warp's place in the list of items: 32 sequences, whose items end at `ends` (one a lane) of `before`. */
+/* A warp's place in the list of items: 32 lanes' sequences, whose items end at `ends` (one a lane) of `before`. */
 struct item_cursor {
     int base, before, ends, total;
 };
 
-/* COUNT(seq): items of that sequence. Moves to the 32 sequences that hold `item`; false: there are fewer items. Returns
- * the sequence and the number of the item in it. The whole warp calls it, with growing items. */
-template <typename COUNT>
+/* The sum of n over the lanes up to this one. */
+static __device__ __forceinline__ int sum_to_lane(int n)
+{
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+        const int lower = __shfl_up_sync(0xffffffffu, n, offset);
+        if (static_cast<int>(threadIdx.x) % 32 >= offset) n += lower;
+    }
+    return n;
+}
+
+/* Of `ends` (as sum_to_lane gives them) the first beyond `at`, which is made to count from there. */
+static __device__ __forceinline__ int first_beyond(int ends, int *at)
+{
+    const unsigned behind = __ballot_sync(0xffffffffu, *at < ends);
+    const int nth = __ffs(static_cast<int>(behind)) - 1;
+    const int begin = __shfl_sync(0xffffffffu, ends, nth > 0 ? nth - 1 : 0);
+    *at -= nth > 0 ? begin : 0;
+    return nth;
+}
+
+/* COUNT(seq): items of that sequence. Moves to the sequences that hold `item`, EACH a lane (many, where most have none:
+ * a step costs a trip to memory); false: there are fewer items. Returns the sequence and the number of the item in it.
+ * The whole warp calls it, with growing items. */
+template <int EACH = 1, typename COUNT>
 static __device__ __forceinline__ bool find_item(item_cursor *at, int n_seqs, int item, COUNT count,
                                                  int *seq, int *inside)
 {
     const int lane = threadIdx.x % 32;
     while (at->base < 0 || item >= at->before + at->total) {
         at->before += at->total;
-        at->base = at->base < 0 ? 0 : at->base + 32;
+        at->base = at->base < 0 ? 0 : at->base + 32 * EACH;
         if (at->base >= n_seqs) return false;
-        int n = at->base + lane < n_seqs ? count(at->base + lane) : 0;
+        int n = 0;
 #pragma unroll
-        for (int offset = 1; offset < 32; offset *= 2) {
-            const int lower = __shfl_up_sync(0xffffffffu, n, offset);
-            if (lane >= offset) n += lower;
+        for (int i = 0; i < EACH; i++) {
+            const int s = at->base + lane * EACH + i;
+            if (s < n_seqs) n += count(s);
         }
-        at->ends = n;
-        at->total = __shfl_sync(0xffffffffu, n, 31);
+        at->ends = sum_to_lane(n);
+        at->total = __shfl_sync(0xffffffffu, at->ends, 31);
     }
-    const unsigned behind = __ballot_sync(0xffffffffu, item < at->before + at->ends);
-    const int nth = __ffs(static_cast<int>(behind)) - 1;
-    const int begin = __shfl_sync(0xffffffffu, at->ends, nth > 0 ? nth - 1 : 0);
-    *seq = at->base + nth;
-    *inside = item - at->before - (nth > 0 ? begin : 0);
+    *inside = item - at->before;
+    *seq = at->base + EACH * first_beyond(at->ends, inside);
+    if constexpr (EACH > 1) {
+        const bool mine = lane < EACH && *seq + lane < n_seqs;
+        *seq += first_beyond(sum_to_lane(mine ? count(*seq + lane) : 0), inside);
+    }
     return true;
 }
 

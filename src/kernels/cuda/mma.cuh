@@ -44,6 +44,23 @@ static __device__ __forceinline__ void store_shared(uint32_t address, uint32_t x
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(x) : "memory");
 }
 
+static __device__ __forceinline__ void store_shared4(uint32_t address, uint4 x)
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y),
+                 "r"(x.z), "r"(x.w)
+                 : "memory");
+}
+
+static __device__ __forceinline__ uint4 load_shared4(uint32_t address)
+{
+    uint4 x;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(address)
+                 : "memory");
+    return x;
+}
+
 static __device__ __forceinline__ float2 load_shared2(uint32_t address)
 {
     float2 x;
