@@ -88,6 +88,15 @@ static const struct attention_case {
     { "tiles, long",      2, 1, 128, 128, SPEY_BF16, SPEY_BF16, 32, 0, false, 8, 0.088f, 0, 0, true,  false, true,  1, { { 9, 700 }, { 20, 385 } } },
     { "tiles, long window",4, 1, 24,  16, SPEY_F16,  SPEY_F16,  48, 0, false, 8, 0.2f,   0, 200, true, false, false, 1, { { 150, 700 } } },
     { "tiles, many items",24, 24, 8,   8, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.3f,   0, 60, true, false, false, 1, { { 640, 640 }, { 1, 50 }, { 330, 500 } } },
+    /* As many as a context may have at once decides how a row cuts its work: here 64 KV heads and more. */
+    { "tiles, many",     32, 16, 128, 128, SPEY_BF16, SPEY_BF16, 64, 0, false, 8, 0.088f, 0, 0, true, false, false, 1, { { 1, 700 }, { 1, 64 }, { 1, 65 }, { 1, 20 } } },
+    { "tiles, many, group 12", 192, 16, 64, 48, SPEY_F16, SPEY_F16, 16, 0, false, 0, 0.125f, 0, 40, true, false, true, 1, { { 1, 130 }, { 3, 90 }, { 1, 33 }, { 1, 17 } } },
+    { "tiles, many, group 9", 144, 16, 128, 128, SPEY_BF16, SPEY_BF16, 48, 0, false, 0, 0.088f, 0, 0, true, true, false, 1, { { 1, 97 }, { 1, 15 }, { 1, 64 }, { 1, 1 } } },
+    { "tiles, many, wide", 16, 16, 256, 192, SPEY_BF16, SPEY_BF16, 16, 0, false, 0, 0.0625f, 0, 0, true, false, false, 1, { { 1, 530 }, { 1, 16 }, { 1, 79 }, { 1, 128 } } },
+    { "tiles, e4m3, many", 48, 16, 128, 112, SPEY_BF16, SPEY_E4M3, 48, 0, false, 0, 0.088f, 5.0f, 0, true, true, true, 1, { { 1, 600 }, { 1, 70 }, { 2, 65 }, { 1, 7 } } },
+    { "tiles, e4m3, many, group 9", 144, 16, 64, 64, SPEY_F16, SPEY_E4M3, 16, 0, false, 8, 0.125f, 0, 0, true, false, false, 1, { { 1, 97 }, { 1, 15 }, { 1, 64 }, { 1, 1 } } },
+    { "tiles, i8, many", 48, 16, 128, 112, SPEY_BF16, SPEY_I8, 48, 0, false, 0, 0.088f, 5.0f, 0, true, true, true, 1, { { 1, 600 }, { 1, 70 }, { 2, 65 }, { 1, 7 } } },
+    { "tiles, i8, many, group 9", 144, 16, 64, 64, SPEY_F16, SPEY_I8, 16, 0, false, 8, 0.125f, 0, 50, true, false, false, 1, { { 1, 97 }, { 1, 15 }, { 1, 64 }, { 1, 1 } } },
     { "latent",           9, 1, 576, 512, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.04f,   0, 0, true,  false, false, 1, { { 1, 70 }, { 2, 17 }, { 1, 1 } } },
     { "latent, splits",   2, 1, 576, 512, SPEY_F16,  SPEY_F16,  32, 0, false, 0, 0.04f,   0, 0, true,  false, true,  1, { { 1, 300 }, { 1, 128 } } },
     { "latent, many heads",80, 1, 576, 512, SPEY_BF16, SPEY_BF16, 16, 1, false, 8, 0.04f, 0, 0, true,  false, false, 1, { { 1, 5 } } },
@@ -416,8 +425,8 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
     for (int64_t j = 0; j < n; j++)
         if (score[j] < lowest) lowest = score[j];
     /* A weight is off by the errors of its score, of the difference from the maximum, of exp and of the rescalings: one
-     * a tile and one a split. */
-    double tiles = (double)(n / 64 + 2);
+     * a tile, and those where parts of warps, CTAs and splits are joined. */
+    double tiles = (double)(n / 64 + 4);
     double weight_error = 2 * score_error + u * (max - lowest) + (4 + 3 * tiles) * u;
     double sum_error = weight_error + ((double)n + 2) * u;
     double sum = a->sinks ? exp((double)a->sinks[h] - max) : 0;

@@ -63,19 +63,22 @@ find_token(const attention_problem &p, const cache_range &range, int first, bool
                  : kv.k_offset + range.kv_head * kv.k_head_bytes + slot.inside * kv.k_token_bytes);
 }
 
+/* Where the scale of K or V of cache index `token` lies (I8). */
+static __device__ __forceinline__ const float *
+find_scale(const attention_problem &p, const cache_range &range, int token, bool is_v)
+{
+    const spey_kv_view &kv = p.a.kv;
+    const token_slot slot = find_slot(p, range, token);
+    return kv.token_scales + (is_v ? kv.v_scales : kv.k_scales) +
+           int64_t{ range.kv_head } * kv.block_tokens + slot.block * kv.scale_block + slot.inside;
+}
+
 /* The scale of one token; 0 for one outside of the range. */
 static __device__ __forceinline__ void copy_scale(uint32_t to, const attention_problem &p,
                                                   const cache_range &range, int token, bool is_v)
 {
-    const spey_kv_view &kv = p.a.kv;
-    const float *from = kv.token_scales + (is_v ? kv.v_scales : kv.k_scales) +
-                        int64_t{ range.kv_head } * kv.block_tokens;
     const bool there = token >= range.begin && token < range.end;
-    if (there) {
-        const token_slot slot = find_slot(p, range, token);
-        from += slot.block * kv.scale_block + slot.inside;
-    }
-    copy_async4(to, from, there);
+    copy_async4(to, there ? find_scale(p, range, token, is_v) : p.a.kv.token_scales, there);
 }
 
 /* TOKENS tokens from cache index `first` on, all in one block, by THREADS threads: thread t takes chunk t % CHUNKS of every

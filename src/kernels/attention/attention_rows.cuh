@@ -8,10 +8,18 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 
+/* Splits of this context. Heads of more than 256 elements are for rows that have kernels of their own; else an item is for
+ * several warps, with a tile of 64 tokens each at least. */
+static inline int split_of(const spey_attention_args *a)
+{
+    const int split =
+        split_tokens_of(a->seqs_max, a->n_heads, a->n_kv_heads, a->v_dim, a->kv_len_max);
+    return split < 256 && a->k_dim <= 256 && a->v_dim <= 256 ? 256 : split;
+}
+
 static inline size_t partials(const spey_attention_args *a)
 {
-    const int64_t split =
-        split_tokens_of(a->seqs_max, a->n_heads, a->n_kv_heads, a->v_dim, a->kv_len_max);
+    const int64_t split = split_of(a);
     if (a->kv_len_max <= split) return 0; /* no row is cut */
     return static_cast<size_t>(a->seqs_max * a->n_heads * ((a->kv_len_max - 1) / split + 1));
 }
@@ -25,11 +33,11 @@ static inline size_t workspace(const void *args)
 static inline attention_plan plan_of(const spey_attention_args *a)
 {
     attention_plan plan;
-    plan.split_tokens =
-        split_tokens_of(a->seqs_max, a->n_heads, a->n_kv_heads, a->v_dim, a->kv_len_max);
+    plan.split_tokens = split_of(a);
     plan.splits_max = static_cast<int>((a->kv_len_max - 1) / plan.split_tokens + 1);
     plan.group = static_cast<int>(a->n_heads / a->n_kv_heads);
-    plan.chunks = (plan.group + DECODE_ROWS - 1) / DECODE_ROWS;
+    plan.item_heads = plan.group > 8 && a->k_dim <= 128 && a->v_dim <= 128 ? 16 : 8;
+    plan.chunks = (plan.group + plan.item_heads - 1) / plan.item_heads;
     plan.all_decode = a->rows <= a->batch->n_seqs;
     plan.no_decode = false;
     plan.partial = static_cast<float *>(a->workspace);

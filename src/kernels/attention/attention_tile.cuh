@@ -1,5 +1,5 @@
-/* One step of attention on tensor cores: 16 · MT rows (pairs of token and query head) against a tile of 64 cache tokens.
- * The decode and the prefill kernel share it, so that a row gets the same bits from both.
+/* One step of attention on tensor cores: 16 · MT rows (pairs of token and query head) against a tile of 64 cache tokens, as
+ * prefill takes them (attention_decode_tile.cuh: decoding).
  *
  *   scores    S[rows][64] = Q Kᵀ, a strip at a time; FP32
  *   softmax   S becomes weights 2^(S - max); earlier sums are scaled down when the maximum grew
@@ -158,12 +158,6 @@ static __device__ __forceinline__ void mask_row(float (&s)[NT][4], int half, int
     }
 }
 
-static __device__ __forceinline__ void mask_range(float (&s)[8][4], int begin, int end)
-{
-    mask_row(s, 0, begin, end);
-    mask_row(s, 1, begin, end);
-}
-
 template <int MT, typename PLACE>
 static __device__ __forceinline__ void mask_scores(const spey_attention_args &a, float s[MT][8][4],
                                                    int first, int cache_len, PLACE place_of)
@@ -285,7 +279,8 @@ static __device__ __forceinline__ float finish_row(const spey_attention_args &a,
                                                    float max, float sum)
 {
     float own = 1.0f, scale = 1.0f;
-    if (a.kv.v_scale) scale = a.kv.v_scale[head / (a.n_heads / a.n_kv_heads)];
+    if (a.kv.v_scale)
+        scale = a.kv.v_scale[static_cast<int>(head) / static_cast<int>(a.n_heads / a.n_kv_heads)];
     if (a.sinks) {
         const float sink = a.sinks[head] * LOG2_E, larger = fmaxf(max, sink);
         own = exp2_fast(max - larger);

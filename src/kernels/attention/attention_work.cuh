@@ -1,6 +1,6 @@
 /* How attention on tensor cores is cut into items, on the device, from the lengths that lie there.
  *
- *   decode    sequences with one token in the step: an item is a KV head, up to 16 of its query heads, and a split of the
+ *   decode    sequences with one token in the step: an item is a KV head, up to 8 or 16 of its query heads, and a split of the
  *             cache: a stretch of split_tokens at multiples of it. Splits of a row meet in the combine kernel
  *   prefill   the others: an item is a KV head and ROWS rows, a row being a pair of token and query head, all heads of
  *             a token beside each other
@@ -11,14 +11,13 @@
 
 #include "kernels/attention/attention.cuh"
 
-enum { DECODE_ROWS = 16 };
-
 struct attention_plan {
     int split_tokens, splits_max;
-    int group, chunks; /* query heads of a KV head, and decode's items for them */
-    bool all_decode;   /* no prefill kernel runs: decode takes every token */
-    bool no_decode;    /* no decode kernel runs */
-    float *partial;    /* [token][head][split][v_dim] */
+    int group;              /* query heads of a KV head */
+    int item_heads, chunks; /* how many of them a decode item has, and its number of items */
+    bool all_decode;        /* no prefill kernel runs: decode takes every token */
+    bool no_decode;         /* no decode kernel runs */
+    float *partial;         /* [token][head][split][v_dim] */
     float *partial_max, *partial_sum;
 };
 

@@ -3,7 +3,6 @@
 #define SPEY_KERNELS_CUDA_E4M3_CUH
 
 #include <cuda_fp16.h>
-#include <cuda_fp8.h>
 #include <stdint.h>
 
 /* Two of four bytes, chosen by the low and the high digit of a selector of PRMT (0x10: the first two), as two F16. */
@@ -19,10 +18,19 @@ static __device__ __forceinline__ uint32_t widen_e4m3(uint32_t four, uint32_t se
     const uint32_t nan = __heq2_mask(__habs2(x), __float2half2_rn(480.0f));
     return *reinterpret_cast<const uint32_t *>(&x) | nan;
 #else
-    const uint32_t two = __byte_perm(four, 0, selector | 0x4400u);
-    const __half2_raw x =
-        __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(two), __NV_E4M3);
-    return x.x | static_cast<uint32_t>(x.y) << 16;
+    /* The upper half of a word needs no move. */
+    const bool upper = selector == 0x32;
+    if (!upper && selector != 0x10) four = __byte_perm(four, 0, selector | 0x4400u);
+    uint32_t x;
+    if (upper)
+        asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.rn.f16x2.e4m3x2 %0, high;}"
+            : "=r"(x)
+            : "r"(four));
+    else
+        asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.rn.f16x2.e4m3x2 %0, low;}"
+            : "=r"(x)
+            : "r"(four));
+    return x;
 #endif
 }
 

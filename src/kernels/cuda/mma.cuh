@@ -61,6 +61,13 @@ static __device__ __forceinline__ uint4 load_shared4(uint32_t address)
     return x;
 }
 
+static __device__ __forceinline__ float load_shared(uint32_t address)
+{
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(address) : "memory");
+    return x;
+}
+
 static __device__ __forceinline__ float2 load_shared2(uint32_t address)
 {
     float2 x;
@@ -87,6 +94,14 @@ static __device__ __forceinline__ void load_matrix4_transposed(uint32_t out[4], 
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                  : "r"(address)
                  : "memory");
+}
+
+/* One 8×8 matrix of 16-bit elements, spread over the warp as load_matrix4 leaves it, turned round. */
+static __device__ __forceinline__ uint32_t transpose_matrix(uint32_t x)
+{
+    uint32_t y;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
 }
 
 /* d += A B. d: rows g and g + 8, columns 2t and 2t + 1. a: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8), two columns
