@@ -600,7 +600,10 @@ static spey_row row_at(const spey_context *c, const spey_step_rows *rows, int32_
     spey_row row = { .id = SPEY_ROW_NONE, .logprob = NAN };
     if (comes) row.logits = rows->logits + i * c->vocab_size;
     if (!comes) row.id = rows->ids[i];
-    if (!comes && rows->logprobs) row.logprob = rows->logprobs[i];
+    if (comes || !rows->rules) return row;
+    row.logprob = rows->logprobs[i];
+    row.top_ids = rows->top_ids + rows->rules[i].tops;
+    row.top_logprobs = rows->top_logprobs + rows->rules[i].tops;
     return row;
 }
 
@@ -614,7 +617,7 @@ static bool take_rows(spey_context *c, const spey_schedule_item *item, const spe
     for (int32_t i = 0; i < item->n_outputs; i++) {
         last = row_at(c, rows, at + i);
         if (last.logits && first + i < r->n_prompt)
-            spey_request_take_prompt_logits(r, c->sampler, last.logits, first + i, c->vocab_size);
+            spey_request_take_prompt_logits(r, last.logits, first + i, c->vocab_size);
     }
     if (!item->n_outputs || item->from + item->n_tokens != r->choices[item->index].n) return false;
     c->rows[item->index] = last;

@@ -326,7 +326,7 @@ static size_t take(size_t *offset, uint64_t n)
 }
 
 /* What the rules of a step may point to: histories and masks of everyone, as far as they are not more than that. */
-enum { RULE_IDS_MAX = 1 << 20, RULE_IDS_MORE = 256, MASK_WORDS_MAX = 4 << 20 };
+enum { RULE_IDS_MAX = 1 << 20, RULE_IDS_MORE = 256, MASK_WORDS_MAX = 4 << 20, TOPS_MAX = 1 << 15 };
 
 /* Steps with more changes than that are no decode steps. */
 enum { PATCHES_MAX = 8192 };
@@ -374,6 +374,8 @@ static void lay_out_tables(spey_layout *layout, const spey_program *program)
         take(&offset, (uint64_t)tables->patches_max * sizeof(spey_patch) / sizeof(int32_t));
     tables->found = take(&offset, outputs);
     tables->logprobs = take(&offset, mul_sat(outputs, n_rules));
+    if (n_rules) tables->tops_max = min64(TOPS_MAX, limits->outputs_max * SPEY_LOGPROBS_MAX);
+    tables->tops = take(&offset, 2 * (uint64_t)tables->tops_max);
     tables->bytes = offset;
 }
 

@@ -38,6 +38,8 @@ typedef struct spey_table_layout {
     size_t patches;         /* [patches_max] spey_patch: what changes in all up to the rules' ids */
     int64_t patches_max;    /* 0: the device reads ours, or they are too large to be numbered */
     size_t found, logprobs; /* [outputs_max] written by the device, behind all that it reads */
+    size_t tops; /* [2][tops_max] likewise: ids of likeliest tokens, and log-probabilities */
+    int64_t tops_max;
     size_t bytes;
 } spey_table_layout;
 

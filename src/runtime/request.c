@@ -233,8 +233,8 @@ void spey_request_free(spey_request *r)
     spey_free(r);
 }
 
-void spey_request_take_prompt_logits(spey_request *r, spey_sampler *sampler, const float *logits,
-                                     int64_t at, int64_t vocab_size)
+void spey_request_take_prompt_logits(spey_request *r, const float *logits, int64_t at,
+                                     int64_t vocab_size)
 {
     if (r->context_logits) {
         spey_logits_row row = { .request = r->id,
@@ -250,6 +250,6 @@ void spey_request_take_prompt_logits(spey_request *r, spey_sampler *sampler, con
         r->prompt_logprobs[at + 1] =
             ids[at + 1] < vocab_size ? (float)((double)logits[ids[at + 1]] - total) : NAN;
     int32_t n_top = r->sampling.prompt_logprobs;
-    spey_sampler_top(sampler, logits, total, n_top, r->prompt_top + at * n_top);
+    spey_likeliest(logits, vocab_size, total, n_top, r->prompt_top + at * n_top);
     r->prompt_done = r->prompt_done || at + 1 == r->n_prompt;
 }

@@ -119,8 +119,8 @@ spey_status spey_request_new(const spey_request_setup *setup, spey_request **out
 void spey_request_free(spey_request *request);
 
 /* What the model said at prompt position `at` (0-based): record log-probabilities if asked for. */
-void spey_request_take_prompt_logits(spey_request *request, spey_sampler *sampler,
-                                     const float *logits, int64_t at, int64_t vocab_size);
+void spey_request_take_prompt_logits(spey_request *request, const float *logits, int64_t at,
+                                     int64_t vocab_size);
 
 /* What choosing needs of the context. */
 typedef struct spey_choosing {
@@ -131,9 +131,11 @@ typedef struct spey_choosing {
 
 /* What a step said about the next token of a sequence. */
 typedef struct spey_row {
-    float *logits; /* which may change; NULL: the token was chosen on the device */
-    int32_t id;    /* it; SPEY_ROW_NONE: none can be */
-    float logprob; /* NAN unless the rule asked for it */
+    float *logits;          /* which may change; NULL: the token was chosen on the device */
+    int32_t id;             /* it; SPEY_ROW_NONE: none can be */
+    float logprob;          /* NAN unless the rule asked for it */
+    const int32_t *top_ids; /* [sampling.logprobs] likewise: the likeliest tokens */
+    const float *top_logprobs;
 } spey_row;
 
 /* Nothing but the largest logit of every row is asked for. */

@@ -261,13 +261,15 @@ static spey_status choose(spey_request *r, const spey_choosing *choosing, spey_c
             return SPEY_FAIL(SPEY_INVALID, "no token can be chosen: the model gave a logit that is "
                                            "not a number, or every token is banned");
         SPEY_TRY(follow_guide(r, choosing, c, row.id));
+        for (int32_t i = 0; i < r->sampling.logprobs; i++)
+            r->top[i] = (spey_token_logprob){ row.top_ids[i], row.top_logprobs[i] };
         append(r, c, choosing->eos, row.id, row.logprob);
         return SPEY_OK;
     }
     double total = 0;
     if (spey_request_scores(r)) total = spey_log_sum_exp(logits, choosing->vocab_size);
     if (r->sampling.logprobs > 0)
-        spey_sampler_top(choosing->sampler, logits, total, r->sampling.logprobs, r->top);
+        spey_likeliest(logits, choosing->vocab_size, total, r->sampling.logprobs, r->top);
     /* Log-probabilities are the model's own, and sequences may have the row in common: penalties go into a copy. */
     float *scores = spey_request_scores(r) || r->width > 1
                         ? spey_sampler_copy(choosing->sampler, logits)

@@ -20,7 +20,7 @@ bool spey_request_may_have_rules(const spey_request *r)
         if (p->bad_words[i].n > 1) return false;
     return !r->beams && !r->process_logits && !r->context_logits && !r->generation_logits &&
            p->typical_p >= 1 && p->no_repeat_ngram == 0 && p->forced_eos_id < 0 &&
-           p->logprobs <= 0 && p->n_logit_bias <= SPEY_RULE_BIAS_MAX && !has_bias_twice(p);
+           p->n_logit_bias <= SPEY_RULE_BIAS_MAX && !has_bias_twice(p);
 }
 
 /* ---- ids ---- */
@@ -118,7 +118,8 @@ static spey_sample_rule draw_rule(const spey_request *r, int32_t index, int64_t 
                                .kind = best ? SPEY_SAMPLE_BEST : SPEY_SAMPLE_DRAW,
                                .top_k = p->top_k,
                                .mask = -1,
-                               .wants_logprob = spey_request_scores(r) };
+                               .wants_logprob = spey_request_scores(r),
+                               .n_top = p->logprobs > 0 ? p->logprobs : 0 };
 }
 
 bool spey_request_rule(spey_request *r, int32_t index, int64_t n, spey_eos eos,
@@ -131,13 +132,17 @@ bool spey_request_rule(spey_request *r, int32_t index, int64_t n, spey_eos eos,
     *out = draw_rule(r, index, n);
     out->ids = (int32_t)page->n_ids;
     out->mask = r->guide ? page->n_masks : -1;
+    out->tops = page->n_tops;
+    if (page->tops_max - page->n_tops < out->n_top) return false;
     if (r->guide && !add_mask(r, c, page, &over)) return false;
+    if (over) page->n_tops += out->n_top;
     if (over) return true;
     writer w = { page->ids, page->n_ids, page->ids_max, false };
     add_history(&w, r, c, n, out);
     add_bias(&w, &r->sampling, out);
     add_bans(&w, r, n - r->n_prompt, eos, out);
     if (w.full) page->n_masks -= r->guide != NULL;
+    if (!w.full) page->n_tops += out->n_top;
     if (!w.full) page->n_ids = w.n;
     return !w.full;
 }

@@ -75,7 +75,8 @@ typedef struct spey_rule_page {
     int64_t n_ids, ids_max;
     uint32_t *masks; /* [masks_max][mask_words] likewise */
     int32_t n_masks, masks_max;
-    int64_t mask_words; /* even, for words of 64 bits */
+    int64_t mask_words;       /* even, for words of 64 bits */
+    int32_t n_tops, tops_max; /* likeliest tokens that rules ask for */
 } spey_rule_page;
 
 /* False: ids are not chosen on this device. */
@@ -99,8 +100,11 @@ typedef struct spey_step_rows {
     float *logits; /* valid until the next submit; NULL: there are none */
     const int32_t *
         ids; /* or one of the above; valid until the next but one submit. NULL: all rows are there */
-    const float
-        *logprobs; /* of the ids, where rules ask for them; likewise. NULL: there are none */
+    /* By rules, likewise; NULL: there are none. What they asked for: */
+    const spey_sample_rule *rules; /* by row */
+    const float *logprobs;         /* of the ids */
+    const int32_t *top_ids;        /* a row's from rule.tops on */
+    const float *top_logprobs;
 } spey_step_rows;
 
 /* Begin a step; errors as of spey_runner_step, but that the device's own may come with wait. Not behind a step under way that

@@ -36,7 +36,7 @@ typedef struct step_flight {
     int32_t n_links; /* ids that the step before gives */
     int32_t n_tokens, n_seqs, n_outputs;
     bool wants_best, has_rules; /* neither: its logits */
-    int64_t n_rule_ids, n_masks;
+    int64_t n_rule_ids, n_masks, n_tops;
     /* Its results: */
     spey_status status;
     char error[SPEY_ERROR_BYTES_MAX];
@@ -110,6 +110,18 @@ static inline int32_t *runner_span(const spey_runner *r, const step_flight *f, i
 static inline spey_sample_rule *runner_rules(const spey_runner *r, const step_flight *f)
 {
     return (spey_sample_rule *)(void *)(f->tables + r->layout.tables.rules);
+}
+
+/* The log-probabilities of the likeliest lie behind their ids. */
+static inline int32_t *runner_top_ids(const spey_runner *r, uint8_t *tables)
+{
+    return (int32_t *)(void *)(tables + r->layout.tables.tops);
+}
+
+static inline float *runner_top_logprobs(const spey_runner *r, const step_flight *f,
+                                         uint8_t *tables)
+{
+    return (float *)(void *)(runner_top_ids(r, tables) + f->n_tops);
 }
 
 /* The step brings this row of logits itself. */

@@ -25,6 +25,8 @@ static spey_status prepare_sample(spey_runner *r)
                                     .batch = &r->batch,
                                     .out = device_table(r, tables->found),
                                     .logprobs = (float *)device_table(r, tables->logprobs),
+                                    .top_ids = device_table(r, tables->tops),
+                                    .top_logprobs = (float *)device_table(r, tables->tops),
                                     .workspace = r->workspace.data };
     return spey_kernel_choose(r->program.backend, "sample", &r->sample, &r->sample_row);
 }
@@ -45,8 +47,7 @@ spey_status spey_runner_prepare_find(spey_runner *r)
     SPEY_TRY(spey_kernel_choose(r->program.backend, "argmax", &r->argmax, &r->argmax_row));
     SPEY_TRY(spey_kernel_choose(r->program.backend, "link", &r->link, &r->link_row));
     SPEY_TRY(prepare_sample(r));
-    const size_t most = tables->logprobs - tables->found +
-                        (size_t)r->layout.plan.limits.outputs_max * sizeof(float);
+    const size_t most = tables->bytes - tables->found;
     r->queues =
         runner_n_flights(r) > 1 && r->program.backend->fetch_begin && most <= SPEY_FETCH_BYTES_MAX;
     return SPEY_OK;
@@ -73,11 +74,13 @@ spey_status spey_runner_fetch_logits(spey_runner *r, const step_flight *f)
     return fetch_rows(r, 0, f->n_outputs);
 }
 
-/* Ids, and behind them log-probabilities. At least one id, so that there is something to wait for. */
+/* Ids, and behind them log-probabilities, and the likeliest tokens. At least one id, so that there is something to wait for. */
 static size_t found_bytes(const spey_runner *r, const step_flight *f)
 {
     const spey_table_layout *tables = &r->layout.tables;
     size_t n = f->n_outputs > 0 ? (size_t)f->n_outputs : 1;
+    if (f->n_tops)
+        return tables->tops - tables->found + (size_t)f->n_tops * sizeof(spey_token_logprob);
     return n * sizeof(int32_t) + (f->has_rules ? tables->logprobs - tables->found : 0);
 }
 
@@ -87,6 +90,8 @@ spey_status spey_runner_find(spey_runner *r, const step_flight *f)
     const spey_step best = { .kernel = r->argmax_row, .args = &r->argmax };
     const spey_backend *backend = r->program.backend;
     r->sample.rows = r->argmax.rows = f->n_outputs;
+    r->sample.n_tops = f->n_tops;
+    r->sample.top_logprobs = runner_top_logprobs(r, f, r->tables.data);
     if (f->has_rules) SPEY_TRY(backend->run(r->program.device, &by_rules, 1));
     if (f->wants_best) SPEY_TRY(backend->run(r->program.device, &best, 1));
     return r->queues ? backend->fetch_begin(r->program.device, r->argmax.out, found_bytes(r, f))

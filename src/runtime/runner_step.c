@@ -176,7 +176,8 @@ bool spey_runner_rule_page(spey_runner *r, spey_rule_page *out)
                              .ids_max = tables->rule_ids_max,
                              .masks = (uint32_t *)runner_table(f, tables->masks),
                              .masks_max = (int32_t)tables->masks_max,
-                             .mask_words = tables->mask_words };
+                             .mask_words = tables->mask_words,
+                             .tops_max = (int32_t)tables->tops_max };
     return true;
 }
 
@@ -220,7 +221,12 @@ spey_status spey_runner_wait(spey_runner *r, spey_step_rows *out)
     if (f->status) return SPEY_FAIL(f->status, "%s", f->error);
     spey_kv_file_turn(r->kv, spey_runner_under_way(r));
     if (f->wants_best || f->has_rules) out->ids = runner_table(f, r->layout.tables.found);
-    if (f->has_rules) out->logprobs = (float *)runner_table(f, r->layout.tables.logprobs);
+    if (f->has_rules) {
+        out->rules = runner_rules(r, f);
+        out->logprobs = (float *)runner_table(f, r->layout.tables.logprobs);
+        out->top_ids = runner_top_ids(r, f->tables);
+        out->top_logprobs = runner_top_logprobs(r, f, f->tables);
+    }
     if (!f->wants_best) out->logits = r->host_logits;
     return SPEY_OK;
 }

@@ -115,6 +115,7 @@ spey_status spey_runner_check_step(spey_runner *r, const spey_submission *submis
     f->has_rules = submission->page != NULL;
     f->n_rule_ids = f->has_rules ? submission->page->n_ids : 0;
     f->n_masks = f->has_rules ? submission->page->n_masks : 0;
+    f->n_tops = f->has_rules ? submission->page->n_tops : 0;
     return SPEY_OK;
 }
 

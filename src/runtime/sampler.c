@@ -393,28 +393,3 @@ spey_status spey_sampler_draw(spey_sampler *s, const spey_sampling *p, const flo
     *out = (int32_t)i;
     return SPEY_OK;
 }
-
-/* ---- log-probabilities ---- */
-
-/* The order of the likeliest: larger logit first, then lower id. */
-static bool before(spey_token_logprob a, spey_token_logprob b)
-{
-    return a.logprob > b.logprob || (!(a.logprob < b.logprob) && a.id < b.id);
-}
-
-void spey_sampler_top(spey_sampler *s, const float *logits, double log_sum_exp, int32_t n,
-                      spey_token_logprob *out)
-{
-    /* n is small: insertion into the n best logits so far, sorted, passes once over the row. */
-    int32_t taken = 0;
-    for (int64_t i = 0; n > 0 && i < s->vocab_size; i++) {
-        spey_token_logprob c = { .id = (int32_t)i, .logprob = logits[i] };
-        if (taken == n && !before(c, out[n - 1])) continue;
-        int32_t at = taken < n ? taken++ : n - 1;
-        for (; at > 0 && before(c, out[at - 1]); at--)
-            out[at] = out[at - 1];
-        out[at] = c;
-    }
-    for (int32_t i = 0; i < taken; i++)
-        out[i].logprob = (float)((double)out[i].logprob - log_sum_exp);
-}

@@ -50,8 +50,4 @@ float *spey_sampler_copy(spey_sampler *sampler, const float *logits);
 spey_status spey_sampler_draw(spey_sampler *sampler, const spey_sampling *sampling,
                               const float *logits, uint64_t index, int32_t *out);
 
-/* The n likeliest tokens with log-probabilities, likeliest first, ties by id. */
-void spey_sampler_top(spey_sampler *sampler, const float *logits, double log_sum_exp, int32_t n,
-                      spey_token_logprob *out);
-
 #endif

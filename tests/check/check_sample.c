@@ -8,10 +8,12 @@
 /* What a problem is about; every row of it has a seed and an index of its own. */
 typedef enum subject {
     PLAIN,
-    TIES,    /* all logits are equal */
-    NARROW,  /* all within one bin of the first digit */
-    NAN_ONE, /* row 1 has a NaN */
-    INFINITE /* row 1 has +infinity */
+    TIES,     /* all logits are equal */
+    NARROW,   /* all within one bin of the first digit */
+    NAN_ONE,  /* row 1 has a NaN */
+    INFINITE, /* row 1 has +infinity */
+    NOTHING,  /* row 1 has nothing above -infinity */
+    HEAPED    /* the largest ones are neighbours, and again 1024 or 4096 tokens further on */
 } subject;
 
 typedef struct sample_case {
@@ -23,46 +25,59 @@ typedef struct sample_case {
     double top_p, min_p;
     int32_t n_history, n_bias, n_banned;
     bool masks;
+    int32_t n_top; /* of every row that wants a log-probability */
 } sample_case;
 
 /* clang-format off */
 static const sample_case cases[] = {
-    { "no rows",               0,     16, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false },
-    { "one column",            3,      1, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false },
-    { "best",                  4,    301, 3, PLAIN,    0,     0, 1,    0,      0,  0,  0, false },
-    { "best, penalized",       4,    300, 0, PLAIN,    0,     0, 1,    0,     40,  5,  7, true },
-    { "temperature",          16,    300, 4, PLAIN,    1,     0, 1,    0,      0,  0,  0, false },
-    { "hot",                  16,   4097, 1, PLAIN,  100,     0, 1,    0,      0,  0,  0, false },
-    { "cold",                  4,   5000, 0, PLAIN,    1e-3,  0, 1,    0,      0,  0,  0, false },
-    { "freezing",              4,   5000, 0, PLAIN,    1e-40, 9, 0.5,  0.1,    0,  0,  0, false },
-    { "top-k",                 8,   5000, 0, PLAIN,    2,    40, 1,    0,      0,  0,  0, false },
-    { "top-k of one",          3,   5000, 0, PLAIN,    2,     1, 1,    0,      0,  0,  0, false },
-    { "top-k of all",          4,   1000, 0, PLAIN,    2,  1000, 1,    0,      0,  0,  0, false },
-    { "top-k of nearly all",   4,   1000, 0, PLAIN,    2,   999, 1,    0,      0,  0,  0, false },
-    { "top-p",                 8,   5000, 0, PLAIN,    2,     0, 0.9,  0,      0,  0,  0, false },
-    { "top-p 0",               3,    500, 0, PLAIN,    2,     0, 0,    0,      0,  0,  0, false },
-    { "top-p nearly 1",        3,   5000, 0, PLAIN,    2,     0, 1 - 1e-16, 0, 0,  0,  0, false },
-    { "min-p",                 8,   5000, 0, PLAIN,    2,     0, 1,    0.05,   0,  0,  0, false },
-    { "min-p 1",               3,   5000, 0, TIES,     2,    90, 1,    1,      0,  0,  0, false },
-    { "all three",             8,  70001, 3, PLAIN,    1.5, 500, 0.8,  0.02,   0,  0,  0, false },
-    { "ties, temperature",     8,   5000, 0, TIES,     1,     0, 1,    0,      0,  0,  0, false },
-    { "ties, top-k",           8,   5000, 0, TIES,     1,  3001, 1,    0,      0,  0,  0, false },
-    { "ties, top-k and top-p", 8,   5003, 1, TIES,     1,  3001, 0.5,  0,      0,  0,  0, false },
-    { "narrow, top-k",         4,  30000, 0, NARROW,   1, 12345, 1,    0,      0,  0,  0, false },
-    { "narrow, top-p",         4,  30000, 0, NARROW,   1,     0, 0.37, 0,      0,  0,  0, false },
-    { "history",               6,    300, 0, PLAIN,    2,     0, 1,    0,    200,  0,  0, false },
-    { "long history",          3,  40000, 0, PLAIN,    2,     0, 0.95, 0,   5000,  0,  0, false },
-    { "history of one",        4,    300, 0, TIES,     0,     0, 1,    0,      1,  0,  0, false },
-    { "bias",                  6,    300, 0, PLAIN,    2,    20, 1,    0,      0, 30,  0, false },
-    { "bans",                  6,    100, 0, PLAIN,    2,     0, 1,    0,      0,  0, 60, false },
-    { "mask",                  6,    308, 0, PLAIN,    2,     0, 0.7,  0,      0,  0,  0, true },
-    { "everything",            8,   5000, 0, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true },
-    { "everything, unaligned", 8,   4999, 3, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true },
-    { "NaN",                   3,   1000, 0, NAN_ONE,  1,     0, 1,    0,      0,  0,  0, false },
-    { "infinity",              3,   1000, 0, INFINITE, 1,     0, 1,    0,      0,  0,  0, false },
-    { "infinity is the best",  3,   1000, 0, INFINITE, 0,     0, 1,    0,      0,  0,  0, false },
-    { "all banned",            2,     60, 0, PLAIN,    1,     0, 1,    0,      0,  0, 60, false },
-    { "a vocabulary",          2, 128256, 0, PLAIN,    0.8,   0, 0.9,  0,      0,  0,  0, false },
+    { "no rows",               0,     16, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "one column",            3,      1, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "best",                  4,    301, 3, PLAIN,    0,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "best, penalized",       4,    300, 0, PLAIN,    0,     0, 1,    0,     40,  5,  7, true, 0 },
+    { "temperature",          16,    300, 4, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "hot",                  16,   4097, 1, PLAIN,  100,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "cold",                  4,   5000, 0, PLAIN,    1e-3,  0, 1,    0,      0,  0,  0, false, 0 },
+    { "freezing",              4,   5000, 0, PLAIN,    1e-40, 9, 0.5,  0.1,    0,  0,  0, false, 0 },
+    { "top-k",                 8,   5000, 0, PLAIN,    2,    40, 1,    0,      0,  0,  0, false, 0 },
+    { "top-k of one",          3,   5000, 0, PLAIN,    2,     1, 1,    0,      0,  0,  0, false, 0 },
+    { "top-k of all",          4,   1000, 0, PLAIN,    2,  1000, 1,    0,      0,  0,  0, false, 0 },
+    { "top-k of nearly all",   4,   1000, 0, PLAIN,    2,   999, 1,    0,      0,  0,  0, false, 0 },
+    { "top-p",                 8,   5000, 0, PLAIN,    2,     0, 0.9,  0,      0,  0,  0, false, 0 },
+    { "top-p 0",               3,    500, 0, PLAIN,    2,     0, 0,    0,      0,  0,  0, false, 0 },
+    { "top-p nearly 1",        3,   5000, 0, PLAIN,    2,     0, 1 - 1e-16, 0, 0,  0,  0, false, 0 },
+    { "min-p",                 8,   5000, 0, PLAIN,    2,     0, 1,    0.05,   0,  0,  0, false, 0 },
+    { "min-p 1",               3,   5000, 0, TIES,     2,    90, 1,    1,      0,  0,  0, false, 0 },
+    { "all three",             8,  70001, 3, PLAIN,    1.5, 500, 0.8,  0.02,   0,  0,  0, false, 0 },
+    { "ties, temperature",     8,   5000, 0, TIES,     1,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "ties, top-k",           8,   5000, 0, TIES,     1,  3001, 1,    0,      0,  0,  0, false, 0 },
+    { "ties, top-k and top-p", 8,   5003, 1, TIES,     1,  3001, 0.5,  0,      0,  0,  0, false, 0 },
+    { "narrow, top-k",         4,  30000, 0, NARROW,   1, 12345, 1,    0,      0,  0,  0, false, 0 },
+    { "narrow, top-p",         4,  30000, 0, NARROW,   1,     0, 0.37, 0,      0,  0,  0, false, 0 },
+    { "history",               6,    300, 0, PLAIN,    2,     0, 1,    0,    200,  0,  0, false, 0 },
+    { "long history",          3,  40000, 0, PLAIN,    2,     0, 0.95, 0,   5000,  0,  0, false, 0 },
+    { "history of one",        4,    300, 0, TIES,     0,     0, 1,    0,      1,  0,  0, false, 0 },
+    { "bias",                  6,    300, 0, PLAIN,    2,    20, 1,    0,      0, 30,  0, false, 0 },
+    { "bans",                  6,    100, 0, PLAIN,    2,     0, 1,    0,      0,  0, 60, false, 0 },
+    { "mask",                  6,    308, 0, PLAIN,    2,     0, 0.7,  0,      0,  0,  0, true, 0 },
+    { "everything",            8,   5000, 0, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 0 },
+    { "everything, unaligned", 8,   4999, 3, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 0 },
+    { "NaN",                   3,   1000, 0, NAN_ONE,  1,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "infinity",              3,   1000, 0, INFINITE, 1,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "infinity is the best",  3,   1000, 0, INFINITE, 0,     0, 1,    0,      0,  0,  0, false, 0 },
+    { "all banned",            2,     60, 0, PLAIN,    1,     0, 1,    0,      0,  0, 60, false, 0 },
+    { "likeliest of one column", 2,   1, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 1 },
+    { "likeliest",             4,    300, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 5 },
+    { "likeliest 64",          4,   5003, 1, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 64 },
+    { "likeliest, few columns", 2,    16, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 20 },
+    { "likeliest, ties",       2,   9000, 0, TIES,     1,     0, 1,    0,      0,  0,  0, false, 32 },
+    { "likeliest, narrow",     2,  30000, 0, NARROW,   0,     0, 1,    0,      0,  0,  0, false, 32 },
+    { "likeliest, heaped",     2, 600000, 0, HEAPED,   1,     0, 1,    0,      0,  0,  0, false, 20 },
+    { "likeliest, heaped, unaligned", 2, 599999, 2, HEAPED, 1, 0, 1,   0,      0,  0,  0, false, 20 },
+    { "likeliest, changed",    4,   5000, 0, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 7 },
+    { "likeliest, NaN",        3,   1000, 0, NAN_ONE,  1,     0, 1,    0,      0,  0,  0, false, 3 },
+    { "likeliest, infinity",   3,   1000, 0, INFINITE, 0,     0, 1,    0,      0,  0,  0, false, 3 },
+    { "likeliest, nothing",    3,   1000, 0, NOTHING,  0,     0, 1,    0,      0,  0,  0, false, 3 },
+    { "a vocabulary",          2, 128256, 0, PLAIN,    0.8,   0, 0.9,  0,      0,  0,  0, false, 20 },
 };
 /* clang-format on */
 enum { N_CASES = sizeof cases / sizeof cases[0] };
@@ -105,6 +120,8 @@ static spey_sample_rule rule_of(const sample_case *k, int64_t row, int32_t ids)
                               .n_prompt = row % 5 == 4 ? k->n_history : k->n_history / 2,
                               .n_bias = k->n_bias,
                               .n_banned = k->n_banned };
+    rule.n_top = rule.wants_logprob ? k->n_top : 0;
+    rule.tops = (int32_t)row * k->n_top + 1;
     if (row % 3 != 1) rule.presence = 0.25;
     if (row % 4 > 1) rule.frequency = 0.1;
     if (row == 2 && k->rows == 4) rule.kind = SPEY_SAMPLE_NOTHING;
@@ -122,6 +139,8 @@ static void fill_logits(check *c, const sample_case *k, int64_t rows, check_buff
             float *at = (float *)check_host(x) + r * pitch + i;
             if (k->subject == TIES) *at = 1.5f;
             if (k->subject == NARROW) *at = 20 + (float)spey_rng_range(check_rng(c), 0, 0.01);
+            if (k->subject == NOTHING && r == 1) *at = -INFINITY;
+            if (k->subject == HEAPED && i % (k->pad ? 1024 : 4096) < (k->pad ? 19 : 76)) *at += 40;
             if (i % 29 == 28) *at = k->subject == NARROW ? *at : -INFINITY;
         }
     if (k->subject == NAN_ONE) check_set(x, pitch + 333, (double)NAN);
@@ -185,6 +204,27 @@ static check_buffer *build(check *c, const sample_case *k, spey_sample_args *a, 
     return x;
 }
 
+static void bind_results(check *c, spey_sample_args *a, const sample_case *k, int64_t first)
+{
+    check_buffer *out = check_buffer_new(c, "out", SPEY_I32, k->rows);
+    check_buffer *logprobs = check_buffer_new(c, "logprobs", SPEY_F32, k->rows);
+    check_buffer *top_ids = check_buffer_new(c, "top_ids", SPEY_I32, k->rows * k->n_top + 1);
+    check_buffer *tops = check_buffer_new(c, "top_logprobs", SPEY_F32, k->rows * k->n_top + 1);
+    a->n_tops = k->rows * k->n_top;
+    check_bind(c, &a->out, out, first);
+    check_bind(c, &a->logprobs, logprobs, first);
+    check_bind(c, &a->top_ids, top_ids, 0);
+    check_bind(c, &a->top_logprobs, tops, 0);
+    for (int64_t r = first; r < first + a->rows; r++) {
+        const spey_sample_rule rule = rule_of(k, r, 0);
+        if (rule.kind == SPEY_SAMPLE_NOTHING) continue;
+        check_output(c, out, r, 1, 1, 1);
+        check_output(c, logprobs, r, 1, 1, 1);
+        if (rule.n_top) check_output(c, top_ids, rule.tops, 1, rule.n_top, 1);
+        if (rule.n_top) check_output(c, tops, rule.tops, 1, rule.n_top, 1);
+    }
+}
+
 static bool make(check *c, int index, void *args)
 {
     if (index >= N_CASES) return false;
@@ -196,54 +236,52 @@ static bool make(check *c, int index, void *args)
                              .cols = k->cols,
                              .x_pitch = k->cols + k->pad };
     build(c, k, a, first);
-    check_buffer *out = check_buffer_new(c, "out", SPEY_I32, k->rows);
-    check_buffer *logprobs = check_buffer_new(c, "logprobs", SPEY_F32, k->rows);
-    check_bind(c, &a->out, out, first);
-    check_bind(c, &a->logprobs, logprobs, first);
-    for (int64_t r = first; r < first + a->rows; r++) {
-        if (rule_of(k, r, 0).kind == SPEY_SAMPLE_NOTHING) continue;
-        check_output(c, out, r, 1, 1, 1);
-        check_output(c, logprobs, r, 1, 1, 1);
-    }
+    bind_results(c, a, k, first);
     check_name(c, "%s, %lldx%lld", k->what, (long long)k->rows, (long long)k->cols);
     return true;
 }
 
 /* The keys of a log-sum are off by two roundings of FP32, in the mean by their entropy, and by what is cut off, half a unit of
  * 2^-24 bits each in key and weight; the result and the reference's exponentials are rounded once (docs/numerics.md). */
+static void bound_one(check_buffer *logprobs, int64_t cols)
+{
+    for (int64_t i = 0; i < check_length(logprobs); i++) {
+        double value = check_reference(logprobs, i);
+        if (isfinite(value))
+            check_set_bound(logprobs, i, 0x1p-24 * (4 + fabs(value) + 2 * log((double)cols + 1)));
+    }
+}
+
 static void bound(check *c, const void *args)
 {
     const spey_sample_args *a = args;
-    check_buffer *logprobs = check_bound_to(c, &a->logprobs);
-    for (int64_t i = 0; i < check_length(logprobs); i++) {
-        double value = check_reference(logprobs, i);
-        if (!isnan(value))
-            check_set_bound(logprobs, i,
-                            0x1p-24 * (4 + fabs(value) + 2 * log((double)a->cols + 1)));
-    }
+    bound_one(check_bound_to(c, &a->logprobs), a->cols);
+    bound_one(check_bound_to(c, &a->top_logprobs), a->cols);
 }
 
 static bool bench(check *c, int index, void *args)
 {
     static const sample_case benches[] = {
-        { "best", 256, 128256, 0, PLAIN, 0, 0, 1, 0, 0, 0, 0, false },
-        { "temperature", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false },
-        { "top-k 50", 256, 128256, 0, PLAIN, 0.8, 50, 1, 0, 0, 0, 0, false },
-        { "top-p 0.9", 256, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false },
-        { "top-k 50, top-p 0.9", 256, 128256, 0, PLAIN, 0.8, 50, 0.9, 0, 0, 0, 0, false },
-        { "top-p 0.9, history of 1000", 256, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 1000, 0, 0, false },
-        { "temperature", 1, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false },
-        { "top-p 0.9", 1, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false },
-        { "top-p 0.9", 64, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false },
-        { "ties, top-p 0.9", 256, 128256, 0, TIES, 0.8, 0, 0.9, 0, 0, 0, 0, false },
+        { "best", 256, 128256, 0, PLAIN, 0, 0, 1, 0, 0, 0, 0, false, 0 },
+        { "temperature", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 0 },
+        { "top-k 50", 256, 128256, 0, PLAIN, 0.8, 50, 1, 0, 0, 0, 0, false, 0 },
+        { "top-p 0.9", 256, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0 },
+        { "top-k 50, top-p 0.9", 256, 128256, 0, PLAIN, 0.8, 50, 0.9, 0, 0, 0, 0, false, 0 },
+        { "top-p 0.9, history of 1000", 256, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 1000, 0, 0, false,
+          0 },
+        { "temperature", 1, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 0 },
+        { "top-p 0.9", 1, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0 },
+        { "top-p 0.9", 64, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0 },
+        { "ties, top-p 0.9", 256, 128256, 0, TIES, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0 },
+        { "temperature, likeliest 5", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 5 },
+        { "temperature, likeliest 20", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 20 },
     };
     if (index >= (int)(sizeof benches / sizeof benches[0])) return false;
     const sample_case *k = &benches[index];
     spey_sample_args *a = args;
     *a = (spey_sample_args){ .rows = k->rows, .cols = k->cols, .x_pitch = k->cols };
     build(c, k, a, 0);
-    check_bind(c, &a->out, check_buffer_new(c, "out", SPEY_I32, k->rows), 0);
-    check_bind(c, &a->logprobs, check_buffer_new(c, "logprobs", SPEY_F32, k->rows), 0);
+    bind_results(c, a, k, 0);
     check_name(c, "%s, %lldx128256", k->what, (long long)k->rows);
     check_work(c, 4.0 * (double)(k->rows * k->cols), (double)(k->rows * k->cols));
     return true;

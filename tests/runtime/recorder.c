@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "base/hash.h"
+
 int record_output(void *user, const spey_output *event)
 {
     record *r = user;
@@ -18,6 +20,9 @@ int record_output(void *user, const spey_output *event)
         r->ids[s][r->n[s]] = event->token;
         r->logprobs[s][r->n[s]++] = event->logprob;
     }
+    if (event->n_top)
+        r->tops[s] ^=
+            spey_xxh3(event->top, (size_t)event->n_top * sizeof *event->top) + (uint64_t)r->n[s];
     r->finish[s] = event->finish;
     r->n_ends += event->last;
     return r->cancel_after && ++r->n_events == r->cancel_after;

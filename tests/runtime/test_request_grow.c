@@ -56,11 +56,11 @@ static void the_largest_is_taken_until_there_is_none(void **state)
     record r = { 0 };
     spey_request *request = request_of(&r);
     const spey_choosing choosing = { .vocab_size = 50 };
-    spey_request_grow(request, &choosing, &(spey_row){ NULL, 7, NAN });
-    spey_request_grow(request, &choosing, &(spey_row){ NULL, 0, NAN });
+    spey_request_grow(request, &choosing, &(spey_row){ .id = 7, .logprob = NAN });
+    spey_request_grow(request, &choosing, &(spey_row){ .id = 0, .logprob = NAN });
     assert_int_equal(r.finish, SPEY_FINISH_NONE);
     assert_int_equal(request->choices[0].n, 4);
-    spey_request_grow(request, &choosing, &(spey_row){ NULL, SPEY_ROW_NONE, NAN });
+    spey_request_grow(request, &choosing, &(spey_row){ .id = SPEY_ROW_NONE, .logprob = NAN });
     assert_int_equal(r.finish, SPEY_FINISH_ERROR);
     assert_non_null(strstr(r.error, "no token can be chosen"));
     assert_int_equal(r.n, 2);

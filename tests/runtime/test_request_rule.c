@@ -15,18 +15,22 @@
 #include "kernels/rows.h"
 #include "runtime/request.h"
 
-enum { VOCAB = 60, PROMPT = 6, OUTPUT = 8, PAGE = 400, LISTED = 4 };
+enum { VOCAB = 60, PROMPT = 6, OUTPUT = 8, PAGE = 400, LISTED = 4, TOPS = 7 };
 
 static const spey_eos eos = { (const int32_t[]){ 55, 56 }, 2 };
 
 typedef struct event {
     int32_t token;
     float logprob;
+    int32_t n_top;
+    spey_token_logprob top[TOPS];
 } event;
 
 static int on_output(void *user, const spey_output *output)
 {
-    *(event *)user = (event){ output->token, output->logprob };
+    event *e = user;
+    *e = (event){ output->token, output->logprob, output->n_top, { { 0 } } };
+    if (output->n_top) memcpy(e->top, output->top, (size_t)output->n_top * sizeof *e->top);
     return 0;
 }
 
@@ -75,7 +79,7 @@ static void draw_settings(spey_rng *rng, int number, lists *l, spey_sampling *s)
     s->presence_penalty = number % 3 ? 0 : spey_rng_range(rng, -1, 1);
     s->frequency_penalty = number % 5 ? 0 : spey_rng_range(rng, -1, 1);
     s->min_tokens = number % 3 == 1 ? 5 : 0;
-    s->logprobs = number % 2 ? 0 : -1;
+    s->logprobs = number % 2 ? (number % 5 ? number % 5 + 3 : 0) : -1;
     s->ignore_eos = true;
     draw_lists(rng, number, l, s);
 }
@@ -100,11 +104,15 @@ static event choose_by_rule(spey_request *r, float *logits)
 {
     static int32_t ids[PAGE];
     static char workspace[VOCAB * 32];
-    spey_rule_page page = { .ids = ids, .n_ids = 3, .ids_max = PAGE };
+    int32_t top_ids[TOPS + 1];
+    float top_logprobs[TOPS + 1];
+    spey_rule_page page = {
+        .ids = ids, .n_ids = 3, .ids_max = PAGE, .n_tops = 1, .tops_max = TOPS + 1
+    };
     spey_sample_rule rule;
     const spey_choice *c = &r->choices[0];
     assert_true(spey_request_rule(r, 0, c->n, eos, &page, &rule));
-    event e;
+    event e = { .n_top = rule.n_top };
     const int32_t row = 0;
     const spey_ragged batch = { .ids = &c->ids[c->n - 1], .output_rows = &row };
     const spey_sample_args args = { .rows = 1,
@@ -117,11 +125,17 @@ static event choose_by_rule(spey_request *r, float *logits)
                                     .batch = &batch,
                                     .out = &e.token,
                                     .logprobs = &e.logprob,
+                                    .n_tops = page.n_tops,
+                                    .top_ids = top_ids,
+                                    .top_logprobs = top_logprobs,
                                     .workspace = workspace };
     int64_t counter = 0;
     spey_lane lane = spey_lane_solo(&counter);
     assert_true(spey_sample_ref.workspace(&args) <= sizeof workspace);
     spey_sample_ref.run(&args, &lane);
+    assert_int_equal(page.n_tops, 1 + rule.n_top);
+    for (int i = 0; i < rule.n_top; i++)
+        e.top[i] = (spey_token_logprob){ top_ids[rule.tops + i], top_logprobs[rule.tops + i] };
     return e;
 }
 
@@ -153,6 +167,8 @@ static void a_rule_chooses_what_the_host_does(void **state)
             spey_request_grow(r, &choosing, &(spey_row){ .logits = logits });
             if (by_rule.token != by_host.token) fail_msg("request %d", number);
             assert_memory_equal(&by_rule.logprob, &by_host.logprob, sizeof(float));
+            assert_int_equal(by_rule.n_top, by_host.n_top);
+            assert_memory_equal(by_rule.top, by_host.top, sizeof by_host.top);
         }
         spey_request_free(r);
     }
@@ -176,12 +192,12 @@ static bool has_rule(const spey_sampling *sampling, spey_request_options *option
 {
     static const int32_t prompt[PROMPT] = { 1, 2, 3, 4, 5, 6 };
     int32_t ids[PAGE];
-    spey_rule_page page = { .ids = ids, .ids_max = ids_max };
+    spey_rule_page page = { .ids = ids, .ids_max = ids_max, .tops_max = TOPS };
     spey_sample_rule rule;
     spey_request *r = new_request(sampling, prompt, options);
     bool has = spey_request_rule(r, 0, n, eos, &page, &rule);
     assert_true(page.n_ids <= ids_max);
-    if (!has) assert_int_equal(page.n_ids, 0);
+    if (!has) assert_int_equal(page.n_ids + page.n_tops, 0);
     spey_request_free(r);
     return has;
 }
@@ -203,7 +219,7 @@ static void what_a_rule_cannot_say_is_left_to_the_host(void **state)
     s[0].typical_p = 0.9;
     s[1].no_repeat_ngram = 2;
     s[2].forced_eos_id = 3;
-    s[3].logprobs = 1;
+    s[3].logprobs = TOPS + 1;
     s[4].bad_words = &words, s[4].n_bad_words = 1;
     s[5].logit_bias = twice, s[5].n_logit_bias = 2;
     s[6].temperature = 0, s[6].beams = 2;
@@ -237,6 +253,11 @@ static void a_full_page_leaves_the_rest_to_the_host(void **state)
     assert_true(has_rule(&s, &options, PROMPT, PROMPT + 2)); /* two ids end a text */
     for (int64_t max = 0; max < PROMPT + 2; max++)
         assert_false(has_rule(&s, &options, PROMPT, max));
+    s.logprobs = TOPS;
+    assert_true(has_rule(&s, &options, PROMPT, PROMPT + 2));
+    assert_false(has_rule(&s, &options, PROMPT, PROMPT + 1));
+    s.logprobs = TOPS + 1;
+    assert_false(has_rule(&s, &options, PROMPT, PROMPT + 2));
 }
 
 int main(void)

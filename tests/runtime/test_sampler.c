@@ -403,7 +403,7 @@ static void top_lists_log_probabilities_likeliest_first(void **state)
     fixture *f = *state;
     spey_token_logprob top[5];
     double total = spey_log_sum_exp(f->logits, VOCAB);
-    spey_sampler_top(f->sampler, f->logits, total, 5, top);
+    spey_likeliest(f->logits, VOCAB, total, 5, top);
     assert_int_equal(top[0].id, argmax(f));
     for (int i = 0; i < 5; i++) {
         assert_int_equal(rank_of(f, top[i].id), i + 1);

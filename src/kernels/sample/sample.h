@@ -12,6 +12,9 @@
  *   out       int32 [rows] the chosen id; -1: there is none (a NaN, no token that is not at -infinity, a draw with one at
  *             +infinity)
  *   logprobs  F32 [rows] log(softmax(x)) of the chosen id where the rule asks for it, else NaN
+ *   top_ids, top_logprobs   int32 and F32 [n_tops]: of a row, from rule.tops on, its n_top likeliest tokens before anything changes, the
+ *                       largest logit first, of equal ones the lowest id, and log(softmax(x)) of each. -1 and NaN where there
+ *                       is none: behind all columns, and when x has a NaN or nothing above -infinity
  *   workspace for what a row changes
  *
  * A row's logits change in this order, all in FP32: the bias is added; each id of the history is penalized once (x < 0 ? x ·
@@ -21,12 +24,13 @@
  * BEST is the largest, of equal ones the lowest id. DRAW weighs tokens in whole numbers (sample_weight.h); a token without
  * weight is out. By key, of equal ones by id, the first top_k stay; of these the fewest, first ones first, whose mass reaches
  * top_p of theirs; of these those with min_p of the best one's weight. Of what is left, in the order of ids, it takes the token
- * in which the random point falls. All of that is exact: an id has the same bits wherever it is chosen. logprobs are not.
+ * in which the random point falls. All of that is exact: an id has the same bits wherever it is chosen, as have top_ids. Log-probabilities have not.
  * rows == 0 touches nothing. */
 #ifndef SPEY_KERNELS_SAMPLE_SAMPLE_H
 #define SPEY_KERNELS_SAMPLE_SAMPLE_H
 
 #include "kernels/ragged.h"
+#include "spey/spey.h"
 
 typedef enum spey_sample_kind {
     SPEY_SAMPLE_NOTHING, /* its results are left alone */
@@ -46,6 +50,7 @@ typedef struct spey_sample_rule {
     int32_t mask;     /* -1: none */
     int32_t wants_logprob;
     int32_t ids, n_history, n_prompt, n_bias, n_banned;
+    int32_t tops, n_top; /* n_top <= SPEY_LOGPROBS_MAX; 0 unless wants_logprob */
     int32_t unused;
 } spey_sample_rule;
 
@@ -62,10 +67,17 @@ typedef struct spey_sample_args {
     const spey_ragged *batch;
     int32_t *out;
     float *logprobs;
+    int64_t n_tops; /* of all rules */
+    int32_t *top_ids;
+    float *top_logprobs;
     void *workspace;
 } spey_sample_args;
 
 /* log(sum(exp(logits))), summed in double. */
 double spey_log_sum_exp(const float *logits, int64_t n);
+
+/* The n likeliest of `cols` tokens, as top_ids and top_logprobs; log_sum_exp: theirs. Without a NaN. */
+void spey_likeliest(const float *logits, int64_t cols, double log_sum_exp, int32_t n,
+                    spey_token_logprob *out);
 
 #endif

@@ -19,6 +19,31 @@ double spey_log_sum_exp(const float *logits, int64_t n)
     return (double)best + log(sum);
 }
 
+/* The order of the likeliest: larger logit first, then lower id. */
+static bool comes_before(spey_token_logprob a, spey_token_logprob b)
+{
+    return a.logprob > b.logprob || (!(a.logprob < b.logprob) && a.id < b.id);
+}
+
+void spey_likeliest(const float *logits, int64_t cols, double log_sum_exp, int32_t n,
+                    spey_token_logprob *out)
+{
+    /* n is small: insertion into the n best logits so far, sorted, passes once over the row. */
+    int32_t taken = 0;
+    for (int64_t i = 0; n > 0 && i < cols; i++) {
+        spey_token_logprob c = { .id = (int32_t)i, .logprob = logits[i] };
+        if (taken == n && !comes_before(c, out[n - 1])) continue;
+        int32_t at = taken < n ? taken++ : n - 1;
+        for (; at > 0 && comes_before(c, out[at - 1]); at--)
+            out[at] = out[at - 1];
+        out[at] = c;
+    }
+    for (int32_t i = 0; i < n; i++)
+        out[i] = i < taken ? (spey_token_logprob){ out[i].id,
+                                                   (float)((double)out[i].logprob - log_sum_exp) }
+                           : (spey_token_logprob){ -1, NAN };
+}
+
 /* The history's token i. */
 static int32_t history_id(const spey_sample_args *a, int64_t r, int32_t i)
 {
@@ -127,16 +152,34 @@ static int32_t draw(const spey_sample_rule *rule, const float *x, int64_t cols, 
     return list->id;
 }
 
-static int32_t choose(const spey_sample_rule *rule, const float *x, int64_t cols, candidate *list)
+/* -1: there is none. */
+static int64_t find_best(const float *x, int64_t cols)
 {
     int64_t best = 0;
     for (int64_t c = 0; c < cols; c++) {
         if (isnan(x[c])) return -1;
         if (x[c] > x[best]) best = c;
     }
-    if (cols == 0 || x[best] == -INFINITY) return -1;
+    return cols == 0 || x[best] == -INFINITY ? -1 : best;
+}
+
+static int32_t choose(const spey_sample_rule *rule, const float *x, int64_t cols, candidate *list)
+{
+    const int64_t best = find_best(x, cols);
+    if (best < 0) return -1;
     if (rule->kind == SPEY_SAMPLE_BEST) return (int32_t)best;
     return x[best] == INFINITY ? -1 : draw(rule, x, cols, x[best], list);
+}
+
+static void write_top(const spey_sample_args *a, const spey_sample_rule *rule, const float *x,
+                      double scale)
+{
+    spey_token_logprob top[SPEY_LOGPROBS_MAX];
+    spey_likeliest(x, find_best(x, a->cols) < 0 ? 0 : a->cols, scale, rule->n_top, top);
+    for (int32_t i = 0; i < rule->n_top; i++) {
+        a->top_ids[rule->tops + i] = top[i].id;
+        a->top_logprobs[rule->tops + i] = top[i].logprob;
+    }
 }
 
 /* A copy of the row lies behind the candidates. */
@@ -159,9 +202,10 @@ static void run(const void *args, const spey_lane *lane)
         memcpy(copy, x, (size_t)a->cols * sizeof *copy);
         change(a, r, copy);
         int32_t id = choose(rule, copy, a->cols, list);
-        bool scored = rule->wants_logprob && id >= 0;
+        double scale = rule->wants_logprob ? spey_log_sum_exp(x, a->cols) : (double)NAN;
         a->out[r] = id;
-        a->logprobs[r] = scored ? (float)((double)x[id] - spey_log_sum_exp(x, a->cols)) : NAN;
+        a->logprobs[r] = id >= 0 ? (float)((double)x[id] - scale) : NAN;
+        write_top(a, rule, x, scale);
     }
 }
 

@@ -9,6 +9,8 @@
  * moves     x once for BEST; twice for DRAW; with top_k or top_p once more and once for each of them, twice for those whose bin
  *           does not fit the list. A log-probability reads it once more, twice when it changes. Of many rows at once about half
  *           comes out of the L2 cache from the second time on.
+ * likeliest A kernel of its own, before, reads x twice: for the largest of each thread, the nth of which is a floor that few
+ *           tokens reach, and for those. In one kernel with the rest there were not enough registers.
  * bound by  memory, and adding up in shared memory while there is a histogram. */
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
@@ -16,7 +18,7 @@
 #include "kernels/sample/sample.h"
 #include "kernels/sample/sample_weight.h"
 
-enum { THREADS = 1024, WARPS = THREADS / 32, PACKS = 4, LIST_MAX = 4096 };
+enum { THREADS = 1024, WARPS = THREADS / 32, PACKS = 4, LIST_MAX = 4096, LIKELY_MAX = 4096 };
 enum { DIGITS = 3, DIGIT_BITS = SPEY_SAMPLE_KEY_BITS / DIGITS, BINS = 1 << DIGIT_BITS };
 static_assert(DIGITS * DIGIT_BITS == SPEY_SAMPLE_KEY_BITS, "all of a key");
 static_assert(1 << DIGIT_BITS == 1024 && THREADS == 1024,
@@ -143,6 +145,15 @@ template <bool PACKED, typename F> static __device__ __forceinline__ void each(c
     each<PACKED>(v, threadIdx.x * N, THREADS * N, v.cols, f);
 }
 
+static __device__ __forceinline__ uint64_t cta_largest(uint64_t x, uint64_t *shared)
+{
+    x = warp_largest(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    return warp_largest(shared[threadIdx.x % 32]);
+}
+
 template <bool PACKED>
 static __device__ __forceinline__ uint64_t find_best(const view &v, uint64_t *shared)
 {
@@ -154,12 +165,7 @@ static __device__ __forceinline__ uint64_t find_best(const view &v, uint64_t *sh
         place = x > largest ? c : place;
         largest = fmaxf(largest, x);
     });
-    uint64_t best = order_of(size > 0x7f800000u ? NAN : largest, place);
-    best = warp_largest(best);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = best;
-    __syncthreads();
-    return warp_largest(shared[threadIdx.x % 32]);
+    return cta_largest(order_of(size > 0x7f800000u ? NAN : largest, place), shared);
 }
 
 /* ---- changes ---- */
@@ -502,6 +508,11 @@ static __device__ __forceinline__ int32_t draw(shared_state &s, const view &v,
 
 /* ---- log-probabilities ---- */
 
+static __device__ __forceinline__ double log_of_sum(float best, uint64_t mass)
+{
+    return best + log(static_cast<double>(mass) * 0x1p-40);
+}
+
 /* log(sum(exp(x))) over the row, in FP64 behind an exact sum of rounded weights; `best` is its best. */
 template <bool PACKED>
 static __device__ __forceinline__ double log_sum_exp(shared_state &s, view v, uint64_t best)
@@ -511,9 +522,112 @@ static __device__ __forceinline__ double log_sum_exp(shared_state &s, view v, ui
     v.slope = spey_sample_slope(1.0);
     uint64_t mass = 0;
     each<PACKED>(v, [&](uint32_t, float x) { mass += spey_sample_weight(key_of(v, x)); });
-    mass = cta_total(mass, s.sums);
-    return v.best + log(static_cast<double>(mass) * 0x1p-40);
+    return log_of_sum(v.best, cta_total(mass, s.sums));
 }
+
+/* ---- the likeliest ---- */
+
+struct top_state {
+    uint64_t likely[LIKELY_MAX]; /* orders */
+    uint32_t n_likely;
+    uint64_t sums[WARPS];
+};
+
+/* The best token, and a floor that at least n tokens reach, or all do: the nth of the threads' largest. */
+template <bool PACKED>
+static __device__ __forceinline__ uint64_t find_floor(top_state &s, const view &v, int32_t n,
+                                                      uint64_t *best)
+{
+    uint64_t own = 0, floor = 0;
+    each<PACKED>(v, [&](uint32_t c, float x) { own = larger(own, order_of(x, c)); });
+#pragma unroll 1
+    for (int32_t i = 0; i < n; i++) {
+        floor = cta_largest(own, s.sums);
+        if (i == 0) *best = floor;
+        if (own == floor) own = 0;
+    }
+    return floor;
+}
+
+/* List what reaches the floor, and what the row weighs. Returns its log_sum_exp. */
+template <bool PACKED>
+static __device__ __forceinline__ double list_likely(top_state &s, const view &v, uint64_t floor)
+{
+    uint64_t mass = 0;
+    if (threadIdx.x == 0) s.n_likely = 0;
+    __syncthreads();
+    each<PACKED>(v, [&](uint32_t c, float x) {
+        const uint64_t order = order_of(x, c);
+        mass += spey_sample_weight(key_of(v, x));
+        if (order < floor) return;
+        const uint32_t i = atomicAdd(&s.n_likely, 1u);
+        if (i < LIKELY_MAX) s.likely[i] = order;
+    });
+    return log_of_sum(v.best, cta_total(mass, s.sums));
+}
+
+/* f(rank, order) for the first n. Each token of the list has as many before it as there are larger ones. If they do not fit,
+ * which takes a row made for it, the tokens are found one after the other. */
+template <bool PACKED, typename F>
+static __device__ __forceinline__ void rank_likely(top_state &s, const view &v, int32_t n, F f)
+{
+    const uint32_t n_likely = s.n_likely;
+    if (n_likely <= LIKELY_MAX) {
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < n_likely; i += THREADS) {
+            int32_t rank = 0;
+#pragma unroll 1
+            for (uint32_t k = 0; k < n_likely; k++)
+                rank += s.likely[k] > s.likely[i];
+            if (rank < n) f(rank, s.likely[i]);
+        }
+        return;
+    }
+    uint64_t last = UINT64_MAX;
+#pragma unroll 1
+    for (int32_t rank = 0; rank < n; rank++) {
+        uint64_t own = 0;
+        each<PACKED>(v, [&](uint32_t c, float x) {
+            const uint64_t order = order_of(x, c);
+            if (order < last) own = larger(own, order);
+        });
+        last = cta_largest(own, s.sums);
+        if (threadIdx.x == 0) f(rank, last);
+    }
+}
+
+/* One CTA per row, as above; the row as it is. */
+template <bool PACKED>
+static __global__ void __launch_bounds__(THREADS) list_tops(const spey_sample_args a)
+{
+    __shared__ top_state s;
+    const spey_sample_rule &rule = a.rules[blockIdx.x];
+    if (rule.kind == SPEY_SAMPLE_NOTHING || !rule.n_top) return;
+    int32_t *ids = a.top_ids + rule.tops;
+    float *logprobs = a.top_logprobs + rule.tops;
+    view v = {};
+    v.x = a.x + blockIdx.x * a.x_pitch;
+    v.cols = static_cast<uint32_t>(a.cols);
+    v.slope = spey_sample_slope(1.0);
+    uint64_t best = 0;
+    const uint64_t floor = find_floor<PACKED>(s, v, rule.n_top, &best);
+    const uint32_t n_there = place_of(best) < 0 ? 0 : v.cols;
+#pragma unroll 1
+    for (int32_t i = threadIdx.x; i < rule.n_top; i += THREADS) {
+        if (static_cast<uint32_t>(i) < n_there) continue;
+        ids[i] = -1;
+        logprobs[i] = NAN;
+    }
+    if (!n_there) return;
+    v.best = float_of(best);
+    const double scale = list_likely<PACKED>(s, v, floor);
+    rank_likely<PACKED>(s, v, rule.n_top, [&](int32_t rank, uint64_t order) {
+        ids[rank] = ~static_cast<int32_t>(order);
+        logprobs[rank] = static_cast<float>(float_of(order) - scale);
+    });
+}
+
+/* ---- a row ---- */
 
 template <bool PACKED>
 static __global__ void __launch_bounds__(THREADS)
@@ -568,7 +682,12 @@ static void run(const void *args, const spey_lane *lane)
     const spey_sample_args *a = static_cast<const spey_sample_args *>(args);
     if (a->rows == 0) return;
     const unsigned rows = static_cast<unsigned>(a->rows);
-    if (is_aligned16(a->x) && a->x_pitch % 4 == 0 && a->cols % 4 == 0)
+    const bool packed = is_aligned16(a->x) && a->x_pitch % 4 == 0 && a->cols % 4 == 0;
+    if (a->n_tops && packed)
+        list_tops<true><<<rows, THREADS, 0, spey_cuda_stream(lane)>>>(*a);
+    else if (a->n_tops)
+        list_tops<false><<<rows, THREADS, 0, spey_cuda_stream(lane)>>>(*a);
+    if (packed)
         sample_rows<true><<<rows, THREADS, 0, spey_cuda_stream(lane)>>>(*a, a->batch->ids,
                                                                         a->batch->output_rows);
     else
