@@ -133,6 +133,11 @@ static const spey_option *find_option(const spey_command *c, const char *name, s
     return NULL;
 }
 
+static bool takes_value(const spey_option *o)
+{
+    return o->kind != SPEY_OPTION_FLAG && o->kind != SPEY_OPTION_CHOICE;
+}
+
 /* Parse the option at argv[*i]; moves *i over a separate value. */
 static spey_status parse_option(const spey_command *c, int argc, char **argv, int *i)
 {
@@ -140,7 +145,7 @@ static spey_status parse_option(const spey_command *c, int argc, char **argv, in
     size_t len = equals ? (size_t)(equals - name) : strlen(name);
     const spey_option *o = find_option(c, name, len);
     if (!o) return unknown_option(c, name, len);
-    if (!o->value) {
+    if (!takes_value(o)) {
         if (equals) return SPEY_FAIL(SPEY_INVALID, "--%s takes no value", o->name);
         return set_option(o, NULL);
     }
