@@ -77,6 +77,7 @@ typedef struct spey_rule_page {
     int32_t n_masks, masks_max;
     int64_t mask_words;       /* even, for words of 64 bits */
     int32_t n_tops, tops_max; /* likeliest tokens that rules ask for */
+    int64_t vocab_size;
 } spey_rule_page;
 
 /* False: ids are not chosen on this device. */

@@ -177,7 +177,8 @@ bool spey_runner_rule_page(spey_runner *r, spey_rule_page *out)
                              .masks = (uint32_t *)runner_table(f, tables->masks),
                              .masks_max = (int32_t)tables->masks_max,
                              .mask_words = tables->mask_words,
-                             .tops_max = (int32_t)tables->tops_max };
+                             .tops_max = (int32_t)tables->tops_max,
+                             .vocab_size = r->program.info->vocab_size };
     return true;
 }
 

@@ -26,58 +26,62 @@ typedef struct sample_case {
     int32_t n_history, n_bias, n_banned;
     bool masks;
     int32_t n_top; /* of every row that wants a log-probability */
+    int32_t n_pairs;
 } sample_case;
 
 /* clang-format off */
 static const sample_case cases[] = {
-    { "no rows",               0,     16, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "one column",            3,      1, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "best",                  4,    301, 3, PLAIN,    0,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "best, penalized",       4,    300, 0, PLAIN,    0,     0, 1,    0,     40,  5,  7, true, 0 },
-    { "temperature",          16,    300, 4, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "hot",                  16,   4097, 1, PLAIN,  100,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "cold",                  4,   5000, 0, PLAIN,    1e-3,  0, 1,    0,      0,  0,  0, false, 0 },
-    { "freezing",              4,   5000, 0, PLAIN,    1e-40, 9, 0.5,  0.1,    0,  0,  0, false, 0 },
-    { "top-k",                 8,   5000, 0, PLAIN,    2,    40, 1,    0,      0,  0,  0, false, 0 },
-    { "top-k of one",          3,   5000, 0, PLAIN,    2,     1, 1,    0,      0,  0,  0, false, 0 },
-    { "top-k of all",          4,   1000, 0, PLAIN,    2,  1000, 1,    0,      0,  0,  0, false, 0 },
-    { "top-k of nearly all",   4,   1000, 0, PLAIN,    2,   999, 1,    0,      0,  0,  0, false, 0 },
-    { "top-p",                 8,   5000, 0, PLAIN,    2,     0, 0.9,  0,      0,  0,  0, false, 0 },
-    { "top-p 0",               3,    500, 0, PLAIN,    2,     0, 0,    0,      0,  0,  0, false, 0 },
-    { "top-p nearly 1",        3,   5000, 0, PLAIN,    2,     0, 1 - 1e-16, 0, 0,  0,  0, false, 0 },
-    { "min-p",                 8,   5000, 0, PLAIN,    2,     0, 1,    0.05,   0,  0,  0, false, 0 },
-    { "min-p 1",               3,   5000, 0, TIES,     2,    90, 1,    1,      0,  0,  0, false, 0 },
-    { "all three",             8,  70001, 3, PLAIN,    1.5, 500, 0.8,  0.02,   0,  0,  0, false, 0 },
-    { "ties, temperature",     8,   5000, 0, TIES,     1,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "ties, top-k",           8,   5000, 0, TIES,     1,  3001, 1,    0,      0,  0,  0, false, 0 },
-    { "ties, top-k and top-p", 8,   5003, 1, TIES,     1,  3001, 0.5,  0,      0,  0,  0, false, 0 },
-    { "narrow, top-k",         4,  30000, 0, NARROW,   1, 12345, 1,    0,      0,  0,  0, false, 0 },
-    { "narrow, top-p",         4,  30000, 0, NARROW,   1,     0, 0.37, 0,      0,  0,  0, false, 0 },
-    { "history",               6,    300, 0, PLAIN,    2,     0, 1,    0,    200,  0,  0, false, 0 },
-    { "long history",          3,  40000, 0, PLAIN,    2,     0, 0.95, 0,   5000,  0,  0, false, 0 },
-    { "history of one",        4,    300, 0, TIES,     0,     0, 1,    0,      1,  0,  0, false, 0 },
-    { "bias",                  6,    300, 0, PLAIN,    2,    20, 1,    0,      0, 30,  0, false, 0 },
-    { "bans",                  6,    100, 0, PLAIN,    2,     0, 1,    0,      0,  0, 60, false, 0 },
-    { "mask",                  6,    308, 0, PLAIN,    2,     0, 0.7,  0,      0,  0,  0, true, 0 },
-    { "everything",            8,   5000, 0, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 0 },
-    { "everything, unaligned", 8,   4999, 3, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 0 },
-    { "NaN",                   3,   1000, 0, NAN_ONE,  1,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "infinity",              3,   1000, 0, INFINITE, 1,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "infinity is the best",  3,   1000, 0, INFINITE, 0,     0, 1,    0,      0,  0,  0, false, 0 },
-    { "all banned",            2,     60, 0, PLAIN,    1,     0, 1,    0,      0,  0, 60, false, 0 },
-    { "likeliest of one column", 2,   1, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 1 },
-    { "likeliest",             4,    300, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 5 },
-    { "likeliest 64",          4,   5003, 1, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 64 },
-    { "likeliest, few columns", 2,    16, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 20 },
-    { "likeliest, ties",       2,   9000, 0, TIES,     1,     0, 1,    0,      0,  0,  0, false, 32 },
-    { "likeliest, narrow",     2,  30000, 0, NARROW,   0,     0, 1,    0,      0,  0,  0, false, 32 },
-    { "likeliest, heaped",     2, 600000, 0, HEAPED,   1,     0, 1,    0,      0,  0,  0, false, 20 },
-    { "likeliest, heaped, unaligned", 2, 599999, 2, HEAPED, 1, 0, 1,   0,      0,  0,  0, false, 20 },
-    { "likeliest, changed",    4,   5000, 0, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 7 },
-    { "likeliest, NaN",        3,   1000, 0, NAN_ONE,  1,     0, 1,    0,      0,  0,  0, false, 3 },
-    { "likeliest, infinity",   3,   1000, 0, INFINITE, 0,     0, 1,    0,      0,  0,  0, false, 3 },
-    { "likeliest, nothing",    3,   1000, 0, NOTHING,  0,     0, 1,    0,      0,  0,  0, false, 3 },
-    { "a vocabulary",          2, 128256, 0, PLAIN,    0.8,   0, 0.9,  0,      0,  0,  0, false, 20 },
+    { "no rows",               0,     16, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "one column",            3,      1, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "best",                  4,    301, 3, PLAIN,    0,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "best, penalized",       4,    300, 0, PLAIN,    0,     0, 1,    0,     40,  5,  7, true, 0, 0 },
+    { "temperature",          16,    300, 4, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "hot",                  16,   4097, 1, PLAIN,  100,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "cold",                  4,   5000, 0, PLAIN,    1e-3,  0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "freezing",              4,   5000, 0, PLAIN,    1e-40, 9, 0.5,  0.1,    0,  0,  0, false, 0, 0 },
+    { "top-k",                 8,   5000, 0, PLAIN,    2,    40, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "top-k of one",          3,   5000, 0, PLAIN,    2,     1, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "top-k of all",          4,   1000, 0, PLAIN,    2,  1000, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "top-k of nearly all",   4,   1000, 0, PLAIN,    2,   999, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "top-p",                 8,   5000, 0, PLAIN,    2,     0, 0.9,  0,      0,  0,  0, false, 0, 0 },
+    { "top-p 0",               3,    500, 0, PLAIN,    2,     0, 0,    0,      0,  0,  0, false, 0, 0 },
+    { "top-p nearly 1",        3,   5000, 0, PLAIN,    2,     0, 1 - 1e-16, 0, 0,  0,  0, false, 0, 0 },
+    { "min-p",                 8,   5000, 0, PLAIN,    2,     0, 1,    0.05,   0,  0,  0, false, 0, 0 },
+    { "min-p 1",               3,   5000, 0, TIES,     2,    90, 1,    1,      0,  0,  0, false, 0, 0 },
+    { "all three",             8,  70001, 3, PLAIN,    1.5, 500, 0.8,  0.02,   0,  0,  0, false, 0, 0 },
+    { "ties, temperature",     8,   5000, 0, TIES,     1,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "ties, top-k",           8,   5000, 0, TIES,     1,  3001, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "ties, top-k and top-p", 8,   5003, 1, TIES,     1,  3001, 0.5,  0,      0,  0,  0, false, 0, 0 },
+    { "narrow, top-k",         4,  30000, 0, NARROW,   1, 12345, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "narrow, top-p",         4,  30000, 0, NARROW,   1,     0, 0.37, 0,      0,  0,  0, false, 0, 0 },
+    { "history",               6,    300, 0, PLAIN,    2,     0, 1,    0,    200,  0,  0, false, 0, 0 },
+    { "long history",          3,  40000, 0, PLAIN,    2,     0, 0.95, 0,   5000,  0,  0, false, 0, 0 },
+    { "history of one",        4,    300, 0, TIES,     0,     0, 1,    0,      1,  0,  0, false, 0, 0 },
+    { "bias",                  6,    300, 0, PLAIN,    2,    20, 1,    0,      0, 30,  0, false, 0, 0 },
+    { "bans",                  6,    100, 0, PLAIN,    2,     0, 1,    0,      0,  0, 60, false, 0, 0 },
+    { "mask",                  6,    308, 0, PLAIN,    2,     0, 0.7,  0,      0,  0,  0, true, 0, 0 },
+    { "everything",            8,   5000, 0, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 0, 0 },
+    { "everything, unaligned", 8,   4999, 3, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 0, 0 },
+    { "NaN",                   3,   1000, 0, NAN_ONE,  1,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "infinity",              3,   1000, 0, INFINITE, 1,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "infinity is the best",  3,   1000, 0, INFINITE, 0,     0, 1,    0,      0,  0,  0, false, 0, 0 },
+    { "all banned",            2,     60, 0, PLAIN,    1,     0, 1,    0,      0,  0, 60, false, 0, 0 },
+    { "likeliest of one column", 2,   1, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 1, 0 },
+    { "likeliest",             4,    300, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 5, 0 },
+    { "likeliest 64",          4,   5003, 1, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 64, 0 },
+    { "likeliest, few columns", 2,    16, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 20, 0 },
+    { "likeliest, ties",       2,   9000, 0, TIES,     1,     0, 1,    0,      0,  0,  0, false, 32, 0 },
+    { "likeliest, narrow",     2,  30000, 0, NARROW,   0,     0, 1,    0,      0,  0,  0, false, 32, 0 },
+    { "likeliest, heaped",     2, 600000, 0, HEAPED,   1,     0, 1,    0,      0,  0,  0, false, 20, 0 },
+    { "likeliest, heaped, unaligned", 2, 599999, 2, HEAPED, 1, 0, 1,   0,      0,  0,  0, false, 20, 0 },
+    { "likeliest, changed",    4,   5000, 0, PLAIN,    2,    80, 0.9,  0.01, 100, 20, 20, true, 7, 9 },
+    { "pairs",                 8,    300, 0, PLAIN,    1,     0, 1,    0,      0,  0,  0, false, 0, 40 },
+    { "pairs and bans, best", 16,     90, 0, PLAIN,    0,     0, 1,    0,      0,  0, 30, false, 0, 900 },
+    { "many pairs",            3,   5000, 0, PLAIN,    2,     0, 0.9,  0,     10,  4,  3, true, 3, 3000 },
+    { "likeliest, NaN",        3,   1000, 0, NAN_ONE,  1,     0, 1,    0,      0,  0,  0, false, 3, 0 },
+    { "likeliest, infinity",   3,   1000, 0, INFINITE, 0,     0, 1,    0,      0,  0,  0, false, 3, 0 },
+    { "likeliest, nothing",    3,   1000, 0, NOTHING,  0,     0, 1,    0,      0,  0,  0, false, 3, 0 },
+    { "a vocabulary",          2, 128256, 0, PLAIN,    0.8,   0, 0.9,  0,      0,  0,  0, false, 20, 0 },
 };
 /* clang-format on */
 enum { N_CASES = sizeof cases / sizeof cases[0] };
@@ -87,8 +91,15 @@ static int32_t below(check *c, int64_t n)
     return (int32_t)spey_rng_below(check_rng(c), (uint64_t)n);
 }
 
+/* What the step read for a row. Of equal logits the first is the best, unless it was read. */
+static int32_t read_by(const sample_case *k, int64_t row)
+{
+    if (row == 1) return -5;
+    return k->subject == TIES ? 0 : (int32_t)((row * 37 + 11) % k->cols);
+}
+
 /* A row's part of the ids; some of a history mean nothing, and its last one is told by the step alone. */
-static void fill_ids(check *c, const sample_case *k, int32_t *ids)
+static void fill_ids(check *c, const sample_case *k, int64_t row, int32_t *ids)
 {
     for (int32_t i = 0; i < k->n_history; i++)
         ids[i] = i % 17 == 3 ? (int32_t)k->cols + i : below(c, i % 2 ? 1 + k->cols / 9 : k->cols);
@@ -101,6 +112,11 @@ static void fill_ids(check *c, const sample_case *k, int32_t *ids)
     }
     for (int32_t i = 0; i < k->n_banned; i++)
         banned[i] = (i * 5 + 1) % (int32_t)k->cols;
+    int32_t *pairs = banned + k->n_banned;
+    for (int32_t i = 0; i < k->n_pairs; i++) {
+        pairs[2 * i] = i % 3 && row != 1 ? read_by(k, row) : below(c, k->cols);
+        pairs[2 * i + 1] = (i * 11 + 2) % (int32_t)k->cols;
+    }
 }
 
 static spey_sample_rule rule_of(const sample_case *k, int64_t row, int32_t ids)
@@ -119,12 +135,18 @@ static spey_sample_rule rule_of(const sample_case *k, int64_t row, int32_t ids)
                               .n_history = k->n_history,
                               .n_prompt = row % 5 == 4 ? k->n_history : k->n_history / 2,
                               .n_bias = k->n_bias,
-                              .n_banned = k->n_banned };
+                              .n_banned = k->n_banned,
+                              .n_pairs = k->n_pairs };
     rule.n_top = rule.wants_logprob ? k->n_top : 0;
     rule.tops = (int32_t)row * k->n_top + 1;
     if (row % 3 != 1) rule.presence = 0.25;
     if (row % 4 > 1) rule.frequency = 0.1;
     if (row == 2 && k->rows == 4) rule.kind = SPEY_SAMPLE_NOTHING;
+    if (row % 10 == 5 && k->rows == 16) {
+        rule.kind = SPEY_SAMPLE_FORCED;
+        rule.ids = (int32_t)(row * 7 % k->cols);
+        rule.n_history = rule.n_prompt = rule.n_bias = rule.n_banned = rule.n_pairs = 0;
+    }
     return rule;
 }
 
@@ -157,9 +179,7 @@ static void bind_batch(check *c, spey_sample_args *a, const sample_case *k, int6
     for (int64_t i = 0; i < k->rows; i++) {
         check_set(rows, i, (double)(2 * i + 1));
         check_set(ids, 2 * i, 0);
-        /* Of equal ones the first is the best, unless it was read. */
-        int32_t id = k->subject == TIES ? 0 : below(c, k->cols);
-        check_set(ids, 2 * i + 1, i == 1 ? -5 : id);
+        check_set(ids, 2 * i + 1, read_by(k, i));
     }
     check_bind(c, &batch->ids, ids, 0);
     check_bind(c, &batch->output_rows, rows, first);
@@ -179,7 +199,7 @@ static void bind_masks(check *c, spey_sample_args *a, const sample_case *k)
 /* Returns the buffer of the logits. */
 static check_buffer *build(check *c, const sample_case *k, spey_sample_args *a, int64_t first)
 {
-    const int32_t n_ids = k->n_history + 2 * k->n_bias + k->n_banned;
+    const int32_t n_ids = k->n_history + 2 * k->n_bias + k->n_banned + 2 * k->n_pairs;
     const int64_t drawn = k->rows < DRAWN_MAX ? k->rows : DRAWN_MAX;
     check_buffer *x = check_buffer_new(c, "x", SPEY_F32, k->rows * a->x_pitch);
     check_fill(c, x, 0, drawn, k->cols, a->x_pitch, -3, 3);
@@ -194,7 +214,7 @@ static check_buffer *build(check *c, const sample_case *k, spey_sample_args *a, 
     a->n_ids = k->rows * n_ids + 3;
     for (int64_t r = 0; r < k->rows; r++) {
         ((spey_sample_rule *)check_host(rules))[r] = rule_of(k, r, (int32_t)r * n_ids + 3);
-        fill_ids(c, k, (int32_t *)check_host(ids) + r * n_ids + 3);
+        fill_ids(c, k, r, (int32_t *)check_host(ids) + r * n_ids + 3);
     }
     check_bind(c, &a->rules, rules, first * (int64_t)(sizeof(spey_sample_rule) / 8));
     check_bind(c, &a->ids, ids, 0);
@@ -262,19 +282,19 @@ static void bound(check *c, const void *args)
 static bool bench(check *c, int index, void *args)
 {
     static const sample_case benches[] = {
-        { "best", 256, 128256, 0, PLAIN, 0, 0, 1, 0, 0, 0, 0, false, 0 },
-        { "temperature", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 0 },
-        { "top-k 50", 256, 128256, 0, PLAIN, 0.8, 50, 1, 0, 0, 0, 0, false, 0 },
-        { "top-p 0.9", 256, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0 },
-        { "top-k 50, top-p 0.9", 256, 128256, 0, PLAIN, 0.8, 50, 0.9, 0, 0, 0, 0, false, 0 },
-        { "top-p 0.9, history of 1000", 256, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 1000, 0, 0, false,
+        { "best", 256, 128256, 0, PLAIN, 0, 0, 1, 0, 0, 0, 0, false, 0, 0 },
+        { "temperature", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 0, 0 },
+        { "top-k 50", 256, 128256, 0, PLAIN, 0.8, 50, 1, 0, 0, 0, 0, false, 0, 0 },
+        { "top-p 0.9", 256, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0, 0 },
+        { "top-k 50, top-p 0.9", 256, 128256, 0, PLAIN, 0.8, 50, 0.9, 0, 0, 0, 0, false, 0, 0 },
+        { "top-p 0.9, history of 1000", 256, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 1000, 0, 0, false, 0,
           0 },
-        { "temperature", 1, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 0 },
-        { "top-p 0.9", 1, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0 },
-        { "top-p 0.9", 64, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0 },
-        { "ties, top-p 0.9", 256, 128256, 0, TIES, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0 },
-        { "temperature, likeliest 5", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 5 },
-        { "temperature, likeliest 20", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 20 },
+        { "temperature", 1, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 0, 0 },
+        { "top-p 0.9", 1, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0, 0 },
+        { "top-p 0.9", 64, 128256, 0, PLAIN, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0, 0 },
+        { "ties, top-p 0.9", 256, 128256, 0, TIES, 0.8, 0, 0.9, 0, 0, 0, 0, false, 0, 0 },
+        { "temperature, likeliest 5", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 5, 0 },
+        { "temperature, likeliest 20", 256, 128256, 0, PLAIN, 0.8, 0, 1, 0, 0, 0, 0, false, 20, 0 },
     };
     if (index >= (int)(sizeof benches / sizeof benches[0])) return false;
     const sample_case *k = &benches[index];

@@ -231,6 +231,8 @@ static void nobody_asks_for_it_where_the_device_queues_steps(void **state)
 /* Every request draws, under penalties; returns which part of the steps began ahead. */
 static double run_drawing(const char *device, bool ahead, record *records)
 {
+    static const int32_t word[] = { 7, 8, 9 };
+    static const spey_id_list words[] = { { word, 2 }, { word, 3 } };
     spey_context_options options;
     ordinary(&options, ahead);
     options.device = device;
@@ -250,6 +252,10 @@ static double run_drawing(const char *device, bool ahead, record *records)
         s->frequency_penalty = i % 7 ? 0 : 0.3;
         s->min_tokens = i % 4 ? 0 : 6;
         s->logprobs = i % 2 ? i % 8 : -1;
+        s->no_repeat_ngram = i % 5 ? 0 : 2 + i % 2;
+        s->bad_words = words;
+        s->n_bad_words = i % 6 ? 0 : 2;
+        s->forced_eos_id = i % 7 ? -1 : 9;
         assert_int_equal(spey_context_submit_request(context, &a.options, NULL), SPEY_OK);
     }
     spey_alloc_seal(true);

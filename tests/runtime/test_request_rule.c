@@ -15,7 +15,7 @@
 #include "kernels/rows.h"
 #include "runtime/request.h"
 
-enum { VOCAB = 60, PROMPT = 6, OUTPUT = 8, PAGE = 400, LISTED = 4, TOPS = 7 };
+enum { VOCAB = 60, PROMPT = 6, OUTPUT = 16, PAGE = 400, LISTED = 4, TOPS = 7 };
 
 static const spey_eos eos = { (const int32_t[]){ 55, 56 }, 2 };
 
@@ -39,9 +39,16 @@ static int32_t below(spey_rng *rng, uint64_t n)
     return (int32_t)spey_rng_below(rng, n);
 }
 
-/* The lists of a request's settings; their ids differ within a list. */
+/* Few ids come again and again. */
+static bool is_repetitive(int number)
+{
+    return number % 5 == 2 || number % 7 == 0;
+}
+
+/* The lists of a request's settings; their ids differ within a list, but for those of words. */
 typedef struct lists {
     int32_t ids[4][LISTED];
+    int32_t word_ids[LISTED][3];
     spey_id_list words[LISTED];
     spey_logit_bias bias[LISTED];
 } lists;
@@ -51,7 +58,9 @@ static void draw_lists(spey_rng *rng, int number, lists *l, spey_sampling *s)
     for (int i = 0; i < LISTED; i++) {
         for (int k = 0; k < 4; k++)
             l->ids[k][i] = i * (VOCAB / LISTED) + below(rng, VOCAB / LISTED);
-        l->words[i] = (spey_id_list){ &l->ids[3][i], 1 };
+        for (int k = 0; k < 3; k++)
+            l->word_ids[i][k] = below(rng, i ? 3 : VOCAB);
+        l->words[i] = (spey_id_list){ l->word_ids[i], 1 + (size_t)i % 4 };
         l->bias[i] = (spey_logit_bias){ l->ids[0][i], (float)spey_rng_range(rng, -3, 3) };
     }
     s->logit_bias = l->bias;
@@ -63,7 +72,9 @@ static void draw_lists(spey_rng *rng, int number, lists *l, spey_sampling *s)
     s->stop_ids = l->ids[2];
     s->n_stop_ids = LISTED;
     s->bad_words = l->words;
-    s->n_bad_words = number % 7 == 0 ? LISTED : 0;
+    s->n_bad_words = number % 7 == 0 ? LISTED - 1 : 0;
+    s->no_repeat_ngram = number % 5 == 2 ? 2 + number % 3 : 0;
+    s->forced_eos_id = number % 11 == 3 ? number % VOCAB : -1;
 }
 
 static void draw_settings(spey_rng *rng, int number, lists *l, spey_sampling *s)
@@ -99,22 +110,33 @@ static spey_request *new_request(const spey_sampling *sampling, const int32_t *p
     return r;
 }
 
-/* The step has read the sequence's newest token, which the page does not have. */
-static event choose_by_rule(spey_request *r, float *logits)
+/* The step has read the sequence's newest token, which the page does not have, nor the request if it is `hidden`. */
+static event choose_by_rule(spey_request *r, float *logits, bool hidden)
 {
     static int32_t ids[PAGE];
     static char workspace[VOCAB * 32];
     int32_t top_ids[TOPS + 1];
     float top_logprobs[TOPS + 1];
-    spey_rule_page page = {
-        .ids = ids, .n_ids = 3, .ids_max = PAGE, .n_tops = 1, .tops_max = TOPS + 1
-    };
+    spey_rule_page page = { .ids = ids,
+                            .n_ids = 3,
+                            .ids_max = PAGE,
+                            .n_tops = 1,
+                            .tops_max = TOPS + 1,
+                            .vocab_size = VOCAB };
     spey_sample_rule rule;
-    const spey_choice *c = &r->choices[0];
-    assert_true(spey_request_rule(r, 0, c->n, eos, &page, &rule));
+    spey_choice *c = &r->choices[0];
+    const int64_t n = c->n;
+    const int32_t newest = c->ids[n - 1], read = newest < VOCAB ? newest : -1;
+    if (hidden) c->ids[--c->n] = 0x7fffffff;
+    assert_true(spey_request_rule(r, 0, n, eos, &page, &rule));
+    c->ids[n - 1] = newest;
+    c->n = n;
+    const int32_t *bans = ids + rule.ids + rule.n_history + 2 * rule.n_bias;
+    for (int i = 0; i < rule.n_banned + 2 * rule.n_pairs; i++)
+        if (i < rule.n_banned || (i - rule.n_banned) % 2) assert_in_range(bans[i], 0, VOCAB - 1);
     event e = { .n_top = rule.n_top };
     const int32_t row = 0;
-    const spey_ragged batch = { .ids = &c->ids[c->n - 1], .output_rows = &row };
+    const spey_ragged batch = { .ids = &read, .output_rows = &row };
     const spey_sample_args args = { .rows = 1,
                                     .cols = VOCAB,
                                     .x = logits,
@@ -153,7 +175,8 @@ static void a_rule_chooses_what_the_host_does(void **state)
         draw_settings(&rng, number, &l, &sampling);
         int32_t prompt[PROMPT];
         for (int i = 0; i < PROMPT; i++)
-            prompt[i] = below(&rng, VOCAB);
+            prompt[i] = below(&rng, is_repetitive(number) ? 3 : VOCAB);
+        if (number % 13 == 4) prompt[2] = prompt[PROMPT - 1] = VOCAB + 1; /* a table's */
         spey_request_options options;
         spey_request_options_init(&options);
         options.on_output = on_output;
@@ -162,10 +185,13 @@ static void a_rule_chooses_what_the_host_does(void **state)
         while (!r->ended) {
             float logits[VOCAB];
             for (int i = 0; i < VOCAB; i++)
-                logits[i] = (float)(2 * spey_rng_normal(&rng));
-            event by_rule = choose_by_rule(r, logits);
+                logits[i] = (float)(2 * spey_rng_normal(&rng)) +
+                            (is_repetitive(number) && i < 3 ? 8.0F : 0.0F);
+            const bool hidden = r->choices[0].n > PROMPT && number % 3;
+            event by_rule = choose_by_rule(r, logits, hidden);
             spey_request_grow(r, &choosing, &(spey_row){ .logits = logits });
-            if (by_rule.token != by_host.token) fail_msg("request %d", number);
+            if (by_rule.token != by_host.token)
+                fail_msg("request %d: %d, not %d", number, by_rule.token, by_host.token);
             assert_memory_equal(&by_rule.logprob, &by_host.logprob, sizeof(float));
             assert_int_equal(by_rule.n_top, by_host.n_top);
             assert_memory_equal(by_rule.top, by_host.top, sizeof by_host.top);
@@ -205,37 +231,33 @@ static bool has_rule(const spey_sampling *sampling, spey_request_options *option
 static void what_a_rule_cannot_say_is_left_to_the_host(void **state)
 {
     (void)state;
-    static const int32_t two[] = { 4, 5 };
-    static const spey_id_list words = { two, 2 };
     static const spey_logit_bias twice[] = { { 7, 1 }, { 7, 1 } };
     spey_request_options plain, other;
     spey_request_options_init(&plain);
-    spey_sampling s[9];
-    for (int i = 0; i < 9; i++) {
+    spey_sampling s[7];
+    for (int i = 0; i < 7; i++) {
         spey_sampling_init(&s[i]);
         s[i].temperature = 1;
     }
     assert_true(has_rule(&s[0], &plain, PROMPT, PAGE));
     s[0].typical_p = 0.9;
-    s[1].no_repeat_ngram = 2;
-    s[2].forced_eos_id = 3;
-    s[3].logprobs = TOPS + 1;
-    s[4].bad_words = &words, s[4].n_bad_words = 1;
-    s[5].logit_bias = twice, s[5].n_logit_bias = 2;
-    s[6].temperature = 0, s[6].beams = 2;
-    for (int i = 0; i < 7; i++)
+    s[1].no_repeat_ngram = 1;
+    s[2].logprobs = TOPS + 1;
+    s[3].logit_bias = twice, s[3].n_logit_bias = 2;
+    s[4].temperature = 0, s[4].beams = 2;
+    for (int i = 0; i < 5; i++)
         if (has_rule(&s[i], &plain, PROMPT, PAGE)) fail_msg("settings %d", i);
     other = plain;
     other.process_logits = process;
-    assert_false(has_rule(&s[7], &other, PROMPT, PAGE));
+    assert_false(has_rule(&s[5], &other, PROMPT, PAGE));
     other = plain;
     other.on_logits = on_logits;
     other.generation_logits = true;
-    assert_false(has_rule(&s[7], &other, PROMPT, PAGE));
+    assert_false(has_rule(&s[5], &other, PROMPT, PAGE));
     /* Of the prompt's last row the host wants more, or several sequences begin with it. */
-    s[7].prompt_logprobs = 0;
-    s[8].n = 2;
-    for (int i = 7; i < 9; i++) {
+    s[5].prompt_logprobs = 0;
+    s[6].n = 2;
+    for (int i = 5; i < 7; i++) {
         assert_false(has_rule(&s[i], &plain, PROMPT, PAGE));
         assert_true(has_rule(&s[i], &plain, PROMPT + 1, PAGE));
     }

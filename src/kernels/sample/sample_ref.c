@@ -86,6 +86,10 @@ static void change(const spey_sample_args *a, int64_t r, float *x)
     penalize(a, r, x);
     for (int32_t i = 0; i < rule->n_banned; i++)
         x[banned[i]] = -INFINITY;
+    const int32_t *pairs = banned + rule->n_banned;
+    for (int32_t i = 0; i < rule->n_pairs; i++)
+        if (pairs[2 * i] == a->batch->ids[a->batch->output_rows[r]])
+            x[pairs[2 * i + 1]] = -INFINITY;
     const uint32_t *mask = rule->mask < 0 ? NULL : a->masks + rule->mask * a->mask_pitch;
     for (int64_t c = 0; mask && c < a->cols; c++)
         if (!(mask[c / 32] >> c % 32 & 1)) x[c] = -INFINITY;
@@ -166,6 +170,7 @@ static int64_t find_best(const float *x, int64_t cols)
 static int32_t choose(const spey_sample_rule *rule, const float *x, int64_t cols, candidate *list)
 {
     const int64_t best = find_best(x, cols);
+    if (rule->kind == SPEY_SAMPLE_FORCED) return rule->ids;
     if (best < 0) return -1;
     if (rule->kind == SPEY_SAMPLE_BEST) return (int32_t)best;
     return x[best] == INFINITY ? -1 : draw(rule, x, cols, x[best], list);

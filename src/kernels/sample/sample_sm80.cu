@@ -175,7 +175,7 @@ struct changes {
     const int32_t *history, *bias, *values, *banned;
     float *old_history, *old_bias, *old_banned;
     int32_t *counts;
-    int32_t newest, n_history, n_prompt, n_bias, n_banned;
+    int32_t newest, n_history, n_prompt, n_bias, n_banned, n_pairs;
 };
 
 static __device__ __forceinline__ changes changes_of(const spey_sample_args &a,
@@ -193,12 +193,26 @@ static __device__ __forceinline__ changes changes_of(const spey_sample_args &a,
     c.old_bias = old + rule.n_history;
     c.old_banned = c.old_bias + 2 * rule.n_bias;
     c.counts = static_cast<int32_t *>(a.workspace) + a.n_ids + rule.ids;
-    c.newest = rule.n_history ? step_ids[output_rows[blockIdx.x]] : -1;
+    c.newest = rule.n_history + rule.n_pairs ? step_ids[output_rows[blockIdx.x]] : -1;
     c.n_history = rule.n_history;
     c.n_prompt = rule.n_prompt;
     c.n_bias = rule.n_bias;
     c.n_banned = rule.n_banned;
+    c.n_pairs = rule.n_pairs;
     return c;
+}
+
+/* f(i, id) for the ids that are banned, be it by a pair. */
+template <typename F> static __device__ __forceinline__ void each_banned(const changes &c, F f)
+{
+#pragma unroll 1
+    for (int32_t i = threadIdx.x; i < c.n_banned + c.n_pairs; i += THREADS) {
+        const int32_t *pair = c.banned + 2 * i - c.n_banned;
+        if (i < c.n_banned)
+            f(i, c.banned[i]);
+        else if (pair[0] == c.newest)
+            f(i, pair[1]);
+    }
 }
 
 /* f(i, id) for the history's tokens from `begin` on that have a logit. */
@@ -257,18 +271,14 @@ static __device__ __forceinline__ void change(const changes &c, const spey_sampl
 #pragma unroll 1
     for (int32_t i = threadIdx.x; i < c.n_bias; i += THREADS)
         c.old_bias[i] = __ldcg(&v.x[c.bias[i]]);
-#pragma unroll 1
-    for (int32_t i = threadIdx.x; i < c.n_banned; i += THREADS)
-        c.old_banned[i] = __ldcg(&v.x[c.banned[i]]);
+    each_banned(c, [&](int32_t i, int32_t id) { c.old_banned[i] = __ldcg(&v.x[id]); });
     __syncthreads();
 #pragma unroll 1
     for (int32_t i = threadIdx.x; i < c.n_bias; i += THREADS)
         v.x[c.bias[i]] = c.old_bias[i] + __int_as_float(c.values[i]);
     __syncthreads();
     if (c.n_history) penalize(c, rule, v);
-#pragma unroll 1
-    for (int32_t i = threadIdx.x; i < c.n_banned; i += THREADS)
-        v.x[c.banned[i]] = -INFINITY;
+    each_banned(c, [&](int32_t, int32_t id) { v.x[id] = -INFINITY; });
     __syncthreads();
 }
 
@@ -282,9 +292,7 @@ static __device__ __forceinline__ void restore(const changes &c, const view &v)
 #pragma unroll 1
     for (int32_t i = threadIdx.x; i < c.n_bias; i += THREADS)
         v.x[c.bias[i]] = c.old_bias[i];
-#pragma unroll 1
-    for (int32_t i = threadIdx.x; i < c.n_banned; i += THREADS)
-        v.x[c.banned[i]] = c.old_banned[i];
+    each_banned(c, [&](int32_t i, int32_t id) { v.x[id] = c.old_banned[i]; });
     __syncthreads();
 }
 
@@ -641,18 +649,19 @@ static __global__ void __launch_bounds__(THREADS)
     v.cols = static_cast<uint32_t>(a.cols);
     v.slope = rule.slope;
     const changes c = changes_of(a, rule, step_ids, output_rows);
-    const bool changed = c.n_history + c.n_bias + c.n_banned > 0, masked = rule.mask >= 0;
+    const bool changed = c.n_history + c.n_bias + c.n_banned + c.n_pairs > 0;
+    const bool masked = rule.mask >= 0, forced = rule.kind == SPEY_SAMPLE_FORCED;
     uint64_t best = 0;
     double scale = 0.0;
 #pragma unroll 1
-    for (int turn = !rule.wants_logprob; turn < 2;
+    for (int turn = !rule.wants_logprob; turn < 2 - forced;
          turn++) { /* the row as it is, and as it is to be */
         if (turn && changed) change(c, rule, v);
         if (turn && masked) v.mask = a.masks + rule.mask * a.mask_pitch;
         if (!turn || changed || masked || !rule.wants_logprob) best = find_best<PACKED>(v, s.sums);
         if (!turn) scale = log_sum_exp<PACKED>(s, v, best);
     }
-    int32_t id = place_of(best);
+    int32_t id = forced ? rule.ids : place_of(best);
     if (rule.kind == SPEY_SAMPLE_DRAW && id >= 0) {
         v.best = float_of(best);
         id = v.best == INFINITY ? -1 : draw<PACKED>(s, v, rule);
