@@ -57,6 +57,13 @@ static const expert_case cases[] = {
     { "devices",     17,   8, 2, 128,  64, BF16, E4M3, ROUND, false, true,  true,  true,  0, STATIC },
     { "devices",     17,   8, 2,  64, 128, BF16, BF16, ROUND, true,  false, true,  false, 8, AS_IS },
     { "devices",     17,   8, 2, 128,  64, BF16, BF16, ROUND, false, true,  true,  true,  0, AS_IS },
+    { "long k",       9,   3, 2,  72, 1096, BF16, BF16, ROUND, true,  true,  true,  false, 0, AS_IS },
+    { "long k",     150,   3, 2,  72, 1096, BF16, BF16, ROUND, false, false, true,  true,  8, AS_IS },
+    { "long k",      50,   3, 2,  40,  520, F16,  F16,  ROUND, true,  true,  true,  false, 8, AS_IS },
+    { "long k",       9,   3, 2,  72, 1168, BF16, E4M3, ROUND, true,  true,  true,  false, 1, TOKEN },
+    { "long k",     150,   3, 2,  72, 1168, BF16, E4M3, ROUND, false, false, true,  true,  8, TOKEN },
+    { "long k",      50,   3, 2,  40,  520, F16,  E4M3, ROUND, true,  false, true,  false, 0, STATIC },
+    { "long k",      50,   3, 2,  40,  528, BF16, E4M3, ROUND, true,  false, true,  false, 8, AS_IS },
     { "devices",      5,   4, 4,  40,  72, F16,  F16,  ROUND, false, false, false, false, 0, AS_IS },
 };
 /* clang-format on */
