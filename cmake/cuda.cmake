@@ -74,6 +74,7 @@ set(spey_cuda_sources
     src/kernels/random_words/random_words_sm80.cu
     src/kernels/gather/gather_sm80.cu
     src/kernels/gemm/gemm_finish_sm80.cu
+    src/kernels/gemm/gemm_narrow_sm80.cu
     src/kernels/gemm/gemv_sm80.cu
     src/kernels/gemm/gemv_sm90.cu
     src/kernels/gemm/gemm_quantize_sm80.cu

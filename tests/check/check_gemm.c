@@ -95,6 +95,9 @@ static const gemm_case cases[] = {
     { "few rows",        7,  144, 4112, E4M3, E4M3, BF16, ROUND, 0, false, SPEY_ACT_NONE,  1, TOKEN, true },
     { "few rows",        8,   48, 2048, E4M3, E4M3, F32,  ROUND, 0, false, SPEY_ACT_NONE,  1, STATIC, false },
     { "router",          9,   16,   72, BF16, F32,  F32,  ROUND, 8, false, SPEY_ACT_NONE,  1, AS_IS, false },
+    { "router",         70,  131, 1032, BF16, F32,  F32,  ROUND, 0, true,  SPEY_ACT_NONE,  1, AS_IS, false },
+    { "router",         13,    8,  520, F16,  F32,  F32,  ROUND, 8, false, SPEY_ACT_NONE,  1, AS_IS, false },
+    { "router",          1,  128, 2048, F32,  F32,  F32,  EXACT, 0, false, SPEY_ACT_SIGMOID, 1, AS_IS, false },
     { "router",          5,    1,   37, F16,  F32,  F16,  ROUND, 1, true,  SPEY_ACT_SIGMOID, 1, AS_IS, false },
 };
 /* clang-format on */

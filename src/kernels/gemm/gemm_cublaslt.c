@@ -14,7 +14,8 @@
  * and gemm_finish does the rest: for few rows its pass is cheaper than what scaling costs the library. At precision
  * 16 the library adds with few bits (FAST_ACCUM).
  *
- * Few rows are bound by reading w alone: gemv_sm90.cu takes up to 8 where it can, gemv_sm80.cu one or two with 16-bit w.
+ * Few rows are bound by reading w alone: gemv_sm90.cu takes up to 8 where it can, gemv_sm80.cu one or two with 16-bit w. F32 w
+ * with few outputs is for gemm_narrow_sm80.cu.
  *
  * Varies: the algorithm, thus the order of the sums, depends on the bucket of rows and on alignment. */
 #include <string.h>
@@ -298,6 +299,10 @@ static void run(const void *args, const spey_lane *lane)
         spey_gemv_launch(&a, device->stream);
         return;
     }
+    if (spey_narrow_takes(&a)) {
+        spey_narrow_launch(device, &a);
+        return;
+    }
     float *sums = (float *)((uint8_t *)a.workspace + converted_bytes(&a));
     if (must_convert(&a) && a.k > 0) {
         spey_gemm_convert_launch(&a, a.workspace, device->stream);
@@ -320,7 +325,7 @@ int spey_gemm_matmuls(const spey_device *device, const spey_gemm_args *args, spe
 {
     spey_gemm_args a = *args;
     if (a.rows < 1 || a.n < 1 || a.k < 1) return 0;
-    if (spey_few_rows_takes(device, &a) || spey_gemv_takes(&a)) return 0;
+    if (spey_few_rows_takes(device, &a) || spey_gemv_takes(&a) || spey_narrow_takes(&a)) return 0;
     const int64_t step = chunk_rows(&a);
     if (a.w_dtype == SPEY_E4M3) {
         e4m3_call c = e4m3_call_of(&a);

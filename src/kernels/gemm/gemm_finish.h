@@ -48,6 +48,10 @@ void spey_gemv_launch(const spey_gemm_args *args, cudaStream_t stream);
 bool spey_few_rows_takes(const spey_device *device, const spey_gemm_args *args);
 void spey_few_rows_launch(const spey_device *device, const spey_gemm_args *args);
 
+/* And for weights of FP32 with few outputs. */
+bool spey_narrow_takes(const spey_gemm_args *args);
+void spey_narrow_launch(const spey_device *device, const spey_gemm_args *args);
+
 #ifdef __cplusplus
 }
 #endif
