@@ -5,29 +5,32 @@
 #include "kernels/attention/attention_decode_ring.cuh"
 #include "kernels/attention/attention_decode_tile.cuh"
 #include "kernels/attention/attention_work.cuh"
+#include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/launch.cuh"
 
 enum {
-    SHARED_BYTES = 227 << 10,
-    CTA_BYTES_MAX = 99 << 10
-}; /* an SM's on sm_90, a CTA's on sm_89 */
+    SHARED_BYTES = 227 << 10, /* an SM's on sm_90 */
+    CTA_BYTES_MAX = 99 << 10, /* a CTA's on sm_89 */
+};
 
 /* What a CTA has: 8 · NT heads, tiles of STRIPS strips, a ring for each warp. 16 warps are on an SM, or as many as their registers and
- * rings of three strips and more allow. */
-template <typename X, int NT_> struct decode_shape {
-    static constexpr int NT = NT_, HEADS = 8 * NT, STRIPS = 4 / NT;
-    static constexpr int WARPS = X::BYTES == 1 ? 2 : 4, THREADS = 32 * WARPS;
-    static constexpr int CTAS = (NT * X::D > 128 ? 8 : NT > 1 ? 12 : 16) / WARPS;
-    static constexpr int STATS = WARPS * HEADS * 2 * 4, HEAD = 512;
+ * rings of three strips and more allow. FEW: for few items, whose strips all warps of a cluster share out; short rings leave
+ * room for the kernels before and after. */
+template <typename X, int NT_, bool FEW_> struct decode_shape {
+    static constexpr bool FEW = FEW_;
+    static constexpr int NT = NT_, HEADS = 8 * NT, STRIPS = FEW ? 1 : 4 / NT;
+    static constexpr int WARPS = X::BYTES == 1 && !FEW ? 2 : 4, THREADS = 32 * WARPS;
+    static constexpr int CTAS = (FEW || NT * X::D > 128 ? 8 : NT > 1 ? 12 : 16) / WARPS;
+    static constexpr int STATS = WARPS * HEADS * 2 * 4, HEAD = FEW ? 1024 : 512;
     static constexpr int SHARE = SHARED_BYTES / CTAS - 1024;
     static constexpr int ROOM = (SHARE < CTA_BYTES_MAX ? SHARE : CTA_BYTES_MAX) - HEAD;
-    static constexpr int WANTED = ROOM / WARPS / (X::STRIP + X::SCALES);
-    static constexpr int SLOTS = WANTED < 12 ? WANTED : 12;
+    static constexpr int WANTED = (ROOM / WARPS - X::SCALES) / (X::STRIP + X::SCALES);
+    static constexpr int LIMIT = FEW ? 5 : 12, SLOTS = WANTED < LIMIT ? WANTED : LIMIT;
     using ring = strip_ring<X, STRIPS, SLOTS>;
     static constexpr int BYTES = HEAD + WARPS * ring::BYTES;
     /* Floats from a head's output to the next in shared memory: stores of a warp meet different banks. */
     static constexpr int PITCH = X::D + 4;
-    static_assert(STATS <= HEAD && BYTES <= HEAD + ROOM && SLOTS > 2, "");
+    static_assert(STATS + FEW * 2 * HEADS * 4 <= HEAD && BYTES <= HEAD + ROOM && SLOTS > 2, "");
     static_assert(HEADS * PITCH * 4 <= ring::BYTES, "");
 };
 
@@ -88,33 +91,74 @@ leave_results(uint8_t *shared, const decode_state<X, S::NT> &state, float factor
     }
 }
 
-/* Four elements of a head, out of all warps' parts. */
+/* Four elements of a head, out of several parts. */
 struct decode_part {
     float max, sum;
     float4 o;
 };
 
+/* Parts come by LOAD(i, &sum, &o), their maxima by MAX(i): n of them. */
+template <typename MAX, typename LOAD>
+static __device__ __forceinline__ decode_part join_parts(int n, MAX max_of, LOAD load)
+{
+    decode_part part = { -INFINITY, 0.0f, make_float4(0.0f, 0.0f, 0.0f, 0.0f) };
+#pragma unroll
+    for (int i = 0; i < n; i++)
+        part.max = fmaxf(part.max, max_of(i));
+    const float base = part.max == -INFINITY ? 0.0f : part.max;
+#pragma unroll
+    for (int i = 0; i < n; i++) {
+        float sum;
+        float4 o;
+        load(i, &sum, &o);
+        const float weight = exp2_fast(max_of(i) - base);
+        part.sum = fmaf(sum, weight, part.sum);
+        part.o.x = fmaf(o.x, weight, part.o.x);
+        part.o.y = fmaf(o.y, weight, part.o.y);
+        part.o.z = fmaf(o.z, weight, part.o.z);
+        part.o.w = fmaf(o.w, weight, part.o.w);
+    }
+    return part;
+}
+
 template <typename S>
 static __device__ __forceinline__ decode_part join_warps(const uint8_t *shared, int head, int d)
 {
     const float *stats = reinterpret_cast<const float *>(shared) + head;
-    decode_part part = { -INFINITY, 0.0f, make_float4(0.0f, 0.0f, 0.0f, 0.0f) };
+    const auto max_of = [&](int w) { return stats[w * S::HEADS * 2]; };
+    const auto load = [&](int w, float *sum, float4 *o) {
+        const uint8_t *ring = shared + S::HEAD + w * S::ring::BYTES;
+        *sum = stats[w * S::HEADS * 2 + S::HEADS];
+        *o = *reinterpret_cast<const float4 *>(ring + (head * S::PITCH + d) * 4);
+    };
+    return join_parts(S::WARPS, max_of, load);
+}
+
+/* The CTA's own part, for others of its cluster: in the place of its first warp's, maxima and sums behind those of all warps. */
+template <typename S>
+static __device__ __forceinline__ void leave_part(uint8_t *shared, int head, int d,
+                                                  const decode_part &part)
+{
+    float *stats = reinterpret_cast<float *>(shared + S::STATS) + head;
+    if (d == 0) stats[0] = part.max;
+    if (d == 0) stats[S::HEADS] = part.sum;
+    *reinterpret_cast<float4 *>(shared + S::HEAD + (head * S::PITCH + d) * 4) = part.o;
+}
+
+template <typename S, int CTAS>
+static __device__ __forceinline__ decode_part join_ctas(uint32_t shared, int head, int d)
+{
+    float max[CTAS];
 #pragma unroll
-    for (int w = 0; w < S::WARPS; w++)
-        part.max = fmaxf(part.max, stats[w * S::HEADS * 2]);
-    const float base = part.max == -INFINITY ? 0.0f : part.max;
-#pragma unroll
-    for (int w = 0; w < S::WARPS; w++) {
-        const float *o = reinterpret_cast<const float *>(shared + S::HEAD + w * S::ring::BYTES);
-        const float4 four = *reinterpret_cast<const float4 *>(o + head * S::PITCH + d);
-        const float weight = exp2_fast(stats[w * S::HEADS * 2] - base);
-        part.sum = fmaf(stats[w * S::HEADS * 2 + S::HEADS], weight, part.sum);
-        part.o.x = fmaf(four.x, weight, part.o.x);
-        part.o.y = fmaf(four.y, weight, part.o.y);
-        part.o.z = fmaf(four.z, weight, part.o.z);
-        part.o.w = fmaf(four.w, weight, part.o.w);
-    }
-    return part;
+    for (int i = 0; i < CTAS; i++)
+        max[i] = cluster_load(cluster_address(shared + S::STATS + head * 4, i));
+    const auto max_of = [&](int i) { return max[i]; };
+    const auto load = [&](int i, float *sum, float4 *o) {
+        const uint32_t there = cluster_address(shared, i);
+        *sum = cluster_load(there + S::STATS + (S::HEADS + head) * 4);
+        *o = cluster_load4(there + S::HEAD + (head * S::PITCH + d) * 4);
+    };
+    return join_parts(CTAS, max_of, load);
 }
 
 /* A head's output, or what its split gives to it: four elements from d on. */
@@ -138,23 +182,29 @@ static __device__ __forceinline__ void give_part(const attention_problem &p,
     *reinterpret_cast<float4 *>(plan.partial + at * p.a.v_dim + d) = o;
 }
 
-/* A warp's tiles of an item: one of as many as there are warps. */
+/* A warp's tiles of an item: every n-th from the `mine`-th on, n being all warps that share it. */
+struct decode_share {
+    int mine, n;
+};
+
 template <typename S, typename X>
 static __device__ __forceinline__ void
 decode_tiles(const attention_problem &p, const cache_range &range, const decode_item &item,
-             const score_scale &scale, uint32_t shared, decode_state<X, S::NT> *state)
+             const decode_share &share, float factor, uint32_t shared,
+             decode_state<X, S::NT> *state)
 {
     constexpr int TILE = S::ring::TILE, STRIPS = S::STRIPS;
-    const int warp = threadIdx.x / 32, first = range.begin / TILE * TILE + warp * TILE;
+    const int first = range.begin / TILE * TILE + share.mine * TILE, step = share.n * TILE;
+    const score_scale scale = score_scale_of(p.a, item.kv_head);
     typename S::ring ring;
-    ring.begin(p, range, shared + S::HEAD + warp * S::ring::BYTES, first, S::WARPS * TILE);
+    ring.begin(p, range, shared, first, step);
     decode_queries<X, S::NT> q;
     load_queries(&q, p,
                  static_cast<const uint16_t *>(p.a.q) + item.token * p.a.q_pitch +
                      item.head * p.a.k_dim,
                  item.n_heads);
     clear_state(state);
-    for (int tile = first; tile < range.end; tile += S::WARPS * TILE) {
+    for (int tile = first; tile < range.end; tile += step) {
         float s[S::NT][STRIPS][4] = {};
 #pragma unroll
         for (int strip = 0; strip < STRIPS; strip++) {
@@ -166,7 +216,7 @@ decode_tiles(const attention_problem &p, const cache_range &range, const decode_
             bend_columns(p.a, s, scale.scale, item.head, item.n_heads, tile - item.view.index);
         if (tile < range.begin || tile + TILE > range.end)
             mask_rows(s, range.begin - tile, range.end - tile);
-        soften<X>(s, state, scale.factor);
+        soften<X>(s, state, factor);
 #pragma unroll
         for (int strip = 0; strip < STRIPS; strip++) {
             const int slot = ring.turn(p, range, STRIPS + strip);
@@ -178,43 +228,74 @@ decode_tiles(const attention_problem &p, const cache_range &range, const decode_
     __syncwarp(); /* what is written next lies in the ring */
 }
 
+/* What the CTAs of a cluster found: each gives its share of the item's elements. */
+template <typename S, typename X, int CTAS>
+static __device__ __forceinline__ void give_joined(const attention_problem &p,
+                                                   const attention_plan &plan,
+                                                   const decode_item &item, uint32_t shared)
+{
+    constexpr int SHARE = S::HEADS * X::D / 4 / CTAS;
+    for (int i = threadIdx.x; i < SHARE; i += S::THREADS) {
+        const int at = cluster_rank() * SHARE + i, head = at / (X::D / 4), d = at % (X::D / 4) * 4;
+        if (head < item.n_heads && d < p.a.v_dim)
+            give_part(p, plan, item, head, d, join_ctas<S, CTAS>(shared, head, d));
+    }
+}
+
 template <typename S, typename X>
 static __device__ __forceinline__ void decode(const attention_problem &p,
                                               const attention_plan &plan, const decode_item &item,
                                               uint8_t *shared)
 {
-    const int split = item.view.first_split + item.split;
+    const int split = item.view.first_split + item.split, warp = threadIdx.x / 32;
+    const int ctas = S::FEW ? cluster_size() : 1;
+    const decode_share share = { S::FEW ? warp * ctas + cluster_rank() : warp, S::WARPS * ctas };
     const cache_range range = { item.seq, item.kv_head,
                                 max(item.view.begin, split * plan.split_tokens),
                                 min(item.view.end, (split + 1) * plan.split_tokens) };
-    const score_scale scale = score_scale_of(p.a, item.kv_head);
+    const float factor = score_scale_of(p.a, item.kv_head).factor;
+    const uint32_t address = shared_address(shared);
     decode_state<X, S::NT> state;
-    decode_tiles<S, X>(p, range, item, scale, shared_address(shared), &state);
-    leave_results<S>(shared, state, scale.factor);
+    decode_tiles<S, X>(p, range, item, share, factor, address + S::HEAD + warp * S::ring::BYTES,
+                       &state);
+    leave_results<S>(shared, state, factor);
     __syncthreads();
     for (int i = threadIdx.x; i < S::HEADS * X::D / 4; i += S::THREADS) {
         const int head = i / (X::D / 4), d = i % (X::D / 4) * 4;
-        if (head < item.n_heads && d < p.a.v_dim)
-            give_part(p, plan, item, head, d, join_warps<S>(shared, head, d));
+        if (head >= item.n_heads || d >= p.a.v_dim) continue;
+        const decode_part part = join_warps<S>(shared, head, d);
+        if (ctas > 1)
+            leave_part<S>(shared, head, d, part);
+        else
+            give_part(p, plan, item, head, d, part);
+    }
+    if constexpr (S::FEW) {
+        if (ctas > 1) cluster_sync();
+        if (ctas == 2) give_joined<S, X, 2>(p, plan, item, address);
+        if (ctas == 4) give_joined<S, X, 4>(p, plan, item, address);
+        if (ctas > 1) return cluster_sync(); /* others have read this CTA's part */
     }
     __syncthreads(); /* the next item's copies write where this one read */
 }
 
-template <typename X, int NT>
-static __global__ void __launch_bounds__(decode_shape<X, NT>::THREADS, decode_shape<X, NT>::CTAS)
+template <typename X, int NT, bool FEW>
+static __global__ void __launch_bounds__(decode_shape<X, NT, FEW>::THREADS,
+                                         decode_shape<X, NT, FEW>::CTAS)
     attend_decode(const attention_problem p, const attention_plan plan)
 {
     extern __shared__ __align__(1024) uint8_t shared[];
+    const int ctas = FEW ? cluster_size() : 1;
     item_cursor cursor = no_items();
     const auto count = [&](int seq) { return decode_items(p, plan, seq); };
     int seq, inside;
     let_next_begin();
-    for (int i = static_cast<int>(blockIdx.x);
-         find_item(&cursor, p.n_seqs, i, count, &seq, &inside); i += static_cast<int>(gridDim.x)) {
+    for (int i = static_cast<int>(blockIdx.x) / ctas;
+         find_item(&cursor, p.n_seqs, i, count, &seq, &inside);
+         i += static_cast<int>(gridDim.x) / ctas) {
         decode_item item;
         const bool there = decode_item_at(p, plan, seq, inside, &item);
         wait_for_others(); /* the batch's tables were there before */
-        if (there) decode<decode_shape<X, NT>, X>(p, plan, item, shared);
+        if (there) decode<decode_shape<X, NT, FEW>, X>(p, plan, item, shared);
     }
     wait_for_others(); /* those without an item, too */
 }

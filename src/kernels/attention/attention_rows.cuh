@@ -8,13 +8,47 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 
-/* Splits of this context. Heads of more than 256 elements are for rows that have kernels of their own; else an item is for
- * several warps, with a tile of 64 tokens each at least. */
+static inline int device_attribute(cudaDeviceAttr attribute)
+{
+    int device = 0, n = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&n, attribute, device);
+    return n;
+}
+
+static inline int sm_count()
+{
+    return device_attribute(cudaDevAttrMultiProcessorCount);
+}
+
+static inline bool is_hopper()
+{
+    return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9;
+}
+
+/* Heads of more than 256 elements are for rows that have kernels of their own. */
+static inline bool is_latent(const spey_attention_args *a)
+{
+    return a->k_dim > 256 || a->v_dim > 256;
+}
+
+/* CTAs that share an item when a context has few (by its limits: what comes in a step must not change bits); 0: it has
+ * many. */
+static inline int few_item_ctas(const spey_attention_args *a)
+{
+    const int64_t items = a->seqs_max * a->n_kv_heads;
+    if (items >= 64 || is_latent(a)) return 0;
+    if (!is_hopper()) return 1;
+    return items <= 32 ? 4 : 2;
+}
+
+/* Splits of this context: a cluster takes 512 tokens for each of its CTAs. */
 static inline int split_of(const spey_attention_args *a)
 {
     const int split =
         split_tokens_of(a->seqs_max, a->n_heads, a->n_kv_heads, a->v_dim, a->kv_len_max);
-    return split < 256 && a->k_dim <= 256 && a->v_dim <= 256 ? 256 : split;
+    const int ctas = few_item_ctas(a);
+    return ctas > 1 && split < ctas * 512 ? ctas * 512 : split;
 }
 
 static inline size_t partials(const spey_attention_args *a)
@@ -38,30 +72,15 @@ static inline attention_plan plan_of(const spey_attention_args *a)
     plan.group = static_cast<int>(a->n_heads / a->n_kv_heads);
     plan.item_heads = plan.group > 8 && a->k_dim <= 128 && a->v_dim <= 128 ? 16 : 8;
     plan.chunks = (plan.group + plan.item_heads - 1) / plan.item_heads;
+    const int ctas = few_item_ctas(a);
+    plan.few_items = ctas > 0;
+    plan.cluster = ctas > 1 ? ctas : 1;
     plan.all_decode = a->rows <= a->batch->n_seqs;
     plan.no_decode = false;
     plan.partial = static_cast<float *>(a->workspace);
     plan.partial_max = plan.partial + partials(a) * static_cast<size_t>(a->v_dim);
     plan.partial_sum = plan.partial_max + partials(a);
     return plan;
-}
-
-static inline int device_attribute(cudaDeviceAttr attribute)
-{
-    int device = 0, n = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&n, attribute, device);
-    return n;
-}
-
-static inline int sm_count()
-{
-    return device_attribute(cudaDevAttrMultiProcessorCount);
-}
-
-static inline bool is_hopper()
-{
-    return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9;
 }
 
 static inline unsigned least_of(int64_t a, int64_t b)

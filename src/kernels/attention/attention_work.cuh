@@ -15,6 +15,8 @@ struct attention_plan {
     int split_tokens, splits_max;
     int group;              /* query heads of a KV head */
     int item_heads, chunks; /* how many of them a decode item has, and its number of items */
+    bool few_items;         /* decode's CTAs share the strips of an item out to all warps */
+    int cluster;            /* of so many CTAs; 1: none */
     bool all_decode;        /* no prefill kernel runs: decode takes every token */
     bool no_decode;         /* no decode kernel runs */
     float *partial;         /* [token][head][split][v_dim] */
