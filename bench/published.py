@@ -37,7 +37,7 @@ WORKLOADS = [
     ("70b-fp8-2048", f"throughput --shape llama-2-70b {FP8} --isl 128 --osl 2048 --batch 192 --step-tokens 4096 --warmup 0",
      (TENSORRT, [2941, 4336]), "output"),
     # Llama 2 ends at 4,096 positions.
-    ("70b-fp8-4096", f"throughput --shape llama-3-70b {FP8} --isl 128 --osl 4096 --batch 96 --step-tokens 4096 --warmup 0",
+    ("70b-fp8-4096", f"throughput --shape llama-3-70b {FP8} --isl 128 --osl 4096 --batch 80 --step-tokens 4096 --warmup 0",
      (TENSORRT, [1946, 2872]), "output"),
 ]
 

@@ -52,7 +52,7 @@ typedef struct spey_runtime_flags {
       "tokens of one sequence, prompt and output\n(default: what the model was made for)", 0, 134217728 },  \
     { "kv-dtype", SPEY_OPTION_TEXT, &(f)->kv_dtype, "TYPE", "f32, f16, bf16, fp8 or int8 (default: the engine's)", 0, 0 }, \
     { "kv-block", SPEY_OPTION_INT, &(f)->block, "N", "tokens of a KV block (default: 64)", 0, 4096 },       \
-    { "kv-memory", SPEY_OPTION_BYTES, &(f)->kv_bytes, "SIZE", "KV cache (default: what the limits need)", 0, 0 }, \
+    { "kv-memory", SPEY_OPTION_BYTES, &(f)->kv_bytes, "SIZE", "KV cache (default: what the limits need, if it fits)", 0, 0 }, \
     { "kv-host-memory", SPEY_OPTION_BYTES, &(f)->kv_host_bytes, "SIZE",                                     \
       "host memory for evicted KV blocks\n(default: none)", 0, 0 },                                         \
     { "kv-file", SPEY_OPTION_TEXT, &(f)->kv_file, "PATH",                                                   \

@@ -480,14 +480,44 @@ static spey_status lay_out(spey_layout *layout, const spey_program *program)
     return SPEY_OK;
 }
 
-spey_status spey_layout_init(spey_layout *layout, const spey_program *program,
-                             const spey_limits_plan *limits)
+static spey_status lay_out_once(spey_layout *layout, const spey_program *program,
+                                const spey_limits_plan *limits)
 {
     *layout = (spey_layout){ .plan.limits = *limits };
     spey_status status = check_limits(program, limits);
     if (status == SPEY_OK) status = lay_out(layout, program);
     if (status != SPEY_OK) spey_layout_deinit(layout);
     return status;
+}
+
+/* A default pool is a quarter of what is free, which on the host others use too. A device's own memory is there for the
+ * plan: what nothing else of it needs goes to the pool, but for a tenth that libraries and growth of the rest may take. */
+static void fill_device(spey_layout *layout, const spey_program *program,
+                       const spey_limits_plan *limits)
+{
+    const spey_plan *plan = &layout->plan;
+    uint64_t other = plan->total_bytes - plan->limits.kv_bytes;
+    uint64_t room = plan->available_bytes > other ? plan->available_bytes - other : 0;
+    spey_limits_plan full = *limits;
+    full.kv_bytes = room / 10 * 9;
+    if (limits->kv_bytes || program->device_info.host_memory) return;
+    if (full.kv_bytes <= plan->limits.kv_bytes && spey_layout_fits(layout)) return;
+    spey_layout wide;
+    if (lay_out_once(&wide, program, &full) != SPEY_OK) return;
+    if (!spey_layout_fits(&wide)) {
+        spey_layout_deinit(&wide);
+        return;
+    }
+    spey_layout_deinit(layout);
+    *layout = wide;
+}
+
+spey_status spey_layout_init(spey_layout *layout, const spey_program *program,
+                             const spey_limits_plan *limits)
+{
+    SPEY_TRY(lay_out_once(layout, program, limits));
+    fill_device(layout, program, limits);
+    return SPEY_OK;
 }
 
 void spey_layout_deinit(spey_layout *layout)

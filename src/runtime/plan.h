@@ -25,7 +25,8 @@ typedef struct spey_limits_plan {
     int64_t sequence_tokens_max; /* prompt + output of one sequence [the model's context length, or
                                     what the KV pool holds if kv_bytes says less or is default] */
     uint64_t kv_bytes;       /* KV pool [what sequences_max full sequences need, at most a quarter
-                                    of available memory, at least one sequence of an asked-for
+                                    of available memory, nine tenths of what is left of a
+                                    device's own, at least one sequence of an asked-for
                                     sequence_tokens_max]. It always holds one full sequence */
     int32_t kv_block_tokens; /* [64, or the sequence if shorter] */
     const char *kv_dtype;    /* "f32", "f16", "bf16", "fp8", "int8" [the engine's; f32 if its model

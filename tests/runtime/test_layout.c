@@ -172,6 +172,37 @@ static void host_memory_holds_blocks_of_all_groups(void **state)
     close_layout(&f);
 }
 
+/* "fake" is the CPU with memory of its own. */
+static void a_device_of_its_own_is_filled_by_the_pool(void **state)
+{
+    (void)state;
+    spey_limits_plan limits = { .sequences_max = 64, .memory_bytes_max = 2 << 20 };
+    spey_plan shared = plan_of(&tiny_default, limits);
+    limits.device = "fake";
+    spey_plan own = plan_of(&tiny_default, limits);
+    assert_in_range(shared.limits.kv_bytes, 1, limits.memory_bytes_max / 4);
+    uint64_t room = limits.memory_bytes_max - (own.total_bytes - own.limits.kv_bytes);
+    assert_in_range(own.limits.kv_bytes, room / 10 * 9 - own.kv_block_bytes, room);
+    assert_true(own.total_bytes <= limits.memory_bytes_max);
+    /* No more than the limits need. */
+    limits.memory_bytes_max = 1 << 30;
+    assert_int_equal(plan_of(&tiny_default, limits).kv_blocks, 64);
+    /* A quarter would be too much beside the weights, what is left is enough. */
+    limits = (spey_limits_plan){ .device = "fake",
+                                 .sequences_max = 64,
+                                 .sequence_tokens_max = 64,
+                                 .kv_bytes = own.kv_block_bytes };
+    spey_plan least = plan_of(&tiny_default, limits);
+    uint64_t other = least.total_bytes - least.limits.kv_bytes;
+    limits.memory_bytes_max = other + other / 5;
+    limits.kv_bytes = limits.memory_bytes_max / 4;
+    assert_int_equal(refusal_of(&tiny_default, limits), SPEY_LIMIT);
+    limits.kv_bytes = 0;
+    own = plan_of(&tiny_default, limits);
+    assert_in_range(own.limits.kv_bytes, 2 * own.kv_block_bytes, limits.memory_bytes_max / 4);
+    assert_true(own.total_bytes <= limits.memory_bytes_max);
+}
+
 static void a_small_kv_pool_shortens_the_default_sequence(void **state)
 {
     (void)state;
@@ -317,6 +348,7 @@ int main(void)
         cmocka_unit_test(cache_groups_have_shapes_of_their_own),
         cmocka_unit_test(window_groups_get_what_sequences_can_hold),
         cmocka_unit_test(host_memory_holds_blocks_of_all_groups),
+        cmocka_unit_test(a_device_of_its_own_is_filled_by_the_pool),
         cmocka_unit_test(a_small_kv_pool_shortens_the_default_sequence),
         cmocka_unit_test(senseless_limits_are_invalid),
         cmocka_unit_test(caches_of_8_bits_have_their_names),
