@@ -493,7 +493,7 @@ static spey_status lay_out_once(spey_layout *layout, const spey_program *program
 /* A default pool is a quarter of what is free, which on the host others use too. A device's own memory is there for the
  * plan: what nothing else of it needs goes to the pool, but for a tenth that libraries and growth of the rest may take. */
 static void fill_device(spey_layout *layout, const spey_program *program,
-                       const spey_limits_plan *limits)
+                        const spey_limits_plan *limits)
 {
     const spey_plan *plan = &layout->plan;
     uint64_t other = plan->total_bytes - plan->limits.kv_bytes;
