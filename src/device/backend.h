@@ -14,7 +14,7 @@
 #include "device/kernel.h"
 
 enum {
-    SPEY_BACKEND_ABI = 5,
+    SPEY_BACKEND_ABI = 6,
     SPEY_TACTICS_SUBJECT_BYTES = 192,
     SPEY_FETCHES_MAX = 2, /* under way */
     SPEY_FETCH_BYTES_MAX = 1 << 20,

@@ -179,6 +179,19 @@ static void find_last_uses(planner *p)
     p->last_use[graph->output] = graph->n_nodes; /* the caller reads it after the step */
 }
 
+/* Devices may compute a product and the glu of its result at once: what the product reads lives until then. */
+static void extend_through_glu(planner *p)
+{
+    const spey_graph *graph = p->graph;
+    const spey_node *product = NULL;
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const spey_node *node = &graph->nodes[n];
+        if (node->op == SPEY_GRAPH_GLU && product && p->last_use[product->inputs[0]] < n)
+            p->last_use[product->inputs[0]] = n;
+        if (node->op != SPEY_GRAPH_SLICE) product = node->op == SPEY_GRAPH_LINEAR ? node : NULL;
+    }
+}
+
 /* ---- sharing ---- */
 
 static bool overlap(int64_t a, int64_t a_cols, int64_t b, int64_t b_cols)
@@ -406,6 +419,7 @@ static spey_status make_plan(planner *p)
     uint64_t total = 0, peak_live_bytes = 0;
     spey_memplan_find_widths(p->graph, p->limits, p->plan->values);
     find_last_uses(p);
+    if (p->limits->rounds_inputs) extend_through_glu(p);
     for (int n = 0; n < p->graph->n_nodes; n++)
         place_outputs(p, n);
     for (spey_value v = 0; v < p->graph->n_values; v++) {

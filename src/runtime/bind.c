@@ -33,7 +33,8 @@ typedef struct binder {
     spey_bases bases;
     bool planning; /* weights have made-up addresses */
     spey_binding *out;
-    bool *counted; /* per weight: in weight_bytes */
+    bool *counted;            /* per weight: in weight_bytes */
+    const spey_node *product; /* the last node that was bound, if that is a linear */
 } binder;
 
 /* An operand: its first element and its pitch in elements. */
@@ -392,6 +393,58 @@ static spey_status bind_add(binder *b, const spey_node *node, spey_any_args *arg
     return finish(b, "add", node_rows(b, node), args);
 }
 
+/* Nobody else reads `value`. */
+static bool is_read_by(const spey_graph *graph, spey_value value, const spey_node *reader)
+{
+    for (int i = 0; i < graph->n_nodes; i++)
+        for (int j = 0; j < graph->nodes[i].n_inputs; j++)
+            if (graph->nodes[i].inputs[j] == value && &graph->nodes[i] != reader) return false;
+    return value != graph->output;
+}
+
+/* `product` makes two views, which `glu` alone reads. */
+static bool is_glu_of(const spey_graph *graph, const spey_node *product, const spey_node *glu)
+{
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const spey_node *node = &graph->nodes[i];
+        for (int j = 0; j < node->n_inputs; j++) {
+            if (node->inputs[j] != product->outputs[0]) continue;
+            if (node->op != SPEY_GRAPH_SLICE || !is_read_by(graph, node->outputs[0], glu))
+                return false;
+        }
+    }
+    return product->outputs[0] != graph->output;
+}
+
+/* A row may write glu's result while it still reads x. */
+static bool spoils_input(const binder *b, const spey_gemm_args *gemm, const spey_glu_args *glu)
+{
+    const uintptr_t rows = (uintptr_t)b->layout->memplan_limits.tokens_max;
+    const uintptr_t x = (uintptr_t)gemm->x, out = (uintptr_t)glu->out;
+    const uintptr_t x_bytes = rows * (uintptr_t)gemm->x_pitch * spey_dtype_bytes(gemm->x_dtype);
+    const uintptr_t out_bytes = rows * (uintptr_t)glu->out_pitch * spey_dtype_bytes(glu->out_dtype);
+    return x < out + out_bytes && out < x + x_bytes;
+}
+
+/* A product of whose halves nothing but this glu is made does it, too, if its row can: one step. */
+static bool join_product(binder *b, const spey_node *node, const spey_glu_args *glu)
+{
+    const spey_binding *out = b->out;
+    const spey_step *step = &out->steps[out->sizes.n_steps - 1];
+    spey_gemm_args *gemm = &out->args[out->sizes.n_steps - 1].gemm;
+    const size_t half = (size_t)glu->cols * spey_dtype_bytes(glu->dtype);
+    if (b->program->device_info.host_memory) return false; /* a step costs nothing there */
+    if (gemm->n != 2 * glu->cols || gemm->activation != SPEY_ACT_NONE || glu->gate != gemm->y ||
+        glu->up != (const uint8_t *)gemm->y + half || glu->dtype != gemm->y_dtype ||
+        glu->gate_pitch != gemm->y_pitch || glu->up_pitch != gemm->y_pitch ||
+        !is_glu_of(b->program->graph, b->product, node) || spoils_input(b, gemm, glu))
+        return false;
+    gemm->glu = *glu;
+    if (step->kernel->supports(gemm)) return true;
+    gemm->glu = (spey_glu_args){ 0 };
+    return false;
+}
+
 static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *args)
 {
     operand gate = input(b, node, 0), up = input(b, node, 1), out = output(b, node, 0);
@@ -411,6 +464,7 @@ static spey_status bind_glu(binder *b, const spey_node *node, spey_any_args *arg
         .out_quant = out.quant,
         .out_scale = out.scales,
     };
+    if (b->product && join_product(b, node, &args->glu)) return SPEY_OK;
     return finish(b, "glu", node_rows(b, node), args);
 }
 
@@ -701,7 +755,7 @@ static spey_status check_slice(const binder *b, const spey_node *node)
     return SPEY_OK;
 }
 
-static spey_status bind_node(binder *b, const spey_node *node)
+static spey_status bind_op(binder *b, const spey_node *node)
 {
     spey_any_args *args = &b->out->args[b->out->sizes.n_steps];
     switch (node->op) {
@@ -726,6 +780,13 @@ static spey_status bind_node(binder *b, const spey_node *node)
     case SPEY_GRAPH_SELECTIVE_SCAN: return bind_selective_scan(b, node, args);
     default: return SPEY_FAIL(SPEY_UNSUPPORTED, "no step for op %s", spey_graph_op_name(node->op));
     }
+}
+
+static spey_status bind_node(binder *b, const spey_node *node)
+{
+    SPEY_TRY(bind_op(b, node));
+    if (node->op != SPEY_GRAPH_SLICE) b->product = node->op == SPEY_GRAPH_LINEAR ? node : NULL;
+    return SPEY_OK;
 }
 
 /* Each weight once; of an embedding table that nothing else reads one row, of a stack that is routed the experts of a

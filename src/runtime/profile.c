@@ -87,8 +87,8 @@ static void name_line(const spey_step *step, char out[SPEY_PROFILE_NAME_BYTES])
 {
     const spey_gemm_args *gemm = as_gemm(step);
     if (gemm)
-        snprintf(out, SPEY_PROFILE_NAME_BYTES, "%s %lld>%lld", step->kernel->name,
-                 (long long)gemm->k, (long long)gemm->n);
+        snprintf(out, SPEY_PROFILE_NAME_BYTES, "%s %lld>%lld%s", step->kernel->name,
+                 (long long)gemm->k, (long long)gemm->n, gemm->glu.out ? " glu" : "");
     else
         snprintf(out, SPEY_PROFILE_NAME_BYTES, "%s", step->kernel->name);
 }

@@ -9,7 +9,8 @@
  *              slots as they are.
  *   outputs    Elements declared as outputs must come back within their bound; every other element of every buffer,
  *              inputs included, must come back unchanged, bit for bit.
- *   bounds     0 (exact) unless the check's bound() sets others. They are derived in docs/numerics.md.
+ *   bounds     0 (exact) unless the check's bound() sets others, derived in docs/numerics.md; infinity:
+ *              what a row leaves there is undefined.
  *   parts      make() is called again with check_part() = 1, 2, … and builds the same problem with fewer tokens; the
  *              outputs of a part must have the bits that the whole gave: the result of a token does not depend on its
  *              batch.

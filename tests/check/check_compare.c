@@ -12,6 +12,7 @@ typedef struct sums {
 /* One output with a bound; true when it holds. */
 static bool within(const check_buffer *b, int64_t i, sums *sum)
 {
+    if (isinf(b->bound[i])) return true;
     double x = check_scalar(b->result, b->dtype, i), r = check_scalar(b->reference, b->dtype, i);
     if (isnan(r) || isnan(x)) return isnan(r) && isnan(x);
     if (isinf(r) || isinf(x)) return x == r;

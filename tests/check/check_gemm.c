@@ -101,7 +101,34 @@ static const gemm_case cases[] = {
     { "router",          5,    1,   37, F16,  F32,  F16,  ROUND, 1, true,  SPEY_ACT_SIGMOID, 1, AS_IS, false },
 };
 /* clang-format on */
-enum { N_LISTED = sizeof cases / sizeof cases[0], N_MIXED = 156 };
+
+/* And glu of the halves. */
+typedef struct gated_case {
+    gemm_case product;
+    spey_dtype out;
+    spey_input_quant out_quant;
+    spey_activation activation;
+    float limit, up_offset;
+} gated_case;
+
+/* clang-format off */
+static const gated_case gated_cases[] = {
+    { { "few rows",  1, 2224, 2064, BF16, E4M3, BF16, ROUND, 16, true,  SPEY_ACT_NONE, 1, TOKEN,  false }, E4M3, STATIC, SPEY_ACT_SILU, 0, 0 },
+    { { "few rows",  3,  144, 4096, E4M3, E4M3, BF16, ROUND, 0,  false, SPEY_ACT_NONE, 1, STATIC, true },  E4M3, STATIC, SPEY_ACT_SILU, 0, 0 },
+    { { "few rows",  4,  144, 4096, BF16, E4M3, BF16, ROUND, 0,  false, SPEY_ACT_NONE, 1, TOKEN,  false }, E4M3, TOKEN,  SPEY_ACT_SILU, 0, 0 },
+    { { "few rows",  8,   80,  520, BF16, BF16, BF16, ROUND, 8,  true,  SPEY_ACT_NONE, 1, AS_IS,  false }, BF16, AS_IS,  SPEY_ACT_SILU, 20, 1 },
+    { { "few rows",  2,   48, 1032, F16,  F16,  F16,  ROUND, 0,  false, SPEY_ACT_NONE, 1, AS_IS,  false }, F16,  AS_IS,  SPEY_ACT_GELU_TANH, 0, 0 },
+    { { "few rows",  1, 4470,  264, BF16, BF16, BF16, ROUND, 0,  false, SPEY_ACT_NONE, 1, AS_IS,  false }, BF16, AS_IS,  SPEY_ACT_RELU, 0, 0 },
+    { { "many rows", 17,  96,  256, BF16, BF16, BF16, ROUND, 8,  true,  SPEY_ACT_NONE, 1, AS_IS,  false }, BF16, AS_IS,  SPEY_ACT_SILU, 0, -.5f },
+    { { "many rows", 33,  96,  256, BF16, E4M3, BF16, ROUND, 0,  false, SPEY_ACT_NONE, 1, STATIC, true },  E4M3, STATIC, SPEY_ACT_SILU, 0, 0 },
+    { { "k 0",        3,  32,    0, BF16, BF16, BF16, ROUND, 8,  true,  SPEY_ACT_NONE, 1, AS_IS,  false }, BF16, AS_IS,  SPEY_ACT_SILU, 0, 0 },
+};
+/* clang-format on */
+enum {
+    N_LISTED = sizeof cases / sizeof cases[0],
+    N_GATED = sizeof gated_cases / sizeof gated_cases[0],
+    N_MIXED = 156
+};
 
 /* Sizes around every tile and vector, in combinations that no table would list. The counts are mutually prime with the
  * strides, so every size meets every weight type. */
@@ -141,6 +168,13 @@ static bool part_rows(int part, int64_t rows, int64_t *first, int64_t *count)
     *first = at[part];
     *count = part == 0 ? rows : part < 4 ? 1 : rows > 9 ? 8 : rows - 1;
     return true;
+}
+
+static int64_t part_first(const check *c, int64_t rows)
+{
+    int64_t first = 0, count;
+    part_rows(check_part(c), rows, &first, &count);
+    return first;
 }
 
 /* Of the weights near 1; of x so that the largest magnitudes saturate. */
@@ -194,10 +228,44 @@ static bool make_gemm(check *c, const gemm_case *k, spey_gemm_args *a)
     return true;
 }
 
+/* y may be written or not: any number is right. */
+static bool make_gated(check *c, const gated_case *k, spey_gemm_args *a)
+{
+    if (!make_gemm(c, &k->product, a)) return false;
+    const int64_t rows = k->product.rows, cols = k->product.n / 2, pad = k->product.pad;
+    check_buffer *y = check_bound_to(c, &a->y);
+    const int64_t first = part_first(c, rows);
+    check_fill(c, y, 0, rows, a->n, a->y_pitch, 0, 1);
+    a->glu = (spey_glu_args){ .rows = a->rows,
+                              .cols = cols,
+                              .activation = k->activation,
+                              .limit = k->limit,
+                              .up_offset = k->up_offset,
+                              .dtype = a->y_dtype,
+                              .out_dtype = k->out,
+                              .gate_pitch = a->y_pitch,
+                              .up_pitch = a->y_pitch,
+                              .out_pitch = cols + 2 * pad,
+                              .out_quant = k->out_quant };
+    check_bind(c, &a->glu.gate, y, first * a->y_pitch);
+    check_bind(c, &a->glu.up, y, first * a->y_pitch + cols);
+    check_buffer *out = check_buffer_new(c, "out", k->out, (rows - 1) * a->glu.out_pitch + cols);
+    check_bind(c, &a->glu.out, out, first * a->glu.out_pitch);
+    check_output(c, out, first * a->glu.out_pitch, a->rows, cols, a->glu.out_pitch);
+    if (k->out == E4M3)
+        check_out_scale(c, &a->glu.out_scale, k->out_quant, rows, first, a->rows, 8);
+    check_name(c, "%s, %lldx%lldx%lld %s·%s glu %s", k->product.what, (long long)rows,
+               (long long)a->n, (long long)a->k, spey_dtype_name(a->x_dtype),
+               spey_dtype_name(a->w_dtype), spey_dtype_name(k->out));
+    return true;
+}
+
 static bool make(check *c, int index, void *args)
 {
-    if (index >= N_LISTED + N_MIXED) return false;
-    gemm_case k = index < N_LISTED ? cases[index] : mixed_case(index - N_LISTED);
+    if (index >= N_LISTED + N_GATED + N_MIXED) return false;
+    const int gated = index - N_LISTED;
+    if (gated >= 0 && gated < N_GATED) return make_gated(c, &gated_cases[gated], args);
+    gemm_case k = index < N_LISTED ? cases[index] : mixed_case(gated - N_GATED);
     return make_gemm(c, &k, args);
 }
 
@@ -209,36 +277,93 @@ static bool make(check *c, int index, void *args)
  *   x and w in E4M3 on a device      sums with 13 bits behind the point: 2^-13 in place of u; they may be rounded to a
  *                                    BF16 y before they are scaled
  *   VDPBF16PS flushes subnormals     2^-126 a product and a sum
- *   the result rounded to y's type   check_rounding */
+ *   the result rounded to y's type   check_rounding
+ *   glu                              of its operands, rounded or not, by the product rule; that of glu itself */
+
+/* How far output j of row r may be off, before the activation; it is `out`. */
+static double sum_error(const spey_gemm_args *a, int64_t r, int64_t j, spey_e4m3_scale scale,
+                        double *out)
+{
+    const bool e4m3 = a->w_dtype == E4M3, quantized = a->x_quant != SPEY_INPUT_AS_IS;
+    const bool rounded = a->precision == ROUND && a->w_dtype != F32 && !quantized;
+    const double u = quantized ? 0x1p-13 : 0x1p-24;
+    const double w_scale = e4m3 ? (double)a->w_scale[j * a->w_scale_step] : 1;
+    double sum = 0, m = 0, s2 = 0;
+    for (int64_t i = 0; i < a->k; i++) {
+        double p = spey_load_input(a->x, a->x_dtype, r * a->x_pitch + i, scale) * w_scale *
+                   check_scalar(a->w, a->w_dtype, j * a->w_pitch + i);
+        sum += p;
+        m += fabs(p);
+        s2 += p * p;
+    }
+    double b = a->bias ? (double)a->bias[j] : 0;
+    double error = 4 * u * (sqrt((double)a->k) + 1) * m + 8 * 0x1p-24 * fabs(b) +
+                   (double)a->k * 0x1p-125 * (e4m3 ? 256 : 1);
+    if (quantized && a->y_dtype == BF16) error += check_unit(BF16) * fabs(sum);
+    if (rounded) error += 6 * check_unit(e4m3 ? BF16 : a->w_dtype) * sqrt(s2);
+    *out = sum + b;
+    return error;
+}
+
+static double gated_error(const spey_gemm_args *a, int64_t r, int64_t j, spey_e4m3_scale scale)
+{
+    const double limit = (double)a->glu.limit;
+    double gate, up;
+    double gate_error = sum_error(a, r, j, scale, &gate);
+    double up_error = sum_error(a, r, a->n / 2 + j, scale, &up);
+    gate_error += check_rounding(a->y_dtype, gate);
+    up_error += check_rounding(a->y_dtype, up);
+    if (limit > 0) {
+        gate = fmin(gate, limit);
+        up = fmax(-limit, fmin(up, limit));
+    }
+    up = fabs(up + (double)a->glu.up_offset);
+    const double factor = fabs(spey_activate(a->glu.activation, gate));
+    const double factor_error = check_activation_error(a->glu.activation, gate, gate_error);
+    return factor_error * (up + up_error) + factor * up_error + 0x1p-23 * factor * up;
+}
+
+static void bound_gated(check *c, const spey_gemm_args *a, int64_t r, spey_e4m3_scale x_scale)
+{
+    check_buffer *y = check_bound_to(c, &a->y), *out = check_bound_to(c, &a->glu.out);
+    const bool e4m3 = a->glu.out_dtype == E4M3, by_token = a->glu.out_quant == TOKEN;
+    double row_error = 0, scale = 1;
+    for (int64_t j = 0; j < a->n; j++)
+        check_set_bound(y, r * a->y_pitch + j, (double)INFINITY);
+    for (int64_t j = 0; by_token && j < a->glu.cols; j++)
+        row_error = fmax(row_error, gated_error(a, r, j, x_scale));
+    if (e4m3) {
+        check_buffer *scales = check_bound_to(c, &a->glu.out_scale);
+        scale = by_token ? check_reference(scales, r) : check_get(scales, 0);
+        if (by_token) check_set_bound(scales, r, check_scale_error(scale, row_error));
+    }
+    for (int64_t j = 0; j < a->glu.cols; j++) {
+        const int64_t at = r * a->glu.out_pitch + j;
+        const double reference = check_reference(out, at);
+        const double error = gated_error(a, r, j, x_scale);
+        check_set_bound(out, at,
+                        e4m3 ? check_e4m3_error(reference, scale, error, row_error)
+                             : error + check_rounding(a->glu.out_dtype, reference));
+    }
+}
+
 static void bound(check *c, const void *args)
 {
     const spey_gemm_args *a = args;
     check_buffer *y = check_bound_to(c, &a->y);
-    const bool e4m3 = a->w_dtype == E4M3, quantized = a->x_quant != SPEY_INPUT_AS_IS;
-    const bool rounded = a->precision == ROUND && a->w_dtype != F32 && !quantized;
-    const double u = quantized ? 0x1p-13 : 0x1p-24;
     for (int64_t r = 0; r < a->rows; r++) {
-        const int64_t x = r * a->x_pitch;
-        const spey_e4m3_scale scale =
-            spey_input_scale(a->x_quant, spey_gemm_row_scale(a, r), a->x, a->x_dtype, x, a->k);
+        const spey_e4m3_scale scale = spey_input_scale(a->x_quant, spey_gemm_row_scale(a, r), a->x,
+                                                       a->x_dtype, r * a->x_pitch, a->k);
+        if (a->glu.out) {
+            bound_gated(c, a, r, scale);
+            continue;
+        }
         for (int64_t j = 0; j < a->n; j++) {
-            const double w_scale = e4m3 ? (double)a->w_scale[j * a->w_scale_step] : 1;
-            double sum = 0, m = 0, s2 = 0;
-            for (int64_t i = 0; i < a->k; i++) {
-                double p = spey_load_input(a->x, a->x_dtype, x + i, scale) * w_scale *
-                           check_scalar(a->w, a->w_dtype, j * a->w_pitch + i);
-                sum += p;
-                m += fabs(p);
-                s2 += p * p;
-            }
-            double b = a->bias ? (double)a->bias[j] : 0;
-            double error = 4 * u * (sqrt((double)a->k) + 1) * m + 8 * 0x1p-24 * fabs(b) +
-                           (double)a->k * 0x1p-125 * (e4m3 ? 256 : 1);
-            if (quantized && a->y_dtype == BF16) error += check_unit(BF16) * fabs(sum);
-            if (rounded) error += 6 * check_unit(e4m3 ? BF16 : a->w_dtype) * sqrt(s2);
-            int64_t at = r * a->y_pitch + j;
+            const int64_t at = r * a->y_pitch + j;
+            double sum;
+            const double error = sum_error(a, r, j, scale, &sum);
             check_set_bound(y, at,
-                            check_activation_error(a->activation, sum + b, error) +
+                            check_activation_error(a->activation, sum, error) +
                                 check_rounding(a->y_dtype, check_reference(y, at)));
         }
     }

@@ -269,6 +269,32 @@ static void what_only_e4m3_products_read_is_rounded_for_them(void **state)
     spey_graph_free(graph);
 }
 
+/* A device may write the glu's result while it still reads the product's input. */
+static void what_a_product_reads_outlives_the_glu_of_its_halves(void **state)
+{
+    (void)state;
+    spey_memplan_limits rounding = limits;
+    rounding.element_bytes = 2;
+    rounding.rounds_inputs = true;
+    spey_graph *graph = graph_of(E4M3_HEADER "weight g e4m3 [32,16] scale=s input_scale=i\n"
+                                             "%0 = embed() e : tokens 16\n"
+                                             "%1 = norm(%0) : tokens 16 {kind=rms eps=0}\n"
+                                             "%2 = linear(%1) g : tokens 32\n"
+                                             "%3 = slice(%2) : tokens 16 {begin=0 cols=16}\n"
+                                             "%4 = slice(%2) : tokens 16 {begin=16 cols=16}\n"
+                                             "%5 = glu(%3, %4) : tokens 16 {act=silu}\n"
+                                             "%6 = linear(%5) p : tokens 16\n"
+                                             "%7 = gather(%6) : outputs 16\noutput %7\n");
+    spey_memplan *plan = plan_of(graph, &rounding);
+    const spey_placement *x = &plan->values[1], *out = &plan->values[5];
+    assert_int_equal(x->width, SPEY_WIDTH_E4M3);
+    assert_int_equal(out->width, SPEY_WIDTH_E4M3);
+    const uint64_t rows = 10, x_end = x->offset + rows * (uint64_t)x->pitch;
+    assert_true(x_end <= out->offset || out->offset + rows * (uint64_t)out->pitch <= x->offset);
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
 /* A norm's rows of 64 bytes and 10 scales; then the checker meets a plan in which something lies over the scales. */
 static void scales_have_a_place_of_their_own(void **state)
 {
@@ -395,6 +421,7 @@ int main(void)
         cmocka_unit_test(in_16_bits_the_residual_stream_stays_wide),
         cmocka_unit_test(what_only_products_read_is_rounded_once),
         cmocka_unit_test(what_only_e4m3_products_read_is_rounded_for_them),
+        cmocka_unit_test(what_a_product_reads_outlives_the_glu_of_its_halves),
         cmocka_unit_test(scales_have_a_place_of_their_own),
         cmocka_unit_test(rows_begin_at_64_bytes),
         cmocka_unit_test(a_planned_arena_does_not_change_the_numbers),

@@ -23,12 +23,17 @@ typedef struct fixture {
     spey_binding binding;
 } fixture;
 
-static void open_binding(fixture *f, const tiny_shape *shape, spey_limits_plan limits)
+static void open_program(fixture *f, const tiny_shape *shape, spey_limits_plan limits)
 {
     memset(f, 0, sizeof(*f));
     limits.threads = 1;
     assert_int_equal(tiny_engine_new(shape, &f->file), SPEY_OK);
     assert_int_equal(spey_program_init(&f->program, f->file, &limits), SPEY_OK);
+}
+
+static void bind_program(fixture *f, spey_limits_plan limits)
+{
+    limits.threads = 1;
     assert_int_equal(spey_layout_init(&f->layout, &f->program, &limits), SPEY_OK);
     f->bases = (spey_bases){ .activations = (uint8_t *)(uintptr_t)0x10000000,
                              .logits = (uint8_t *)(uintptr_t)0x20000000,
@@ -40,6 +45,12 @@ static void open_binding(fixture *f, const tiny_shape *shape, spey_limits_plan l
     for (int w = 0; w < f->program.graph->n_weights; w++)
         f->weights[w] = (const uint8_t *)((uintptr_t)0x50000000 + (uintptr_t)w * 0x10000);
     assert_int_equal(spey_bind(&f->program, &f->layout, &f->bases, &f->binding), SPEY_OK);
+}
+
+static void open_binding(fixture *f, const tiny_shape *shape, spey_limits_plan limits)
+{
+    open_program(f, shape, limits);
+    bind_program(f, limits);
 }
 
 static void close_binding(fixture *f)
@@ -113,6 +124,38 @@ static void operands_lie_where_the_plan_says(void **state)
     assert_ptr_equal(logits->y, f.bases.logits);
     assert_int_equal(logits->y_pitch, 50); /* dense */
     assert_ptr_equal(logits->w, weight_at(&f, "embed"));
+    close_binding(&f);
+}
+
+/* As on a device, with a row that can or cannot. */
+static int steps_on_device(fixture *f, bool can)
+{
+    tiny_shape shape = tiny_default;
+    shape.halves = true;
+    if (can) setenv("SPEY_KERNEL", "gemm/ref", 1);
+    open_program(f, &shape, (spey_limits_plan){ 0 });
+    f->program.device_info.host_memory = false;
+    bind_program(f, (spey_limits_plan){ 0 });
+    unsetenv("SPEY_KERNEL");
+    return f->binding.sizes.n_steps;
+}
+
+static void products_do_the_glu_of_their_halves(void **state)
+{
+    (void)state;
+    fixture f;
+    const int n_apart = steps_on_device(&f, false);
+    assert_null(step_of(&f, "gemm/", 4)->gemm.glu.out);
+    assert_ptr_equal(step_of(&f, "glu/", 0)->glu.gate, step_of(&f, "gemm/", 4)->gemm.y);
+    close_binding(&f);
+    assert_int_equal(steps_on_device(&f, true), n_apart - 2); /* of 2 layers */
+    const spey_gemm_args *both = &step_of(&f, "gemm/", 4)->gemm;
+    assert_ptr_equal(both->w, weight_at(&f, "layer.0.gate_up"));
+    assert_int_equal(both->glu.cols, 48);
+    assert_int_equal(both->glu.activation, SPEY_ACT_SILU);
+    assert_ptr_equal(both->glu.gate, both->y);
+    assert_ptr_equal(both->glu.up, (const float *)both->y + 48);
+    assert_ptr_equal(both->glu.out, step_of(&f, "gemm/", 5)->gemm.x);
     close_binding(&f);
 }
 
@@ -271,6 +314,7 @@ int main(void)
         cmocka_unit_test(operands_lie_where_the_plan_says),
         cmocka_unit_test(sequences_end_within_the_learned_positions),
         cmocka_unit_test(a_state_is_seen_behind_the_other_groups),
+        cmocka_unit_test(products_do_the_glu_of_their_halves),
         cmocka_unit_test(caches_are_seen_layer_by_layer),
         cmocka_unit_test(the_encoder_comes_first_and_its_layers_take_turns),
         cmocka_unit_test(scales_of_int8_lie_behind_the_layers),

@@ -137,8 +137,18 @@ static int layer(drawing *d, int i, int x, int table)
     int o = linear(d, i, "o", a, s->hidden, q_cols);
     int r = node(d, "add", in2(x, o), "", "tokens", s->hidden, "");
     normed = norm(d, i, "mlp_norm", r);
-    int gate = linear(d, i, "gate", normed, s->mlp, s->hidden);
-    int up = linear(d, i, "up", normed, s->mlp, s->hidden);
+    int gate, up;
+    if (s->halves) {
+        int both = linear(d, i, "gate_up", normed, 2 * s->mlp, s->hidden);
+        const long long cols = (long long)s->mlp;
+        snprintf(attrs, sizeof(attrs), " {begin=0 cols=%lld}", cols);
+        gate = node(d, "slice", in(both), "", "tokens", s->mlp, attrs);
+        snprintf(attrs, sizeof(attrs), " {begin=%lld cols=%lld}", cols, cols);
+        up = node(d, "slice", in(both), "", "tokens", s->mlp, attrs);
+    } else {
+        gate = linear(d, i, "gate", normed, s->mlp, s->hidden);
+        up = linear(d, i, "up", normed, s->mlp, s->hidden);
+    }
     int m = node(d, "glu", in2(gate, up), "", "tokens", s->mlp, " {act=silu}");
     int down = linear(d, i, "down", m, s->hidden, s->mlp);
     return node(d, "add", in2(r, down), "", "tokens", s->hidden, "");

@@ -27,6 +27,7 @@ typedef struct tiny_shape {
     int64_t window;  /* of the second group; 0: none */
     bool encodes; /* an encoder of two layers, and a decoder that attends to it in the beginning */
     bool fp8_cache; /* unless limits say otherwise; the first group has scales of 1 */
+    bool halves;    /* gate and up are halves of one product */
     tiny_fault fault;
 } tiny_shape;
 

@@ -1,4 +1,4 @@
-/* gemm: y = activation(x · (w · w_scale)ᵀ + bias)   (a linear layer)
+/* gemm: y = activation(x · (w · w_scale)ᵀ + bias)   (a linear layer), and glu of y's halves, if wanted
  *
  *   x     [rows, k] F32 (devices: also BF16/F16, E4M3), pitch in elements
  *   w     [n, k] F32, F16, BF16 or E4M3, pitch in elements; row j holds the weights of output j, as checkpoints store
@@ -15,6 +15,9 @@
  * by *x_scale. A row of this op does as it is told or does not support it. x of E4M3 has been rounded so by who made it:
  * by token, x_scale has the scales [rows].
  *
+ * glu.out not NULL: what is wanted is glu of the columns [0, n / 2) and [n / 2, n) of y: glu.gate and glu.up lie there, its
+ * rows are those here, activation is none. y is undefined afterwards: a row may do without it, and without its rounding.
+ *
  * Batch invariance: on one row of this op, y[r, j] has the same bits whatever `rows` is and wherever r lies.
  * rows == 0 touches nothing; k == 0 gives activation(bias). */
 #ifndef SPEY_KERNELS_GEMM_GEMM_H
@@ -23,6 +26,7 @@
 #include <stdint.h>
 
 #include "kernels/activation.h"
+#include "kernels/glu/glu.h"
 #include "tensor/dtype.h"
 #include "tensor/quant.h"
 
@@ -48,6 +52,7 @@ typedef struct spey_gemm_args {
     void *y;
     spey_dtype y_dtype;
     int64_t y_pitch;
+    spey_glu_args glu;
     void *workspace; /* as many bytes as the row asks for, 64-byte aligned */
 } spey_gemm_args;
 

@@ -12,7 +12,8 @@ enum { PRIVATE_X = 16 << 10 }; /* elements of x up to which each lane has its ow
 static bool supports(const void *args)
 {
     const spey_gemm_args *a = args;
-    return a->precision == SPEY_PRECISION_16 && gemm_bf16_takes(a->w_dtype, a->x_quant) &&
+    return !a->glu.out && a->precision == SPEY_PRECISION_16 &&
+           gemm_bf16_takes(a->w_dtype, a->x_quant) &&
            (a->x_dtype == SPEY_F32 || a->x_dtype == SPEY_BF16) && a->y_dtype == SPEY_F32;
 }
 

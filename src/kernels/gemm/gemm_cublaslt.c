@@ -17,6 +17,8 @@
  * Few rows are bound by reading w alone: gemv_sm90.cu takes up to 8 where it can, gemv_sm80.cu one or two with 16-bit w. F32 w
  * with few outputs is for gemm_narrow_sm80.cu.
  *
+ * glu: gemv_sm90.cu does it where it finishes sums; else its own kernel follows.
+ *
  * Varies: the algorithm, thus the order of the sums, depends on the bucket of rows and on alignment. */
 #include <string.h>
 
@@ -25,6 +27,8 @@
 #include "kernels/gemm/gemm_plans.h"
 
 enum { SCRATCH_BYTES = 64 << 20, SCRATCH_ROWS_MIN = 128 };
+
+extern const spey_kernel spey_glu_sm80;
 
 static cudaDataType_t cuda_type(spey_dtype dtype)
 {
@@ -113,6 +117,7 @@ static bool supports_e4m3(const spey_gemm_args *a)
 static bool supports(const void *args)
 {
     const spey_gemm_args *a = args;
+    if (a->glu.out && !spey_glu_sm80.supports(&a->glu)) return false;
     const bool rounded = a->x_dtype == SPEY_E4M3;
     if (a->w_dtype == SPEY_E4M3 && (rounded || is_float(a->x_dtype)) && is_float(a->y_dtype))
         return a->rows <= INT32_MAX && a->n <= INT32_MAX && a->k <= INT32_MAX && supports_e4m3(a);
@@ -282,11 +287,8 @@ static void run_e4m3(spey_device *device, const spey_gemm_args *a)
     }
 }
 
-static void run(const void *args, const spey_lane *lane)
+static void multiply(spey_device *device, spey_gemm_args a)
 {
-    spey_device *device = spey_cuda_device(lane);
-    spey_gemm_args a = *(const spey_gemm_args *)args;
-    if (a.rows == 0 || a.n == 0) return;
     if (spey_few_rows_takes(device, &a)) {
         spey_few_rows_launch(device, &a);
         return;
@@ -319,6 +321,18 @@ static void run(const void *args, const spey_lane *lane)
         a.x = (const uint8_t *)a.x + (size_t)a.rows * x_bytes;
         a.y = (uint8_t *)a.y + (size_t)a.rows * y_bytes;
     }
+}
+
+static void run(const void *args, const spey_lane *lane)
+{
+    spey_device *device = spey_cuda_device(lane);
+    const spey_gemm_args *a = args;
+    if (a->rows == 0 || a->n == 0) return;
+    multiply(device, *a);
+    if (!a->glu.out || spey_few_rows_gates(device, a)) return;
+    spey_glu_args glu = a->glu;
+    glu.rows = a->rows;
+    spey_glu_sm80.run(&glu, lane);
 }
 
 int spey_gemm_matmuls(const spey_device *device, const spey_gemm_args *args, spey_matmul out[2])

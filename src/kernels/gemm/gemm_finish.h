@@ -47,6 +47,8 @@ void spey_gemv_launch(const spey_gemm_args *args, cudaStream_t stream);
 /* The same for up to 8 rows on sm_90, with weights of E4M3 too. */
 bool spey_few_rows_takes(const spey_device *device, const spey_gemm_args *args);
 void spey_few_rows_launch(const spey_device *device, const spey_gemm_args *args);
+/* Whether it takes the args and does glu, too. */
+bool spey_few_rows_gates(const spey_device *device, const spey_gemm_args *args);
 
 /* And for weights of FP32 with few outputs. */
 bool spey_narrow_takes(const spey_gemm_args *args);

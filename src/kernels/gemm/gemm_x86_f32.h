@@ -7,7 +7,7 @@
 static bool gemm_f32_supports(const void *args)
 {
     const spey_gemm_args *a = args;
-    return a->x_dtype == SPEY_F32 && a->y_dtype == SPEY_F32 &&
+    return !a->glu.out && a->x_dtype == SPEY_F32 && a->y_dtype == SPEY_F32 &&
            gemm_f32_takes(a->w_dtype, a->x_quant);
 }
 

@@ -4,17 +4,18 @@
  *           which come through a ring of the warp's own. Weights are the 16 rows of mma.sync, rows of x its 8 columns,
  *           both widened to F16 when they are E4M3. At the tile's end the warps' sums are put together.
  * x         Lies in shared memory in the type of w. E4M3: each CTA rounds it for itself unless it came so.
+ * glu       A tile is 8 gates and the 8 that they gate.
  * moves     w once; x from L2 once for each CTA.
  * early     The rings fill before the kernel before this one has ended: weights depend on nothing.
  * bound by  memory. Tried: bulk copies of 1 KiB, of which a warp issues one in 50 ns, too slow for an SM's share; one CTA
  *           on each SM, whose warps are too few to hide each other's latency (3.2 of 4.4 TB/s).
  * bits      Depend on k alone. */
-#include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/round_e4m3.cuh"
 #include "kernels/gemm/gemm_finish.h"
+#include "kernels/glu/gated.cuh"
 
 enum {
     WARPS = 8,
@@ -35,14 +36,18 @@ struct few_rows_plan {
     int tiles, rounds; /* of n, of k */
     int slots;         /* of a ring: 3 or 2 */
     int ctas;          /* on an SM */
-    int x_pitch; /* bytes: whole rounds, and what lets lanes of other rows load from other banks */
-    int x_warps; /* that bring a row of x */
+    int x_pitch;  /* bytes: whole rounds, and what lets lanes of other rows load from other banks */
+    int x_warps;  /* that bring a row of x */
+    bool gates;   /* glu belongs to it */
+    int step;     /* outputs from a tile to the next */
+    int64_t last; /* first output of the last tile */
+    int64_t apart; /* bytes between the weights of a tile's halves */
 };
 
 /* The last tile begins early rather than to have fewer outputs: some are computed twice, with the same result. */
-static __device__ __forceinline__ int64_t first_output(const spey_gemm_args &a, int tile)
+static __device__ __forceinline__ int64_t first_output(const few_rows_plan &plan, int tile)
 {
-    return min(int64_t{ tile } * TILE, a.n - TILE);
+    return min(int64_t{ tile } * plan.step, plan.last);
 }
 
 /* ---- weights ---- */
@@ -62,7 +67,7 @@ static __device__ __forceinline__ weight_stream stream_at(const spey_gemm_args &
     weight_stream stream;
     stream.k = static_cast<int>(threadIdx.x) / 32 * STRIP + lane % 16 * 16;
     stream.from = static_cast<const uint8_t *>(a.w) + stream.k +
-                  (first_output(a, tile) + lane / 16) * plan.row_step;
+                  (first_output(plan, tile) + lane / 16) * plan.row_step;
     stream.tile = tile;
     return stream;
 }
@@ -83,7 +88,8 @@ static __device__ __forceinline__ void copy_strip(weight_stream &stream, const s
         const uint32_t to = slot + place_in_strip(lane / 16, lane % 16);
 #pragma unroll
         for (int i = 0; i < TILE / 2; i++)
-            copy_async16(to + 2 * i * STRIP, stream.from + 2 * i * plan.row_step,
+            copy_async16(to + 2 * i * STRIP,
+                         stream.from + 2 * i * plan.row_step + (i < TILE / 4 ? 0 : plan.apart),
                          stream.k < plan.row_bytes);
         stream.k += ROUND;
         stream.from += ROUND;
@@ -320,39 +326,79 @@ static __device__ __forceinline__ void put_sums(float *to, int rows, const float
     }
 }
 
-/* One number of a tile's result, and what belongs to it. */
+/* What belongs to one output of a tile. */
+struct output_parts {
+    float scale, bias;
+};
+
+static __device__ __forceinline__ output_parts parts_of(const spey_gemm_args &a, int64_t n)
+{
+    return { a.w_scale ? a.w_scale[n * a.w_scale_step] : 0.0f, a.bias ? a.bias[n] : 0.0f };
+}
+
+/* One number of a tile's result, and what it is made of. */
 struct result {
     bool exists;
     int row, at; /* `at` among the tile's [row][output] */
     int64_t n;
-    float scale, bias;
+    output_parts own, up; /* up: of what it gates */
+    float inverse;        /* of the scale of E4M3 */
 };
 
 /* The threads that finish a tile are others for each tile. What it needs beside the sums is asked for early. */
-static __device__ __forceinline__ result result_of(const spey_gemm_args &a, int tile, int turn)
+static __device__ __forceinline__ result result_of(const spey_gemm_args &a,
+                                                   const few_rows_plan &plan, int tile, int turn)
 {
     result out = {};
     out.at = (threadIdx.x + turn * 32) % THREADS;
     out.row = out.at / TILE;
-    out.n = first_output(a, tile) + out.at % TILE;
-    out.exists = out.row < a.rows;
+    out.n = first_output(plan, tile) + out.at % TILE;
+    out.exists = out.row < a.rows && out.at % TILE < plan.step;
     if (!out.exists) return out;
-    if (a.w_scale) out.scale = a.w_scale[out.n * a.w_scale_step];
-    if (a.bias) out.bias = a.bias[out.n];
+    out.own = parts_of(a, out.n);
+    if (!plan.gates) return out;
+    out.up = parts_of(a, a.n / 2 + out.n);
+    if (a.glu.out_dtype == SPEY_E4M3) out.inverse = e4m3_static_scale(a.glu.out_scale).inverse;
     return out;
 }
 
 template <spey_dtype W>
-static __device__ __forceinline__ void finish(const spey_gemm_args &a, const result &r,
-                                              const float *sums, const float *x_scales)
+static __device__ __forceinline__ float whole_sum(const spey_gemm_args &a, const float *sums,
+                                                  float x_scale, const output_parts &parts)
 {
-    if (!r.exists) return;
     float sum = 0.0f;
 #pragma unroll
     for (int w = 0; w < WARPS; w++)
-        sum += sums[w * a.rows * TILE + r.at];
-    if (W == SPEY_E4M3) sum *= x_scales[r.row] * r.scale;
-    store_any(a.y, a.y_dtype, r.row * a.y_pitch + r.n, activate(sum + r.bias, a.activation));
+        sum += sums[w * a.rows * TILE];
+    if (W == SPEY_E4M3) sum *= x_scale * parts.scale;
+    return sum + parts.bias;
+}
+
+static __device__ __forceinline__ void store_gated(const spey_glu_args &glu, const result &r,
+                                                   float x)
+{
+    const int64_t at = r.row * glu.out_pitch + r.n;
+    if (glu.out_dtype == SPEY_E4M3)
+        static_cast<uint8_t *>(glu.out)[at] =
+            static_cast<uint8_t>(round_pair(__fmul_rn(x, r.inverse), 0.0f));
+    else
+        store_any(glu.out, glu.out_dtype, at, x);
+}
+
+template <spey_dtype W>
+static __device__ __forceinline__ void finish(const spey_gemm_args &a, const few_rows_plan &plan,
+                                              const result &r, const float *sums,
+                                              const float *x_scales)
+{
+    if (!r.exists) return;
+    const float x_scale = W == SPEY_E4M3 ? x_scales[r.row] : 1.0f;
+    const float sum = whole_sum<W>(a, sums + r.at, x_scale, r.own);
+    if (!plan.gates) {
+        store_any(a.y, a.y_dtype, r.row * a.y_pitch + r.n, activate(sum, a.activation));
+        return;
+    }
+    const float up = whole_sum<W>(a, sums + r.at + TILE / 2, x_scale, r.up);
+    store_gated(a.glu, r, gated(sum, up, a.glu));
 }
 
 /* Columns of the product beyond x's rows are computed from its first row, and forgotten. */
@@ -373,7 +419,7 @@ take_tiles(const spey_gemm_args &a, const few_rows_plan &plan, weight_stream &st
     const uint32_t ring_address = shared_address(ring);
     int slot = 0, free_slot = (SLOTS - 1) * STRIP_BYTES, turn = 0;
     for (int tile = blockIdx.x; tile < plan.tiles; tile += gridDim.x, turn++) {
-        const result mine = result_of(a, tile, turn);
+        const result mine = result_of(a, plan, tile, turn);
         float own[2][4] = {};
         for (int r = 0; r < plan.rounds; r++) {
             copy_wait<SLOTS - 2>(); /* the oldest strip has arrived */
@@ -386,7 +432,7 @@ take_tiles(const spey_gemm_args &a, const few_rows_plan &plan, weight_stream &st
         float *shared_sums = sums + turn % 2 * WARPS * warp_sums; /* the last tile's are read */
         put_sums(shared_sums + threadIdx.x / 32 * warp_sums, rows, own);
         __syncthreads();
-        finish<W>(a, mine, shared_sums, x_scales);
+        finish<W>(a, plan, mine, shared_sums, x_scales);
     }
 }
 
@@ -440,6 +486,12 @@ static void fit(const spey_gemm_args *a, few_rows_plan *plan)
     plan->ctas = 0;
 }
 
+/* Rounding by token takes the whole row's largest: another kernel's work. */
+static bool gates(const spey_gemm_args *a)
+{
+    return a->glu.out && a->glu.out_quant != SPEY_INPUT_TOKEN && a->n >= TILE;
+}
+
 /* ctas == 0: x is too large. */
 static few_rows_plan plan_of(const spey_gemm_args *a)
 {
@@ -447,7 +499,12 @@ static few_rows_plan plan_of(const spey_gemm_args *a)
     few_rows_plan plan = {};
     plan.row_bytes = static_cast<int>(bytes);
     plan.row_step = a->w_pitch * element_bytes(a->w_dtype);
-    plan.tiles = static_cast<int>((a->n + TILE - 1) / TILE);
+    plan.gates = gates(a);
+    plan.step = plan.gates ? TILE / 2 : TILE;
+    const int64_t outputs = plan.gates ? a->n / 2 : a->n;
+    plan.tiles = static_cast<int>((outputs + plan.step - 1) / plan.step);
+    plan.last = outputs - plan.step;
+    plan.apart = plan.gates ? plan.last * plan.row_step : 0;
     plan.rounds = static_cast<int>((bytes + ROUND - 1) / ROUND);
     plan.x_pitch = plan.rounds * ROUND + 64;
     plan.x_warps = a->rows <= 1 ? WARPS : a->rows <= 2 ? WARPS / 2 : a->rows <= 4 ? WARPS / 4 : 1;
@@ -490,6 +547,11 @@ bool spey_few_rows_takes(const spey_device *device, const spey_gemm_args *a)
     const int64_t bytes = a->k * element_bytes(a->w_dtype);
     return bytes % 16 == 0 && bytes <= SHARED_WHOLE && is_packed(a->w, a->w_dtype, a->w_pitch) &&
            is_packed(a->x, a->x_dtype, a->x_pitch) && plan_of(a).ctas > 0;
+}
+
+bool spey_few_rows_gates(const spey_device *device, const spey_gemm_args *a)
+{
+    return gates(a) && spey_few_rows_takes(device, a);
 }
 
 void spey_few_rows_launch(const spey_device *device, const spey_gemm_args *a)

@@ -3,28 +3,12 @@
  * who       A thread takes 8 columns of a row: two loads in flight, one store. Out of E4M3: a CTA, on Hopper a cluster, takes
  *           a row and keeps it in registers until it knows the largest magnitude; longer rows are read twice.
  * bound by  memory. */
-#include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/grid.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/round_e4m3.cuh"
-#include "kernels/glu/glu.h"
-
-/* Comparisons that leave NaN alone. */
-static __device__ __forceinline__ float cut_above(float x, float limit)
-{
-    return x > limit ? limit : x;
-}
-
-static __device__ __forceinline__ float gated(float gate, float up, const spey_glu_args &a)
-{
-    if (a.limit > 0.0f) {
-        gate = cut_above(gate, a.limit);
-        up = -cut_above(-cut_above(up, a.limit), a.limit);
-    }
-    return activate(gate, a.activation) * (up + a.up_offset);
-}
+#include "kernels/glu/gated.cuh"
 
 /* Columns [c, c + 8) of a row as far as they exist, zeros behind them (and PACKED where there is nothing left). */
 template <bool PACKED>
