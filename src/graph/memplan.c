@@ -122,12 +122,13 @@ static bool round_alike(const spey_graph *graph, int32_t a, int32_t b)
 /* May this node's last result be rounded to E4M3? One scale for a row: not in groups. */
 static bool rounds_to_e4m3(const spey_node *node)
 {
-    return node->op == SPEY_GRAPH_GLU ||
+    return node->op == SPEY_GRAPH_GLU || node->op == SPEY_GRAPH_ATTENTION ||
            ((node->op == SPEY_GRAPH_NORM || node->op == SPEY_GRAPH_ADD_NORM) &&
             spey_node_int(node, SPEY_ATTR_GROUPS, 1) == 1);
 }
 
-/* What norms and gates make, when only products that round it alike read it. */
+/* What norms, gates and attention make, when only products that round it alike read it. Attention has a row's heads in
+ * many places at once: its largest number is known too late, so it takes a static scale alone. */
 static void find_e4m3(const spey_graph *graph, spey_placement *values)
 {
     enum { NOBODY = -2 };
@@ -145,6 +146,10 @@ static void find_e4m3(const spey_graph *graph, spey_placement *values)
     }
     values[graph->output].rounded_for = -1;
     for (int v = 0; v < graph->n_values; v++) {
+        const bool attends = graph->nodes[graph->values[v].node].op == SPEY_GRAPH_ATTENTION;
+        if (attends && values[v].rounded_for >= 0 &&
+            graph->weights[values[v].rounded_for].input != SPEY_INPUT_STATIC)
+            values[v].rounded_for = -1;
         if (values[v].rounded_for >= 0) values[v].width = SPEY_WIDTH_E4M3;
         if (values[v].rounded_for < 0) values[v].rounded_for = -1;
     }

@@ -12,7 +12,7 @@
  * read are F32 too ("wide"): the residual stream, what is added to it, and routers' logits keep their low bits. Where
  * elements have 4 bytes and products round their inputs to 2 anyway, norms, gates and attention round what only products
  * read ("narrow"): once, instead of in every product. Where products round their inputs to E4M3, norms and gates do that
- * for them: one byte an element, and behind the last of rows_max rows the scale of each, F32. What E4M3 products make is
+ * for them, and attention does where the scale is static: one byte an element, and behind the last of rows_max rows the scale of each, F32. What E4M3 products make is
  * not wide: their own error is larger by far than what 16 bits lose. Values share memory only with others of their width.
  * The output lies behind everything else: who keeps the logits elsewhere ends the arena where they begin. */
 #ifndef SPEY_GRAPH_MEMPLAN_H

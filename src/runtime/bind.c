@@ -586,6 +586,7 @@ static spey_status bind_attention(binder *b, const spey_node *node, spey_any_arg
         .out_pitch = out.pitch,
         .dtype = q.dtype,
         .out_dtype = out.dtype,
+        .out_scale = out.scales,
         .precision = b->program->precision,
         .kv = kv_view(b, node),
         .seqs_max = kv->sequences_max,

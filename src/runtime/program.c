@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "graph/graph_text.h"
+#include "kernels/attention/attention.h"
 #include "kernels/glu/glu.h"
 #include "kernels/norm/norm.h"
 #include "kernels/registry.h"
@@ -171,8 +172,17 @@ static bool choose_rounds_inputs(const spey_program *program)
                                 .out_dtype = SPEY_E4M3,
                                 .out_pitch = 64,
                                 .out_quant = SPEY_INPUT_TOKEN };
+    const spey_attention_args attention = { .n_heads = 1,
+                                            .n_kv_heads = 1,
+                                            .k_dim = 64,
+                                            .v_dim = 64,
+                                            .scale = 1,
+                                            .dtype = program->activation_dtype,
+                                            .out_dtype = SPEY_E4M3,
+                                            .kv = { .dtype = program->activation_dtype,
+                                                    .block_tokens = 16 } };
     return has_row(program, "gemm", &gemm) && has_row(program, "norm", &norm) &&
-           has_row(program, "glu", &glu);
+           has_row(program, "glu", &glu) && has_row(program, "attention", &attention);
 }
 
 spey_status spey_program_init(spey_program *program, const spey_engine_file *engine,

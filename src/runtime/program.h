@@ -23,7 +23,7 @@ typedef struct spey_program {
     bool has_encoder;
     spey_dtype activation_dtype;
     spey_dtype input_dtype; /* of what only products read; activation_dtype, or narrower */
-    bool rounds_inputs;     /* norms and gates round to E4M3 for the products that read them */
+    bool rounds_inputs;     /* norms, gates and attention round to E4M3 for products (memplan.h) */
     spey_precision precision;
 } spey_program;
 

@@ -81,6 +81,8 @@ static const struct attention_case {
     { "tiles, e4m3, long",2, 1, 128, 128, SPEY_BF16, SPEY_E4M3, 32, 0, true,  8, 0.088f, 0, 0, true,  false, true,  1, { { 9, 700 }, { 20, 385 } } },
     { "tiles, e4m3, all to all", 4, 2, 64, 64, SPEY_F16, SPEY_E4M3, 16, 0, false, 0, 0.125f, 0, 0, false, false, false, 1, { { 70, 70 }, { 1, 600 } } },
     { "tiles, e4m3, many items", 24, 24, 16, 16, SPEY_BF16, SPEY_E4M3, 16, 0, false, 0, 0.3f, 0, 60, true, false, false, 1, { { 640, 640 }, { 1, 50 }, { 330, 500 } } },
+    { "tiles, e4m3, many of one tile", 32, 4, 16, 16, SPEY_BF16, SPEY_E4M3, 16, 0, false, 0, 0.25f, 0, 0, true, false, true, 1, { { 128, 128 }, { 120, 127 }, { 1, 50 }, { 100, 100 }, { 128, 128 }, { 121, 121 } } },
+    { "tiles, many of one tile", 32, 4, 8, 8, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.3f,  0, 0, true,  false, false, 1, { { 128, 128 }, { 120, 127 }, { 1, 50 }, { 100, 100 }, { 128, 128 }, { 121, 121 } } },
     { "tiles, i8",        8, 2, 128, 128, SPEY_BF16, SPEY_I8,   64, 0, false, 8, 0.088f, 0, 0, true,  false, false, 1, { { 130, 130 }, { 1, 300 }, { 1, 64 } } },
     { "tiles, i8",       58, 2,  64,  64, SPEY_F16,  SPEY_I8,   16, 1, false, 8, 0.125f, 0, 40, true, false, true,  1, { { 19, 70 }, { 1, 100 } } },
     { "tiles, i8, wide",  4, 2, 192, 256, SPEY_BF16, SPEY_I8,   16, 0, false, 0, 0.07f,  5.0f, 0, true, true, false, 1, { { 40, 130 }, { 1, 70 } } },
@@ -105,10 +107,11 @@ static const struct attention_case {
     { "tiles, sharp",     4, 2,  64,  64, SPEY_F16,  SPEY_F16,  16, 0, false, 0, 0.125f, 0, 0, true,  false, false, 60, { { 70, 70 }, { 1, 600 } } },
 };
 
-/* What encoder-decoder models ask for. */
+/* What encoder-decoder models ask for, and products that want their input rounded. */
 struct attention_extra {
     bool cross; /* kv_len of the sequences is the length of the encoder's input */
     int64_t buckets, max_distance; /* of a relative bias; 0: none */
+    bool e4m3;                     /* out is */
 };
 
 static const struct {
@@ -116,23 +119,35 @@ static const struct {
     struct attention_extra extra;
 } extended[] = {
     { { "relative",         4, 4,  64,  64, SPEY_F32, SPEY_F32,  16, 0, true,  0, 1.0f,    0, 0, true,  false, false, 0.2, { { 70, 180 }, { 1, 700 }, { 1, 1 } } },
-      { false, 32, 128 } },
+      { false, 32, 128, false } },
     { { "relative, wide",   6, 2,  24,  24, SPEY_F32, SPEY_BF16, 16, 1, true,  3, 0.25f,   0, 0, true,  false, true,  1, { { 20, 90 }, { 1, 1300 }, { 7, 7 } } },
-      { false, 9, 1024 } },
+      { false, 9, 1024, false } },
     { { "relative, few",    3, 1,  16,  16, SPEY_F32, SPEY_F16,   8, 0, true,  0, 0.25f, 4.0f, 30, true, true, false, 1, { { 20, 90 }, { 1, 40 } } },
-      { false, 2, 5 } },
+      { false, 2, 5, false } },
     { { "relative, both ways", 4, 4, 64, 64, SPEY_F32, SPEY_F32, 16, 0, true,  0, 1.0f,    0, 0, false, false, false, 0.2, { { 180, 180 }, { 600, 600 }, { 1, 1 } } },
-      { false, 32, 128 } },
+      { false, 32, 128, false } },
     { { "relative, both ways", 3, 3, 20, 20, SPEY_F32, SPEY_F16, 5, 2, true,  1, 0.3f,    0, 0, false, false, false, 1, { { 40, 40 }, { 9, 9 } } },
-      { false, 6, 11 } },
+      { false, 6, 11, false } },
     { { "cross",            4, 2,  64,  64, SPEY_F32, SPEY_BF16, 16, 0, true,  0, 0.125f,  0, 0, false, false, false, 1, { { 30, 70 }, { 1, 600 }, { 5, 1 } } },
-      { true, 0, 0 } },
+      { true, 0, 0, false } },
     { { "cross, many",      2, 1,  19,  37, SPEY_F32, SPEY_F32,   7, 1, true,  3, 0.2f, 5.0f, 0, false, false, true,  1, { { 1, 1200 }, { 90, 5 }, { 0, 9 }, { 2, 64 } } },
-      { true, 0, 0 } },
+      { true, 0, 0, false } },
     { { "bf16 cross",       4, 4,  64,  64, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.125f, 0, 0, false, false, false, 1, { { 9, 80 }, { 1, 300 } } },
-      { true, 0, 0 } },
+      { true, 0, 0, false } },
     { { "bf16 relative",    4, 4,  64,  64, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 1.0f, 0, 0, true, false, false, 0.2, { { 9, 180 }, { 40, 40 } } },
-      { false, 32, 128 } },
+      { false, 32, 128, false } },
+    { { "to e4m3",          8, 2, 128, 128, SPEY_BF16, SPEY_BF16, 64, 0, false, 8, 0.088f, 0, 0, true, false, false, 1, { { 30, 130 }, { 1, 300 }, { 0, 7 } } },
+      { false, 0, 0, true } },
+    { { "to e4m3, sinks",   4, 2,  64,  72, SPEY_F16, SPEY_E4M3, 16, 1, false, 8, 0.125f, 0, 0, true, false, true,  1, { { 9, 80 }, { 1, 300 } } },
+      { false, 0, 0, true } },
+    { { "to e4m3, splits",  8, 1, 128, 112, SPEY_BF16, SPEY_E4M3, 32, 0, false, 0, 0.088f, 0, 0, true, false, true, 1, { { 1, 1500 }, { 1, 257 } } },
+      { false, 0, 0, true } },
+    { { "to e4m3, i8",      4, 2,  64,  64, SPEY_BF16, SPEY_I8,  16, 0, false, 0, 0.125f, 9.0f, 0, true, true, false, 1, { { 9, 80 }, { 1, 300 } } },
+      { false, 0, 0, true } },
+    { { "to e4m3, latent",  9, 1, 576, 512, SPEY_BF16, SPEY_BF16, 16, 0, false, 8, 0.04f, 0, 0, true, false, false, 1, { { 1, 70 }, { 2, 17 } } },
+      { false, 0, 0, true } },
+    { { "to e4m3, odd",     3, 1,  19,  37, SPEY_F32, SPEY_F16,   5, 2, true,  1, 0.23f,   0, 0, true, false, false, 1, { { 11, 71 }, { 1, 5 } } },
+      { false, 0, 0, true } },
 };
 /* clang-format on */
 
@@ -240,6 +255,8 @@ static bool make_attention(check *c, const struct attention_case *k,
                (long long)k->n_kv_heads, (long long)k->k_dim, (long long)k->v_dim,
                spey_dtype_name(k->kv), a->precision == SPEY_PRECISION_16 ? ", rounded" : "");
     set_shape(k, a);
+    if (extra->e4m3) a->out_dtype = SPEY_E4M3;
+    if (extra->e4m3) check_out_scale(c, &a->out_scale, SPEY_INPUT_STATIC, 1, 0, 1, 0.3);
     a->cross = extra->cross;
     a->relative.buckets = extra->buckets;
     a->relative.max_distance = extra->max_distance;
@@ -366,6 +383,7 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
     int64_t end = a->causal ? index + 1 : spey_attention_length(a, s);
     int64_t begin = a->window > 0 && index >= a->window ? index - a->window + 1 : 0;
     int64_t kv_head = h / (a->n_heads / a->n_kv_heads), n = end - begin;
+    const double out_scale = a->out_dtype == SPEY_E4M3 ? (double)*a->out_scale : 1;
     check_buffer *pool = check_bound_to(c, &a->kv.base);
     double *score = malloc((size_t)n * sizeof(double)), max = -1e300, score_error = 0;
     head_row row = { .n = n,
@@ -441,9 +459,12 @@ static void bound_row(check *c, const spey_attention_args *a, int64_t r, int64_t
         int64_t at = r * a->out_pitch + h * a->v_dim + d;
         double reference = check_reference(out, at);
         double error = absolute * (weight_error + ((double)n + 2 + scalings) * truncation * u) +
-                       fabs(reference) * (sum_error + 4 * u) +
-                       check_rounding(a->out_dtype, reference);
+                       fabs(reference) * out_scale * (sum_error + 4 * u);
         if (rounded) error += rounding_error(&row, d, unit16);
+        if (a->out_dtype == SPEY_E4M3)
+            error = check_e4m3_error(reference, out_scale, error, 0);
+        else
+            error += check_rounding(a->out_dtype, reference);
         check_set_bound(out, at, isnan(error) ? (double)INFINITY : error);
     }
     free(row.products);

@@ -295,6 +295,31 @@ static void what_a_product_reads_outlives_the_glu_of_its_halves(void **state)
     spey_graph_free(graph);
 }
 
+static void attention_rounds_by_a_static_scale_alone(void **state)
+{
+    (void)state;
+    spey_memplan_limits rounding = limits;
+    rounding.element_bytes = 2;
+    rounding.rounds_inputs = true;
+#define ATTEND " : tokens 16 {scale=1 heads=4 kv_heads=1 k_dim=4 v_dim=4 cache=0 layer=0}\n"
+    spey_graph *graph = graph_of(
+        E4M3_HEADER "%0 = embed() e : tokens 16\n"
+                    "%1 = slice(%0) : tokens 4 {begin=0 cols=4}\n"
+                    "kv_append(%1, %1) {heads=1 k_dim=4 v_dim=4 cache=0 layer=0}\n"
+                    "%2 = attention(%0)" ATTEND "%3 = linear(%2) p : tokens 16\n" /* static */
+                    "%4 = attention(%3)" ATTEND "%5 = linear(%4) t : tokens 16\n" /* by token */
+                    "%6 = attention(%5)" ATTEND "%7 = linear(%6) p : tokens 16\n"
+                    "%8 = linear(%6) q : tokens 16\n" /* another scale */
+                    "%9 = add(%7, %8) : tokens 16\n"
+                    "%10 = gather(%9) : outputs 16\noutput %10\n");
+    spey_memplan *plan = plan_of(graph, &rounding);
+    for (int v = 0; v < graph->n_values; v++)
+        if ((plan->values[v].width == SPEY_WIDTH_E4M3) != (v == 2))
+            fail_msg("%%%d is %s", v, v == 2 ? "not rounded" : "rounded");
+    spey_memplan_free(plan);
+    spey_graph_free(graph);
+}
+
 /* A norm's rows of 64 bytes and 10 scales; then the checker meets a plan in which something lies over the scales. */
 static void scales_have_a_place_of_their_own(void **state)
 {
@@ -422,6 +447,7 @@ int main(void)
         cmocka_unit_test(what_only_products_read_is_rounded_once),
         cmocka_unit_test(what_only_e4m3_products_read_is_rounded_for_them),
         cmocka_unit_test(what_a_product_reads_outlives_the_glu_of_its_halves),
+        cmocka_unit_test(attention_rounds_by_a_static_scale_alone),
         cmocka_unit_test(scales_have_a_place_of_their_own),
         cmocka_unit_test(rows_begin_at_64_bytes),
         cmocka_unit_test(a_planned_arena_does_not_change_the_numbers),

@@ -31,6 +31,18 @@ static inline attention_problem attention_problem_of(const spey_attention_args *
     return p;
 }
 
+/* Outputs are as activations are, or of E4M3. */
+static inline bool writes_output(const spey_attention_args *a)
+{
+    return a->out_dtype == a->dtype || a->out_dtype == SPEY_E4M3;
+}
+
+/* What an output is divided by on its way out. */
+static __device__ __forceinline__ float output_scale(const spey_attention_args &a)
+{
+    return a.out_dtype == SPEY_E4M3 ? *a.out_scale : 1.0f;
+}
+
 /* The tokens that the token at cache index `index` sees: [begin, end). */
 static __device__ __forceinline__ int first_visible(const spey_attention_args &a, int index)
 {

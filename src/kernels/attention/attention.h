@@ -2,7 +2,7 @@
  * included (they were appended before).
  *
  *   q    [rows, n_heads * k_dim] F32 (devices: also BF16/F16), pitch in elements
- *   out  [rows, n_heads * v_dim], same dtype; may not overlap q
+ *   out  [rows, n_heads * v_dim], pitch in elements; may not overlap q
  * Query head h reads KV head h / (n_heads / n_kv_heads). A token at cache index i sees indices j <= i, and with
  * window > 0 only j > i - window. Scores: s = scale · q·k; softcap > 0: s = softcap · tanh(s / softcap);
  * alibi_slopes != NULL: s += slope[h] · (j - i); relative.bias != NULL: s += bias[bucket(j - i)][h] (relative.h);
@@ -42,8 +42,9 @@ typedef struct spey_attention_args {
     int64_t q_pitch;
     void *out;
     int64_t out_pitch;
-    spey_dtype dtype;     /* of q */
-    spey_dtype out_dtype; /* dtype, or (CPU) BF16 */
+    spey_dtype dtype;       /* of q */
+    spey_dtype out_dtype;   /* dtype, or BF16 (CPU) or E4M3 (devices) */
+    const float *out_scale; /* of E4M3: out = E4M3(value / *out_scale), as tensor/quant.h says */
     spey_precision precision;
     spey_kv_view kv;
     int64_t seqs_max; /* largest n_seqs and cache length that will come: sizes the workspace */

@@ -8,8 +8,9 @@
 static bool supports(const void *args)
 {
     const spey_attention_args *a = args;
-    return spey_is_float16_or_32(a->dtype) && spey_is_float16_or_32(a->out_dtype) &&
-           spey_kv_is_known(a->kv.dtype) && a->v_dim <= SPEY_HEAD_DIM_MAX;
+    const bool writes = spey_is_float16_or_32(a->out_dtype) || a->out_dtype == SPEY_E4M3;
+    return spey_is_float16_or_32(a->dtype) && writes && spey_kv_is_known(a->kv.dtype) &&
+           a->v_dim <= SPEY_HEAD_DIM_MAX;
 }
 
 /* For a key `ahead` tokens after the query. */
@@ -56,8 +57,15 @@ static void attend(const spey_attention_args *a, int64_t r, int64_t h)
         for (int64_t d = 0; d < a->v_dim; d++)
             out[d] += p * factor * spey_kv_element(v, a->kv.dtype, d);
     }
-    for (int64_t d = 0; d < a->v_dim; d++)
-        spey_store(a->out, a->out_dtype, r * a->out_pitch + h * a->v_dim + d, out[d] / sum);
+    spey_e4m3_scale scale = { 1, 1 };
+    if (a->out_dtype == SPEY_E4M3) scale = (spey_e4m3_scale){ *a->out_scale, 1 / *a->out_scale };
+    for (int64_t d = 0; d < a->v_dim; d++) {
+        const int64_t at = r * a->out_pitch + h * a->v_dim + d;
+        if (a->out_dtype == SPEY_E4M3)
+            spey_store_e4m3(a->out, at, out[d] / sum, scale);
+        else
+            spey_store(a->out, a->out_dtype, at, out[d] / sum);
+    }
 }
 
 static void run(const void *args, const spey_lane *lane)

@@ -94,7 +94,7 @@ static inline bool supports_mma(const spey_attention_args *a, int element_bytes,
 {
     const spey_kv_view &kv = a->kv;
     if (a->dtype != SPEY_F16 && a->dtype != SPEY_BF16) return false;
-    if (a->out_dtype != a->dtype) return false;
+    if (!writes_output(a)) return false;
     if (a->relative.bias || a->scale <= 0.0f || a->precision != SPEY_PRECISION_16) return false;
     const int64_t bytes = kv.block_bytes | kv.k_offset | kv.v_offset | kv.k_head_bytes |
                           kv.v_head_bytes | kv.k_token_bytes | kv.v_token_bytes |

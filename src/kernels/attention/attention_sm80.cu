@@ -10,6 +10,7 @@
 #include "kernels/cuda/e4m3.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/round_e4m3.cuh"
 
 enum { THREADS = 128, V_STEPS = SPEY_HEAD_DIM_MAX / THREADS };
 
@@ -26,6 +27,8 @@ static __device__ __forceinline__ void store_float(void *p, int64_t i, spey_dtyp
         from_f32(x, &static_cast<__half *>(p)[i]);
     else if (dtype == SPEY_BF16)
         from_f32(x, &static_cast<__nv_bfloat16 *>(p)[i]);
+    else if (dtype == SPEY_E4M3)
+        static_cast<uint8_t *>(p)[i] = static_cast<uint8_t>(round_pair(x, 0.0f));
     else
         static_cast<float *>(p)[i] = x;
 }
@@ -182,12 +185,12 @@ static __global__ void __launch_bounds__(THREADS, 4)
         total = fmaf(total, own, expf(sink - new_max));
     }
     /* A row that sees nothing, as the padding of a captured step, is zero. */
-    const float inverse = total > 0.0f ? own / total : 0.0f;
+    const float inverse = total > 0.0f ? own / (total * output_scale(a)) : 0.0f;
 #pragma unroll
     for (int i = 0; i < V_STEPS; i++) {
         const int d = i * THREADS + t;
         if (d < v_dim)
-            store_float(a.out, r * a.out_pitch + h * v_dim + d, a.dtype, sums[i] * inverse);
+            store_float(a.out, r * a.out_pitch + h * v_dim + d, a.out_dtype, sums[i] * inverse);
     }
 }
 
@@ -220,7 +223,7 @@ static bool is_kv(spey_dtype dtype)
 static bool supports(const void *args)
 {
     const spey_attention_args *a = static_cast<const spey_attention_args *>(args);
-    return is_float(a->dtype) && a->out_dtype == a->dtype && is_kv(a->kv.dtype) &&
+    return is_float(a->dtype) && writes_output(a) && is_kv(a->kv.dtype) &&
            a->k_dim <= SPEY_HEAD_DIM_MAX && a->v_dim <= SPEY_HEAD_DIM_MAX &&
            a->n_heads <= UINT16_MAX && a->rows <= INT32_MAX;
 }

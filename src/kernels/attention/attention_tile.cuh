@@ -10,6 +10,7 @@
 #define SPEY_KERNELS_ATTENTION_ATTENTION_TILE_CUH
 
 #include "kernels/attention/attention_copy.cuh"
+#include "kernels/cuda/round_e4m3.cuh"
 
 #define LOG2_E 1.4426950408889634f
 
@@ -273,29 +274,32 @@ weigh_strip(float o[MT][X::D / 8][4], const float s[MT][8][4], int strip, uint32
 
 /* ---- results ---- */
 
-/* Maximum (as an exponent of 2) and sum of a row, the sink included, give the factor of its output. A row that sees
- * nothing, as the padding of a captured step, is zero. */
+/* Maximum (as an exponent of 2) and sum of a row, the sink included, give the factor of its output, the division by
+ * the output's own scale included. A row that sees nothing, as the padding of a captured step, is zero. */
 static __device__ __forceinline__ float finish_row(const spey_attention_args &a, int64_t head,
                                                    float max, float sum)
 {
     float own = 1.0f, scale = 1.0f;
-    if (a.kv.v_scale)
-        scale = a.kv.v_scale[static_cast<int>(head) / static_cast<int>(a.n_heads / a.n_kv_heads)];
+    const int group = static_cast<int>(a.n_heads) / static_cast<int>(a.n_kv_heads);
+    if (a.kv.v_scale) scale = a.kv.v_scale[static_cast<int>(head) / group];
     if (a.sinks) {
         const float sink = a.sinks[head] * LOG2_E, larger = fmaxf(max, sink);
         own = exp2_fast(max - larger);
         sum = fmaf(sum, own, exp2_fast(sink - larger));
     }
-    return sum > 0.0f ? own / sum * scale : 0.0f;
+    return sum > 0.0f ? own / (sum * output_scale(a)) * scale : 0.0f;
 }
 
 /* Two neighbouring elements of the output. */
 static __device__ __forceinline__ void store2(const spey_attention_args &a, int64_t at, float low,
                                               float high)
 {
-    const bool half = a.dtype == SPEY_F16;
-    static_cast<uint32_t *>(a.out)[at / 2] =
-        half ? pack2(low, high, __half()) : pack2(low, high, __nv_bfloat16());
+    const bool half = a.out_dtype == SPEY_F16;
+    if (a.out_dtype == SPEY_E4M3)
+        static_cast<uint16_t *>(a.out)[at / 2] = static_cast<uint16_t>(round_pair(low, high));
+    else
+        static_cast<uint32_t *>(a.out)[at / 2] =
+            half ? pack2(low, high, __half()) : pack2(low, high, __nv_bfloat16());
 }
 
 #endif

@@ -120,17 +120,29 @@ static __device__ __forceinline__ uint4 transpose_quad(const uint32_t pairs[4])
     return upper ? make_uint4(low, high, x[2], x[3]) : make_uint4(x[0], x[1], low, high);
 }
 
-/* Two elements of the output, whose type is that of the products unless they are widened. */
-template <typename X>
+/* Two elements of the output: of E4M3 (two bytes), or of 16 bits as the products are, unless those are widened. */
+template <typename X, bool E4M3>
 static __device__ __forceinline__ uint32_t pack_result(const spey_attention_args &a, float low,
                                                        float high)
 {
+    if (E4M3) return round_pair(low, high);
     if (X::WIDENS && a.dtype == SPEY_BF16) return pack2(low, high, __nv_bfloat16());
     return pack2(low, high, typename X::T());
 }
 
-/* A row's output, in chunks of 16 bytes: tile by tile four stores of its quad are 64 bytes. */
-template <typename X>
+/* Four such pairs. */
+template <bool E4M3>
+static __device__ __forceinline__ void store_chunk(void *out, int64_t at, uint4 chunk)
+{
+    if (E4M3)
+        *reinterpret_cast<uint2 *>(static_cast<uint8_t *>(out) + at) =
+            make_uint2(chunk.x | chunk.y << 16, chunk.z | chunk.w << 16);
+    else
+        *reinterpret_cast<uint4 *>(static_cast<uint16_t *>(out) + at) = chunk;
+}
+
+/* A row's output: tile by tile four stores of its quad are 32 elements. */
+template <typename X, bool E4M3>
 static __device__ __forceinline__ void consumer_results(const attention_problem &p, int group,
                                                         const wgmma_item &item, int consumer,
                                                         const float (&o)[X::PARTS][X::O_TILES][4],
@@ -144,20 +156,19 @@ static __device__ __forceinline__ void consumer_results(const attention_problem 
         const row_place place = place_of_row(item, group, row);
         const float scale = finish_row(p.a, place.head, state.max[half] * factor, sum);
         const int64_t token = item.rows.first_token - item.rows.past + place.index;
-        uint16_t *out = static_cast<uint16_t *>(p.a.out) + token * p.a.out_pitch +
-                        int64_t{ place.head } * v_dim;
+        const int64_t out = token * p.a.out_pitch + int64_t{ place.head } * v_dim;
 #pragma unroll
         for (int n = 0; n < X::D / 8; n += 4) {
             uint32_t pairs[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float *pair = &o[(n + i) / X::O_TILES][(n + i) % X::O_TILES][2 * half];
-                pairs[i] = pack_result<X>(p.a, pair[0] * scale, pair[1] * scale);
+                pairs[i] = pack_result<X, E4M3>(p.a, pair[0] * scale, pair[1] * scale);
             }
             const uint4 chunk = transpose_quad(pairs);
             const int d = (n + static_cast<int>(threadIdx.x) % 4) * 8;
             if (item.rows.row + row < item.rows.n_rows && d < v_dim)
-                *reinterpret_cast<uint4 *>(out + d) = chunk;
+                store_chunk<E4M3>(p.a.out, out + d, chunk);
         }
     }
 }
@@ -168,6 +179,16 @@ template <typename X> struct consumer_sums {
     uint32_t weights[X::TOKENS / 16][4];
     consumer_state state;
 };
+
+/* As release, unless the item's one tile is for the next one, too. (constexpr: even a condition that is always false
+ * costs the others' loop its uniform registers.) */
+template <typename X>
+static __device__ __forceinline__ void release_tile(const wgmma_item &item, uint32_t barrier)
+{
+    if constexpr (X::BUNDLES)
+        if (item.kept) return;
+    release(barrier);
+}
 
 /* Begins the scores of an item's first tile, the nth of all. Behind the last item the products mean nothing. */
 template <typename X>
@@ -192,7 +213,7 @@ static __device__ __forceinline__ void consume_tiles(const attention_problem &p,
 {
     using S = wgmma_shared<X>;
     const int last = item.tile, tiles = item.tiles;
-    release(shared.empty(false, *n));
+    release_tile<X>(item, shared.empty(false, *n));
     if (tiles == 1) release(shared.q_empty(nth));
     weigh_scores<X>(p, group, item, consumer, factor, last, x->s, &x->state);
     pack_weights<X>(x->weights, x->s);
@@ -223,7 +244,7 @@ static __device__ __forceinline__ void consume_tiles(const attention_problem &p,
 }
 
 /* While an item's last outputs are computed and written, the next one's first scores are. */
-template <typename X>
+template <typename X, bool E4M3>
 static __device__ __forceinline__ void
 consume(const attention_problem &p, const attention_plan &plan, const wgmma_shared<X> &shared,
         const wgmma_item slots[ITEM_SLOTS], int consumer)
@@ -242,17 +263,20 @@ consume(const attention_problem &p, const attention_plan &plan, const wgmma_shar
         for (int i = 0; i < X::PARTS * X::O_TILES * 4; i++)
             x.o[i / 4 / X::O_TILES][i / 4 % X::O_TILES][i % 4] = 0.0f;
         consume_tiles<X>(p, plan.group, item, items, shared, consumer, factor, &n, &x);
+        const uint32_t last = n - 1;              /* its last tile */
+        if constexpr (X::BUNDLES) n -= item.kept; /* the next item begins with the same tile */
         begin_item<X>(slots, items + 1, shared, consumer, n, &x);
         wgmma_wait<1>();
         hold_sums<X>(x.o);
-        release(shared.empty(true, n - 1));
-        consumer_results<X>(p, plan.group, item, consumer, x.o, x.state, factor);
+        release_tile<X>(item, shared.empty(true, last));
+        consumer_results<X, E4M3>(p, plan.group, item, consumer, x.o, x.state, factor);
     }
 }
 
-template <typename X>
+/* E4M3: what it writes. */
+template <typename X, bool E4M3>
 static __global__ void __launch_bounds__(WGMMA_THREADS, 1)
-    attend_prefill_wgmma(const attention_problem p, const attention_plan plan)
+    attend_prefill_wgmma(const attention_problem p, const attention_plan plan, const int bundle)
 {
     extern __shared__ __align__(1024) uint8_t dynamic[];
     __shared__ wgmma_item slots[ITEM_SLOTS];
@@ -267,13 +291,13 @@ static __global__ void __launch_bounds__(WGMMA_THREADS, 1)
     if (warpgroup == 0) {
         fewer_registers<PRODUCER_REGISTERS>();
         if constexpr (X::WIDENS)
-            produce_widened<X>(p, plan, shared, slots);
+            produce_widened<X>(p, plan, bundle, shared, slots);
         else
             produce<X>(p, plan, shared, slots);
     } else {
         more_registers<CONSUMER_REGISTERS>();
         wait_for_others();
-        consume<X>(p, plan, shared, slots, warpgroup - 1);
+        consume<X, E4M3>(p, plan, shared, slots, warpgroup - 1);
     }
 }
 

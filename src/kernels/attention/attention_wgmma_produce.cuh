@@ -27,6 +27,7 @@ template <typename T_, int D_, bool WIDENS_> struct wgmma_traits {
     static constexpr bool WIDENS = WIDENS_;
     static constexpr int D = D_, TOKENS = D <= 128 ? 128 : 64, STAGES = 2, CHUNKS = D / 8;
     static constexpr int Q_STAGES = D <= 128 ? 2 : 1;
+    static constexpr bool BUNDLES = WIDENS && Q_STAGES > 1; /* items take a tile together */
     static constexpr int PARTS = D <= 128 ? 1 : 2; /* of the output, as wide as an instruction */
     static constexpr int S_TILES = TOKENS / 8, O_TILES = D / 8 / PARTS;
     static constexpr int Q = WGMMA_ROWS * D * 2, TILE = TOKENS * D * 2, RAW = TOKENS * D;
@@ -105,6 +106,8 @@ struct wgmma_item {
     int cache_len;
     cache_range range;
     int tile, tiles; /* the last tile, and how many; -1: there are no more items */
+    bool fresh,
+        kept; /* its tiles are not those of the item before; and are those of the next one */
     struct {
         int begin, end;
     } all[CONSUMERS]; /* what all rows of a consumer see */
@@ -115,35 +118,81 @@ static __device__ __forceinline__ int row_index(const prefill_item &item, int gr
     return item.past + min(item.row + row, item.n_rows - 1) / group;
 }
 
-/* CTAs take items by turns, in every other round from the other end: the long ones come first. */
+/* How many items of a sequence and a KV head are taken together: those that see one tile have the same one. */
 template <typename X>
-static __device__ __forceinline__ wgmma_item next_item(const attention_problem &p,
-                                                       const attention_plan &plan,
-                                                       item_cursor *cursor, int *round)
+static __device__ __forceinline__ int bundle_of(const attention_problem &p, int bundle, int seq)
+{
+    const int len = p.cache_len[seq];
+    const bool one = len <= X::TOKENS && (p.a.window == 0 || len <= p.a.window);
+    return one ? bundle : 1;
+}
+
+/* What the rows of an item see; its sequence, KV head, rows and cache_len are there. */
+template <typename X>
+static __device__ __forceinline__ void find_range(const attention_problem &p,
+                                                  const attention_plan &plan, wgmma_item *item)
+{
+    int begin = 0, end = 0;
+#pragma unroll
+    for (int i = 0; i < CONSUMERS; i++) {
+        const warp_view view = view_of(
+            p, row_index(item->rows, plan.group, i * CONSUMER_ROWS),
+            row_index(item->rows, plan.group, (i + 1) * CONSUMER_ROWS - 1), item->cache_len);
+        item->all[i] = { view.all_begin, view.all_end };
+        if (i == 0) begin = view.some_begin;
+        end = view.some_end;
+    }
+    item->range = { item->rows.seq, item->rows.kv_head, begin, end };
+    item->tile = end > begin ? (end - 1) / X::TOKENS : 0;
+    item->tiles = end > begin ? item->tile - begin / X::TOKENS + 1 : 1;
+}
+
+/* CTAs take bundles by turns, in every other round from the other end: the long ones come first. *left: items of the
+ * bundle behind this one. */
+template <typename X>
+static __device__ __forceinline__ wgmma_item first_item(const attention_problem &p,
+                                                        const attention_plan &plan, int bundle,
+                                                        item_cursor *cursor, int *round, int *left)
 {
     const int ctas = static_cast<int>(gridDim.x), cta = static_cast<int>(blockIdx.x);
     const int nth = *round * ctas + (*round % 2 ? ctas - 1 - cta : cta);
-    const auto count = [&](int seq) { return prefill_items<WGMMA_ROWS>(p, plan, seq); };
+    const int kv_heads = static_cast<int>(p.a.n_kv_heads);
+    const auto count = [&](int seq) {
+        const int items = prefill_items<WGMMA_ROWS>(p, plan, seq);
+        if (!X::BUNDLES || items == 0) return items;
+        const int each = bundle_of<X>(p, bundle, seq);
+        return (items / kv_heads + each - 1) / each * kv_heads;
+    };
     int seq, inside;
     wgmma_item item;
     item.tiles = -1;
     *round += 1;
     if (!find_item<PREFILL_SEQS_EACH>(cursor, p.n_seqs, nth, count, &seq, &inside)) return item;
+    int each = 1;
+    if constexpr (X::BUNDLES) {
+        const int nth_each = inside / kv_heads;
+        each = bundle_of<X>(p, bundle, seq);
+        inside += nth_each * (each - 1) * kv_heads;
+    }
     item.rows = prefill_item_at<WGMMA_ROWS>(p, plan, seq, inside);
     item.cache_len = p.cache_len[seq];
-    int begin = 0, end = 0;
-#pragma unroll
-    for (int i = 0; i < CONSUMERS; i++) {
-        const warp_view view =
-            view_of(p, row_index(item.rows, plan.group, i * CONSUMER_ROWS),
-                    row_index(item.rows, plan.group, (i + 1) * CONSUMER_ROWS - 1), item.cache_len);
-        item.all[i] = { view.all_begin, view.all_end };
-        if (i == 0) begin = view.some_begin;
-        end = view.some_end;
-    }
-    item.range = { seq, item.rows.kv_head, begin, end };
-    item.tile = end > begin ? (end - 1) / X::TOKENS : 0;
-    item.tiles = end > begin ? item.tile - begin / X::TOKENS + 1 : 1;
+    find_range<X>(p, plan, &item);
+    *left = min(each - 1, item.rows.row / WGMMA_ROWS);
+    item.fresh = true;
+    item.kept = *left > 0;
+    return item;
+}
+
+/* The rows before those of `item`, which it keeps its tile for. */
+template <typename X>
+static __device__ __forceinline__ wgmma_item item_behind(const attention_problem &p,
+                                                         const attention_plan &plan,
+                                                         wgmma_item item, bool kept)
+{
+    item.rows.row -= WGMMA_ROWS;
+    find_range<X>(p, plan, &item);
+    item.fresh = false;
+    item.kept = kept;
     return item;
 }
 
@@ -245,23 +294,28 @@ static __device__ __forceinline__ void produce_tiles(const attention_problem &p,
 /* Finds items, each into its slot. That is written when the Q of the item before it may be: then one more may still be
  * consumed, and results of another one be written. */
 template <typename X> struct item_finder {
+    int bundle; /* most items that are taken together */
     item_cursor cursor;
     uint32_t found;
-    int round;
+    int round, left; /* left: of the bundle */
 
     __device__ __forceinline__ void find(const attention_problem &p, const attention_plan &plan,
                                          wgmma_item slots[ITEM_SLOTS])
     {
-        const wgmma_item item = next_item<X>(p, plan, &cursor, &round);
+        wgmma_item item;
+        if (X::BUNDLES && left > 0)
+            item = item_behind<X>(p, plan, slots[(found - 1) % ITEM_SLOTS], --left > 0);
+        else
+            item = first_item<X>(p, plan, bundle, &cursor, &round, &left);
         if (threadIdx.x == 0) slots[found % ITEM_SLOTS] = item;
         named_sync(PRODUCER_BARRIER, WARPGROUP_THREADS);
         found++;
     }
 };
 
-template <typename X> static __device__ __forceinline__ item_finder<X> no_items_found()
+template <typename X> static __device__ __forceinline__ item_finder<X> no_items_found(int bundle)
 {
-    return { no_items(), 0, 0 };
+    return { bundle, no_items(), 0, 0, 0 };
 }
 
 template <typename X>
@@ -270,7 +324,7 @@ produce(const attention_problem &p, const attention_plan &plan, const wgmma_shar
         wgmma_item slots[ITEM_SLOTS])
 {
     using S = wgmma_shared<X>;
-    item_finder<X> finder = no_items_found<X>();
+    item_finder<X> finder = no_items_found<X>(1);
     uint32_t n = 0;
     const auto find = [&]() { finder.find(p, plan, slots); };
     find();

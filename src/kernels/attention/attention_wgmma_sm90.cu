@@ -9,12 +9,30 @@
  * overlap   A consumer starts the scores of the next tile and the output of the last one together, then weighs the scores
  *           while the output is computed, and the other consumer's products lie under it. The first scores of
  *           the next item are computed while an item's output is written; its Q was there before (heads to 128).
+ *           Items of a short prompt that see one tile alone, the same one, are taken together, and the tile is kept.
  * bound by  wgmma, and for short prompts by the ends of items.
  * bits      A token's bits depend on its own cache alone, but a decoded token gets others: the row varies. */
 #include "kernels/attention/attention_rows.cuh"
 #include "kernels/attention/attention_wgmma.cuh"
 
-template <typename X> static void launch(const spey_attention_args *a, const spey_lane *lane)
+/* Heads beyond ROUNDED_DIM_MAX of a 16-bit cache leave no registers to write E4M3. */
+enum { BUNDLE_MAX = 8, ROUNDED_DIM_MAX = 128 };
+
+/* Items that a CTA takes together when they see the same tile: few tiles are brought then, but all CTAs should have as
+ * much to do. An item costs about as much as a tile. */
+static int bundle_of_items(int64_t items, int ctas)
+{
+    int best = 1;
+    const auto cost = [&](int bundle) {
+        return (items + int64_t{ bundle } * ctas - 1) / (int64_t{ bundle } * ctas) * (bundle + 1);
+    };
+    for (int bundle = 2; bundle <= BUNDLE_MAX; bundle *= 2)
+        if (cost(bundle) < cost(best)) best = bundle;
+    return best;
+}
+
+template <typename X, bool E4M3>
+static void launch_as(const spey_attention_args *a, const spey_lane *lane)
 {
     const spey_device *device = spey_cuda_device(lane);
     attention_plan plan = plan_of(a);
@@ -23,11 +41,21 @@ template <typename X> static void launch(const spey_attention_args *a, const spe
     if (!plan.no_decode && !X::WIDENS) spey_attention_mma_decode(a, lane);
     if (plan.all_decode) return;
     const int64_t tiles = a->rows * plan.group / WGMMA_ROWS + a->batch->n_seqs;
+    const int64_t items =
+        (a->rows - a->batch->n_seqs) * plan.group / WGMMA_ROWS * a->n_kv_heads; /* about */
     const unsigned grid = least_of(tiles * a->n_kv_heads, device->sms);
-    cudaFuncSetAttribute(attend_prefill_wgmma<X>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    cudaFuncSetAttribute(attend_prefill_wgmma<X, E4M3>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          X::BYTES);
-    launch_early(device, { dim3(grid), dim3(WGMMA_THREADS), X::BYTES }, attend_prefill_wgmma<X>,
-                 attention_problem_of(a), plan);
+    launch_early(device, { dim3(grid), dim3(WGMMA_THREADS), X::BYTES },
+                 attend_prefill_wgmma<X, E4M3>, attention_problem_of(a), plan,
+                 bundle_of_items(items, device->sms));
+}
+
+template <typename X> static void launch(const spey_attention_args *a, const spey_lane *lane)
+{
+    if constexpr (X::WIDENS || X::D <= ROUNDED_DIM_MAX)
+        if (a->out_dtype == SPEY_E4M3) return launch_as<X, true>(a, lane);
+    launch_as<X, false>(a, lane);
 }
 
 template <typename T, bool WIDENS>
@@ -43,6 +71,8 @@ static bool supports(const void *args)
 {
     const spey_attention_args *a = static_cast<const spey_attention_args *>(args);
     const bool widens = a->kv.dtype == SPEY_E4M3;
+    const bool narrow = a->k_dim <= ROUNDED_DIM_MAX && a->v_dim <= ROUNDED_DIM_MAX;
+    if (a->out_dtype == SPEY_E4M3 && !widens && !narrow) return false;
     return (a->kv.dtype == a->dtype || widens) && supports_mma(a, widens ? 1 : 2, 256, 256) &&
            a->softcap == 0.0f && !a->alibi_slopes && is_hopper();
 }

@@ -1,6 +1,6 @@
 /* The producer of attention on Hopper's tensor cores over a cache of E4M3. attention_wgmma_sm90.cu explains it.
  *
- * Of each item it brings units: Q, then tiles of K and V in the order in which consumers need them. A unit is fetched
+ * Of each item it brings units: Q, then (unless the item before kept them) tiles of K and V in the order in which consumers need them. A unit is fetched
  * (cp.async) while the two before it are widened to F16: Q where it lies, tiles from a place of their own into panels. A
  * thread widens what it has fetched itself, so that nobody waits for others. */
 #ifndef SPEY_KERNELS_ATTENTION_ATTENTION_WGMMA_WIDEN_CUH
@@ -55,8 +55,8 @@ template <typename X> struct raw_place {
 /* A tile of K or V as it is; tokens outside of the range become zeros, unread. */
 template <typename X>
 static __device__ __forceinline__ void fetch_tile(uint32_t to, const attention_problem &p,
-                                                  const cache_range &range, int tile,
-                                                  const strip_places &places, bool is_v)
+                                                  cache_range range, int tile, strip_places places,
+                                                  bool is_v)
 {
     constexpr int PASS = raw_place<X>::PASS;
     const raw_place<X> place;
@@ -77,6 +77,37 @@ static __device__ __forceinline__ void fetch_tile(uint32_t to, const attention_p
     }
 }
 
+/* Where a row of an item has its query. */
+static __device__ __forceinline__ const uint16_t *
+query_at(const attention_problem &p, const attention_plan &plan, const prefill_item &item, int at)
+{
+    const int token = at / plan.group, head = item.kv_head * plan.group + at - token * plan.group;
+    return static_cast<const uint16_t *>(p.a.q) + (item.first_token + token) * p.a.q_pitch +
+           head * p.a.k_dim;
+}
+
+/* As copy_query_panels. Heads of a group are mostly so many that a thread meets one of them alone: then it divides once. */
+template <typename X>
+static __device__ __forceinline__ void fetch_queries(uint32_t to, const attention_problem &p,
+                                                     const attention_plan &plan,
+                                                     const prefill_item &item)
+{
+    constexpr int PASS = WARPGROUP_THREADS / X::CHUNKS;
+    const int thread = threadIdx.x % WARPGROUP_THREADS, chunk = thread % X::CHUNKS;
+    const int first = thread / X::CHUNKS, first_at = item.row + first;
+    const int rows = chunk < static_cast<int>(p.a.k_dim) / 8 ? item.n_rows - item.row : 0;
+    const bool one_head = PASS % plan.group == 0;
+    const int64_t step = one_head ? PASS / plan.group * p.a.q_pitch : 0;
+    const uint16_t *q = query_at(p, plan, item, min(first_at, item.n_rows - 1)) + chunk * 8;
+#pragma unroll 4
+    for (int row = first; row < WGMMA_ROWS; row += PASS) {
+        if (!one_head)
+            q = query_at(p, plan, item, min(item.row + row, item.n_rows - 1)) + chunk * 8;
+        copy_async16(to + panel_place(WGMMA_ROWS, row, chunk), q, row < rows);
+        q += step;
+    }
+}
+
 static __device__ __forceinline__ uint4 widen_eight(uint32_t low, uint32_t high)
 {
     return make_uint4(widen_e4m3(low, 0x10), widen_e4m3(low, 0x32), widen_e4m3(high, 0x10),
@@ -92,11 +123,28 @@ template <typename X> static __device__ __forceinline__ void widen_tile(uint32_t
     const uint32_t high = to + panel_place(X::TOKENS, place.row, 2 * place.chunk + 1);
     from += threadIdx.x % WARPGROUP_THREADS * 16;
 #pragma unroll
-    for (int i = 0; i < X::TOKENS / PASS; i++) {
-        const uint4 x = load_shared4(from + i * WARPGROUP_THREADS * 16);
-        store_shared4(low + i * PASS * PANEL_ROW_BYTES, widen_eight(x.x, x.y));
-        store_shared4(high + i * PASS * PANEL_ROW_BYTES, widen_eight(x.z, x.w));
+    for (int first = 0; first < X::TOKENS / PASS; first += 4) {
+        uint4 x[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x[i] = load_shared4(from + (first + i) * WARPGROUP_THREADS * 16);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const uint32_t at = (first + i) * PASS * PANEL_ROW_BYTES;
+            store_shared4(low + at, widen_eight(x[i].x, x[i].y));
+            store_shared4(high + at, widen_eight(x[i].z, x[i].w));
+        }
     }
+}
+
+/* Two numbers of BF16 as F16; those that it cannot hold become its largest. */
+static __device__ __forceinline__ uint32_t half_pair(uint32_t pair)
+{
+    uint32_t x;
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;"
+        : "=r"(x)
+        : "f"(__uint_as_float(pair & 0xffff0000u)), "f"(__uint_as_float(pair << 16)));
+    return x;
 }
 
 /* What this thread copied of Q, BF16, becomes F16. */
@@ -104,14 +152,17 @@ template <typename X> static __device__ __forceinline__ void convert_queries(uin
 {
     constexpr int PASS = WARPGROUP_THREADS / X::CHUNKS;
     const int thread = threadIdx.x % WARPGROUP_THREADS, chunk = thread % X::CHUNKS;
-#pragma unroll 4
-    for (int row = thread / X::CHUNKS; row < WGMMA_ROWS; row += PASS) {
-        const uint32_t at = q + panel_place(WGMMA_ROWS, row, chunk);
-        const uint4 x = load_shared4(at);
-        store_shared4(at, make_uint4(convert_pair(x.x, SPEY_BF16, __half()),
-                                     convert_pair(x.y, SPEY_BF16, __half()),
-                                     convert_pair(x.z, SPEY_BF16, __half()),
-                                     convert_pair(x.w, SPEY_BF16, __half())));
+#pragma unroll 1
+    for (int first = thread / X::CHUNKS; first < WGMMA_ROWS; first += 4 * PASS) {
+        uint4 x[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x[i] = load_shared4(q + panel_place(WGMMA_ROWS, first + i * PASS, chunk));
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            store_shared4(q + panel_place(WGMMA_ROWS, first + i * PASS, chunk),
+                          make_uint4(half_pair(x[i].x), half_pair(x[i].y), half_pair(x[i].z),
+                                     half_pair(x[i].w)));
     }
 }
 
@@ -133,9 +184,9 @@ fetch_unit(const attention_problem &p, const attention_plan &plan, const wgmma_s
     if (tiles >= 0) {
         const item_unit unit = unit_at(f->at.unit, tiles);
         if (unit.tile < 0) {
-            f->k = find_strips<X>(p, item.range, item.tile);
+            if (item.fresh) f->k = find_strips<X>(p, item.range, item.tile);
             barrier_wait(shared.q_empty(f->at.item), wgmma_shared<X>::q_phase(f->at.item) ^ 1);
-            copy_query_panels<X>(shared.q(f->at.item), p, plan, item.rows);
+            fetch_queries<X>(shared.q(f->at.item), p, plan, item.rows);
             f->finder.find(p, plan, slots);
         } else {
             const strip_places places = { unit.is_v ? f->v.block : f->k.block,
@@ -149,7 +200,7 @@ fetch_unit(const attention_problem &p, const attention_plan &plan, const wgmma_s
             f->v = f->k;
             if (next < tiles) f->k = find_strips<X>(p, item.range, item.tile - next);
         }
-        f->at.next(tiles);
+        f->at.next(item.fresh ? tiles : 0);
     }
     copy_commit();
 }
@@ -162,6 +213,7 @@ widen_unit(const attention_problem &p, const wgmma_shared<X> &shared,
 {
     using S = wgmma_shared<X>;
     const int tiles = slots[at->item % ITEM_SLOTS].tiles;
+    const bool fresh = slots[at->item % ITEM_SLOTS].fresh;
     const item_unit unit = unit_at(at->unit, tiles);
     copy_wait<1>();
     if (unit.tile < 0) {
@@ -180,17 +232,17 @@ widen_unit(const attention_problem &p, const wgmma_shared<X> &shared,
         fence_for_wgmma();
         barrier_arrive(shared.full(unit.is_v, n));
     }
-    at->next(tiles);
+    at->next(fresh ? tiles : 0);
     return true;
 }
 
 template <typename X>
 static __device__ __forceinline__ void
-produce_widened(const attention_problem &p, const attention_plan &plan,
+produce_widened(const attention_problem &p, const attention_plan &plan, int bundle,
                 const wgmma_shared<X> &shared, wgmma_item slots[ITEM_SLOTS])
 {
     unit_cursor at = { 0, 0, 0, 0 };
-    unit_fetcher<X> fetcher = { at, no_items_found<X>(), {}, {} };
+    unit_fetcher<X> fetcher = { at, no_items_found<X>(bundle), {}, {} };
     fetcher.finder.find(p, plan, slots);
     wait_for_others();
     for (int fetched = 0;; fetched++) {
