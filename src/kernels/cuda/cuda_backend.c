@@ -132,13 +132,23 @@ static void device_info(const spey_device *device, spey_device_info *out)
 
 /* ---- running ---- */
 
+/* What is wrong with the device when a library, which has words of its own for it, failed. */
+static cudaError_t error_behind(spey_device *device)
+{
+    cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess && !device->capturing) error = cudaStreamQuery(device->stream);
+    cudaGetLastError();
+    return error;
+}
+
 /* What this step left behind: a row's own refusal, or a launch that the runtime refused. */
 static spey_status check_step(spey_device *device, const spey_step *step)
 {
     spey_status failed = device->failed;
     if (failed != SPEY_OK) {
         device->failed = SPEY_OK;
-        cudaGetLastError();
+        cudaError_t behind = error_behind(device);
+        if (is_lost(behind)) return spey_cuda_failed(behind, step->kernel->name);
         return spey_cuda_host->fail(failed, "cuda: %s: %s", step->kernel->name, device->failure);
     }
     cudaError_t error = cudaGetLastError();
