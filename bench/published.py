@@ -19,7 +19,7 @@ FP8 = "--dtype bf16 --quant fp8 --quant-scales tensor --kv-dtype fp8"  # as Tens
 # Name, arguments of spey bench, (whose figure, figures), which rate.
 WORKLOADS = [
     ("8b-bf16-1", "latency --shape llama-3-8b --dtype bf16 --isl 128 --osl 128 --batch 1", (LLAMA_CPP, [211]), "output"),
-    ("8b-fp8-1", "latency --shape llama-3-8b --dtype bf16 --quant fp8 --isl 128 --osl 128 --batch 1", None, "output"),
+    ("8b-fp8-1", "latency --shape llama-3-8b --dtype bf16 --quant fp8 --quant-scales tensor --isl 128 --osl 128 --batch 1", None, "output"),
     ("8b-bf16-64", "throughput --shape llama-3-8b --dtype bf16 --isl 128 --osl 128 --batch 64 --step-tokens 2048",
      (LLAMA_CPP, [5733]), "output"),
     ("8b-bf16-256", "throughput --shape llama-3-8b --dtype bf16 --isl 128 --osl 128 --batch 256 --step-tokens 4096",
