@@ -22,16 +22,28 @@ static __device__ __forceinline__ int cluster_size()
     return static_cast<int>(n);
 }
 
-/* All threads of all CTAs have come here, and see what the others wrote before. */
-static __device__ __forceinline__ void cluster_sync()
+/* The two halves of cluster_sync, for what need not wait yet. */
+static __device__ __forceinline__ void cluster_arrive()
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void cluster_wait()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #else
     __syncthreads();
 #endif
+}
+
+/* All threads of all CTAs have come here, and see what the others wrote before. */
+static __device__ __forceinline__ void cluster_sync()
+{
+    cluster_arrive();
+    cluster_wait();
 }
 
 /* What lies at this CTA's `address` of shared memory, of the CTA of that rank. */

@@ -3,9 +3,11 @@
  * who       A thread takes 8 columns of a row: two loads in flight, one store. Out of E4M3: a CTA, on Hopper a cluster, takes
  *           a row and keeps it in registers until it knows the largest magnitude; longer rows are read twice.
  * bound by  memory. */
+#include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/grid.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/round_e4m3.cuh"
 #include "kernels/glu/gated.cuh"
@@ -45,35 +47,17 @@ static __global__ void __launch_bounds__(UNIT_THREADS) glu_rows(const spey_glu_a
 }
 
 /* The largest of what CTAS CTAs of a cluster found, each in all its threads; `mine` is a float in shared memory. They may
- * leave after cluster_leave. */
+ * leave after cluster_wait. */
 template <int CTAS> static __device__ __forceinline__ float cluster_max(float x, float *mine)
 {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    if constexpr (CTAS > 1) {
-        if (threadIdx.x == 0) *mine = x;
-        asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                     "barrier.cluster.wait.acquire.aligned;" ::
-                         : "memory");
-        const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(mine));
+    if (threadIdx.x == 0) *mine = x;
+    cluster_sync();
+    const uint32_t at = shared_address(mine);
 #pragma unroll
-        for (int rank = 0; rank < CTAS; rank++) {
-            uint32_t there;
-            float other;
-            asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(rank));
-            asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(other) : "r"(there) : "memory");
-            x = fmaxf(x, other);
-        }
-        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-    }
-#endif
+    for (int rank = 0; rank < CTAS; rank++)
+        x = fmaxf(x, cluster_load(cluster_address(at, rank)));
+    cluster_arrive();
     return x;
-}
-
-template <int CTAS> static __device__ __forceinline__ void cluster_leave()
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    if constexpr (CTAS > 1) asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
 }
 
 template <int THREADS, int CTAS>
@@ -81,10 +65,11 @@ static __device__ __forceinline__ float find_inverse(const spey_glu_args &a, flo
 {
     __shared__ float shared[THREADS / 32], mine;
     if (a.out_quant == SPEY_INPUT_STATIC) return e4m3_static_scale(a.out_scale).inverse;
-    largest = cluster_max<CTAS>(thread_max<THREADS>(largest, shared), &mine);
+    largest = thread_max<THREADS>(largest, shared);
+    if constexpr (CTAS > 1) largest = cluster_max<CTAS>(largest, &mine);
     const spey_e4m3_scale scale = e4m3_scale_of(largest);
     if (threadIdx.x == 0 && blockIdx.x % CTAS == 0) a.out_scale[blockIdx.x / CTAS] = scale.scale;
-    cluster_leave<CTAS>();
+    if constexpr (CTAS > 1) cluster_wait();
     return scale.inverse;
 }
 
