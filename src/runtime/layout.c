@@ -241,6 +241,15 @@ static void size_host_memory(spey_layout *layout)
     plan->limits.kv_host_bytes = (uint64_t)layout->kv.host_blocks * plan->kv_block_bytes;
 }
 
+/* What sequences_max full sequences hold. `length`: of one, 0: the model's. */
+static int64_t blocks_wanted(const spey_program *program, const spey_limits_plan *limits,
+                             int64_t length)
+{
+    int64_t one =
+        div_up(length > 0 ? length : program->info->context_length, limits->kv_block_tokens);
+    return min64(one * limits->sequences_max, INT32_MAX);
+}
+
 /* How many blocks the pools have, and with it how long a sequence may be. */
 static spey_status size_pools(spey_layout *layout, const spey_program *program)
 {
@@ -250,7 +259,7 @@ static spey_status size_pools(spey_layout *layout, const spey_program *program)
     bool length_given = limits->sequence_tokens_max > 0, bytes_given = limits->kv_bytes > 0;
     if (!length_given) limits->sequence_tokens_max = program->info->context_length;
     int64_t one = div_up(limits->sequence_tokens_max, tokens); /* blocks of a full sequence */
-    int64_t all = min64(one * limits->sequences_max, INT32_MAX);
+    int64_t all = blocks_wanted(program, limits, limits->sequence_tokens_max);
     uint64_t budget = bytes_given ? limits->kv_bytes : plan->available_bytes / 4;
     int64_t held = blocks_within(layout, program, all, budget);
     int64_t least = length_given ? one : 1;
@@ -496,12 +505,14 @@ static void fill_device(spey_layout *layout, const spey_program *program,
                         const spey_limits_plan *limits)
 {
     const spey_plan *plan = &layout->plan;
+    const bool whole =
+        plan->kv_blocks == blocks_wanted(program, &plan->limits, limits->sequence_tokens_max);
     uint64_t other = plan->total_bytes - plan->limits.kv_bytes;
     uint64_t room = plan->available_bytes > other ? plan->available_bytes - other : 0;
     spey_limits_plan full = *limits;
     full.kv_bytes = room / 10 * 9;
     if (limits->kv_bytes || program->device_info.host_memory) return;
-    if (full.kv_bytes <= plan->limits.kv_bytes && spey_layout_fits(layout)) return;
+    if (spey_layout_fits(layout) && (whole || full.kv_bytes <= plan->limits.kv_bytes)) return;
     spey_layout wide;
     if (lay_out_once(&wide, program, &full) != SPEY_OK) return;
     if (!spey_layout_fits(&wide)) {
