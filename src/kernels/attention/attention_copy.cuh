@@ -52,6 +52,13 @@ static __device__ __forceinline__ token_slot find_slot(const attention_problem &
     return { p.blocks[range.seq * p.table_pitch + nth], token - nth * p.a.kv.block_tokens };
 }
 
+/* Where a head of K or V lies in a block. */
+static __device__ __forceinline__ int64_t head_offset(const spey_kv_view &kv, int kv_head,
+                                                      bool is_v)
+{
+    return is_v ? kv.v_offset + kv_head * kv.v_head_bytes : kv.k_offset + kv_head * kv.k_head_bytes;
+}
+
 /* Where cache index `first` lies in the pool, K or V. */
 static __device__ __forceinline__ const uint8_t *
 find_token(const attention_problem &p, const cache_range &range, int first, bool is_v)

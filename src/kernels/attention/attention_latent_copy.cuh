@@ -145,8 +145,7 @@ static __device__ __forceinline__ void copy_wide_tile(uint32_t to, const attenti
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int chunks = static_cast<int>(is_v ? p.a.v_dim : p.a.k_dim) / 8;
     const int64_t token_bytes = is_v ? kv.v_token_bytes : kv.k_token_bytes;
-    const uint8_t *head = kv.base + (is_v ? kv.v_offset + range.kv_head * kv.v_head_bytes
-                                          : kv.k_offset + range.kv_head * kv.k_head_bytes);
+    const uint8_t *head = kv.base + head_offset(kv, range.kv_head, is_v);
     /* Lane i finds the warp's ith token. */
     const int mine = tile + warp + lane * LATENT_WARPS;
     token_slot slot = { 0, 0 };

@@ -227,9 +227,8 @@ static __device__ __forceinline__ void copy_panels(uint32_t to, const attention_
     const int row = thread / X::CHUNKS, chunk = thread % X::CHUNKS;
     const int token_bytes = static_cast<int>(is_v ? kv.v_token_bytes : kv.k_token_bytes);
     const bool mine = chunk < static_cast<int>(is_v ? p.a.v_dim : p.a.k_dim) / 8;
-    const uint8_t *head = kv.base + row * token_bytes + chunk * 16 +
-                          (is_v ? kv.v_offset + range.kv_head * kv.v_head_bytes
-                                : kv.k_offset + range.kv_head * kv.k_head_bytes);
+    const uint8_t *head =
+        kv.base + row * token_bytes + chunk * 16 + head_offset(kv, range.kv_head, is_v);
 #pragma unroll
     for (int s = 0; s < X::TOKENS / STRIP_TOKENS; s++) {
         const int64_t block = __shfl_sync(0xffffffffu, places.block, s);
@@ -244,6 +243,15 @@ static __device__ __forceinline__ void copy_panels(uint32_t to, const attention_
     }
 }
 
+/* Where a row of an item has its query. */
+static __device__ __forceinline__ const uint16_t *
+query_at(const attention_problem &p, const attention_plan &plan, const prefill_item &item, int at)
+{
+    const int token = at / plan.group, head = item.kv_head * plan.group + at - token * plan.group;
+    return static_cast<const uint16_t *>(p.a.q) + (item.first_token + token) * p.a.q_pitch +
+           head * p.a.k_dim;
+}
+
 template <typename X>
 static __device__ __forceinline__ void copy_query_panels(uint32_t to, const attention_problem &p,
                                                          const attention_plan &plan,
@@ -252,14 +260,11 @@ static __device__ __forceinline__ void copy_query_panels(uint32_t to, const atte
     constexpr int PASS = WARPGROUP_THREADS / X::CHUNKS;
     const int thread = threadIdx.x % WARPGROUP_THREADS, chunk = thread % X::CHUNKS;
     const bool mine = chunk < static_cast<int>(p.a.k_dim) / 8;
-    const uint16_t *q = static_cast<const uint16_t *>(p.a.q) + chunk * 8;
 #pragma unroll 4
     for (int row = thread / X::CHUNKS; row < WGMMA_ROWS; row += PASS) {
         const bool there = mine && item.row + row < item.n_rows;
-        const int at = there ? item.row + row : 0, token = at / plan.group;
-        const int head = item.kv_head * plan.group + at - token * plan.group;
-        copy_async16(to + panel_place(WGMMA_ROWS, row, chunk),
-                     q + (item.first_token + token) * p.a.q_pitch + head * p.a.k_dim, there);
+        const uint16_t *q = query_at(p, plan, item, there ? item.row + row : 0) + chunk * 8;
+        copy_async16(to + panel_place(WGMMA_ROWS, row, chunk), q, there);
     }
 }
 

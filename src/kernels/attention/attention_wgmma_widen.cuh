@@ -63,9 +63,7 @@ static __device__ __forceinline__ void fetch_tile(uint32_t to, const attention_p
     const spey_kv_view &kv = p.a.kv;
     const int token_bytes = static_cast<int>(is_v ? kv.v_token_bytes : kv.k_token_bytes);
     const bool mine = place.chunk < static_cast<int>(is_v ? p.a.v_dim : p.a.k_dim) / 16;
-    const uint8_t *head = kv.base + place.chunk * 16 +
-                          (is_v ? kv.v_offset + range.kv_head * kv.v_head_bytes
-                                : kv.k_offset + range.kv_head * kv.k_head_bytes);
+    const uint8_t *head = kv.base + place.chunk * 16 + head_offset(kv, range.kv_head, is_v);
 #pragma unroll
     for (int i = 0; i < X::TOKENS; i += PASS) {
         const int row = i + place.row, token = tile * X::TOKENS + row;
@@ -75,15 +73,6 @@ static __device__ __forceinline__ void fetch_tile(uint32_t to, const attention_p
                      head + block * kv.block_bytes + (inside + row % STRIP_TOKENS) * token_bytes,
                      mine && token >= range.begin && token < range.end);
     }
-}
-
-/* Where a row of an item has its query. */
-static __device__ __forceinline__ const uint16_t *
-query_at(const attention_problem &p, const attention_plan &plan, const prefill_item &item, int at)
-{
-    const int token = at / plan.group, head = item.kv_head * plan.group + at - token * plan.group;
-    return static_cast<const uint16_t *>(p.a.q) + (item.first_token + token) * p.a.q_pitch +
-           head * p.a.k_dim;
 }
 
 /* As copy_query_panels. Heads of a group are mostly so many that a thread meets one of them alone: then it divides once. */
