@@ -225,12 +225,19 @@ static void what_only_products_read_is_rounded_once(void **state)
     "weight p e4m3 [16,16] scale=s input_scale=i\n"                                          \
     "weight q e4m3 [16,16] scale=s input_scale=j\nweight k e4m3 [16,16] scale=s\n"
 
-static void what_only_e4m3_products_read_is_rounded_for_them(void **state)
+/* Of a device that multiplies E4M3 by E4M3. */
+static spey_memplan_limits rounding_limits(void)
 {
-    (void)state;
     spey_memplan_limits rounding = limits;
     rounding.element_bytes = 2;
     rounding.rounds_inputs = true;
+    return rounding;
+}
+
+static void what_only_e4m3_products_read_is_rounded_for_them(void **state)
+{
+    (void)state;
+    spey_memplan_limits rounding = rounding_limits();
     spey_graph *graph =
         graph_of(E4M3_HEADER "%0 = embed() e : tokens 16\n"
                              "%1 = norm(%0) : tokens 16 {kind=rms eps=0}\n"
@@ -273,9 +280,7 @@ static void what_only_e4m3_products_read_is_rounded_for_them(void **state)
 static void what_a_product_reads_outlives_the_glu_of_its_halves(void **state)
 {
     (void)state;
-    spey_memplan_limits rounding = limits;
-    rounding.element_bytes = 2;
-    rounding.rounds_inputs = true;
+    spey_memplan_limits rounding = rounding_limits();
     spey_graph *graph = graph_of(E4M3_HEADER "weight g e4m3 [32,16] scale=s input_scale=i\n"
                                              "%0 = embed() e : tokens 16\n"
                                              "%1 = norm(%0) : tokens 16 {kind=rms eps=0}\n"
@@ -298,9 +303,7 @@ static void what_a_product_reads_outlives_the_glu_of_its_halves(void **state)
 static void attention_rounds_by_a_static_scale_alone(void **state)
 {
     (void)state;
-    spey_memplan_limits rounding = limits;
-    rounding.element_bytes = 2;
-    rounding.rounds_inputs = true;
+    spey_memplan_limits rounding = rounding_limits();
 #define ATTEND " : tokens 16 {scale=1 heads=4 kv_heads=1 k_dim=4 v_dim=4 cache=0 layer=0}\n"
     spey_graph *graph = graph_of(
         E4M3_HEADER "%0 = embed() e : tokens 16\n"
@@ -324,9 +327,7 @@ static void attention_rounds_by_a_static_scale_alone(void **state)
 static void scales_have_a_place_of_their_own(void **state)
 {
     (void)state;
-    spey_memplan_limits rounding = limits;
-    rounding.element_bytes = 2;
-    rounding.rounds_inputs = true;
+    spey_memplan_limits rounding = rounding_limits();
     spey_graph *graph = graph_of(E4M3_HEADER "%0 = embed() e : tokens 16\n"
                                              "%1 = norm(%0) : tokens 16 {kind=rms eps=0}\n"
                                              "%2 = linear(%1) t : tokens 16\n"
